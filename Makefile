@@ -1,0 +1,38 @@
+# make demo | test | check | bench: each makes its own environment in .venv first.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+
+.PHONY: demo test test-ops check format bench constraints clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+test: $(VENV)/.installed
+	$(RUN) pytest
+
+test-ops: $(VENV)/.installed
+	$(RUN) pytest tests/ops
+
+check: $(VENV)/.installed
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.installed
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+bench: $(VENV)/.installed
+	$(RUN) benchmarks
+
+constraints:
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install --quiet '.[dev]'
+	build/constraints/bin/python -m pip freeze --exclude styleclip-batch > constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist demo-output

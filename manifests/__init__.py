@@ -1,0 +1,1 @@
+"""Schemas of every table, their validation, and manifests built from images x prompts."""

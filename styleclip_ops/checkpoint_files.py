@@ -1,0 +1,205 @@
+"""Checkpoint files as data: what kind a file is, its contents, and a module filled with them."""
+
+import argparse
+import io
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from styleclip_ops.errors import CheckpointError, StyleClipError
+from styleclip_ops.published_layouts import check_tensors
+from styleclip_ops.unpickling import load_network_pickle, unsafe_or_malformed
+
+Source = str | PathLike[str] | BinaryIO
+FileKind = Literal["safetensors", "torch", "torchscript", "pickle"]
+M = TypeVar("M", bound=nn.Module)
+
+# The first pickle of a torch file from before the zip format: its magic number.
+_LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+
+_FORMAT = "styleclip"
+
+
+@contextmanager
+def reading(source: Source) -> Iterator[BinaryIO]:
+    """Open a path for reading, or take a binary file; errors name the source."""
+    name = getattr(source, "name", type(source).__name__)
+    try:
+        if isinstance(source, str | PathLike):
+            name = str(source)
+            with Path(source).open("rb") as file:
+                yield file
+        else:
+            yield source
+    except StyleClipError as error:
+        # The same error, told about which file it is.
+        if str(name) not in str(error):
+            raise type(error)(f"{name}: {error}") from error
+        raise
+
+
+@contextmanager
+def writing(destination: Source) -> Iterator[BinaryIO]:
+    """Open a path for writing, or take a binary file."""
+    if isinstance(destination, str | PathLike):
+        with Path(destination).open("wb") as file:
+            yield file
+    else:
+        yield destination
+
+
+def file_kind(file: BinaryIO) -> FileKind:
+    """Tell the kind of a checkpoint by its first bytes; the position is restored."""
+    start = file.tell()
+    head = file.read(len(_LEGACY_TORCH))
+    file.seek(start)
+    if head.startswith(b"PK"):
+        return "torchscript" if _is_torchscript(file) else "torch"
+    if head == _LEGACY_TORCH:
+        return "torch"
+    if head[8:9] == b"{":
+        return "safetensors"
+    return "pickle"
+
+
+def _is_torchscript(file: BinaryIO) -> bool:
+    start = file.tell()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"zip archive: truncated or malformed ({error})") from error
+    finally:
+        file.seek(start)
+
+
+def read_data(file: BinaryIO) -> Any:
+    """Read a torch file or a network pickle as containers, tensors and plain values.
+
+    Raises:
+        UnsafeCheckpointError: The file asks for code to be run.
+        CheckpointError: The file is truncated or malformed.
+    """
+    kind = file_kind(file)
+    if kind == "pickle":
+        return load_network_pickle(file)
+    if kind == "torchscript":
+        raise CheckpointError("got a TorchScript archive, expected a state dict")
+    try:
+        # Options of a training run may be stored as the parser left them; a namespace is data.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise unsafe_or_malformed("torch file", error) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"torch file: truncated or malformed ({reason})") from error
+
+
+def read_safetensors(file: BinaryIO) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: The file is truncated or malformed.
+    """
+    data = file.read()
+    try:
+        tensors = safetensors.torch.load(data)
+        (length,) = struct.unpack("<Q", data[:8])
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (safetensors.SafetensorError, struct.error, ValueError) as error:
+        raise CheckpointError(f"safetensors: truncated or malformed ({error})") from error
+    return tensors, metadata
+
+
+def read_own(file: BinaryIO, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors and the architecture of a file that `write_own` wrote.
+
+    Raises:
+        CheckpointError: The file is truncated, not ours, or holds another kind of network.
+    """
+    tensors, metadata = read_safetensors(file)
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"safetensors without styleclip metadata, expected one that holds a {kind}"
+        )
+    if metadata.get("kind") != kind:
+        raise CheckpointError(f"got a {metadata.get('kind')}, expected a {kind}")
+    try:
+        config = json.loads(metadata["config"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"metadata: got no readable architecture ({error})") from error
+    return tensors, config
+
+
+def write_own(
+    file: BinaryIO, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write tensors as safetensors with the kind and architecture of the network."""
+    metadata = {"format": _FORMAT, "kind": kind, "config": json.dumps(config, sort_keys=True)}
+    owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    file.write(safetensors.torch.save(owned, metadata=metadata))
+
+
+def write_torch(file: BinaryIO, data: Mapping[str, Any]) -> None:
+    """Write a torch file."""
+    buffer = io.BytesIO()
+    torch.save(dict(data), buffer)
+    file.write(buffer.getvalue())
+
+
+def skeleton(build: Callable[[], M]) -> M:
+    """Build a module without memory for its weights, for `fill`."""
+    with torch.device("meta"):
+        return build()
+
+
+def fill(module: M, tensors: Mapping[str, Tensor]) -> M:
+    """Give a skeleton its weights: float32, evaluation mode, no gradients.
+
+    Raises:
+        CheckpointError: A tensor is missing, extra, of another shape, or not finite; it is named.
+    """
+    check_tensors(tensors, {name: tuple(t.shape) for name, t in module.state_dict().items()})
+    values = {}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+            if not tensor.isfinite().all():
+                raise CheckpointError(f"tensor {name}: got NaN or infinity, expected finite values")
+        values[name] = tensor
+    module.load_state_dict(values, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def tensors_of(data: Any, what: str) -> dict[str, Tensor]:
+    """Check that something read from a file is a state dict.
+
+    Raises:
+        CheckpointError: It is not, or an entry is no tensor.
+    """
+    if not isinstance(data, Mapping) or not data:
+        raise CheckpointError(f"{what}: got {describe(data)}, expected a state dict")
+    for name, value in data.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{what}: entry {name} is {describe(value)}, expected a tensor")
+    return dict(data)
+
+
+def describe(data: Any) -> str:
+    """Say in a few words what something read from a file is."""
+    if isinstance(data, Mapping):
+        names = ", ".join(str(name) for name in list(data)[:4])
+        return f"a dictionary of {names}{', ...' if len(data) > 4 else ''}" if data else "nothing"
+    return f"a {type(data).__name__}"

@@ -1,0 +1,347 @@
+"""The StyleGAN2 generator in plain PyTorch (Karras et al., CVPR 2020; ADA release, NeurIPS 2020).
+
+One internal layout, with the parameter names and shapes of the stylegan2-ada-pytorch release.
+Styles scale the activations and not the weights, so that all images of a batch share one
+convolution; the demodulation of the output is algebraically the same.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from styleclip_ops.errors import ConfigError, check_shape
+from styleclip_ops.layers import (
+    EqualizedLinear,
+    filter_after_upsampling,
+    normalize_2nd_moment,
+    upsample_image,
+)
+from styleclip_ops.stylespace import StyleLayer, StyleSpaceLayout
+
+NoiseMode = Literal["const", "none", "random"]
+
+_SQRT2 = math.sqrt(2.0)
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The architecture of a generator.
+
+    Attributes:
+        channels: Feature channels at 4, 8, 16, ... px up to the image size, which is 32 to
+            1024 px.
+        z_dim: Length of the input latent z.
+        w_dim: Length of the intermediate latent w.
+        num_mapping_layers: Fully connected layers of the mapping network.
+        conv_clamp: Bound on the absolute output of every convolution, or None. Generators
+            trained in mixed precision by stylegan2-ada-pytorch use 256.
+    """
+
+    channels: tuple[int, ...]
+    z_dim: int = 512
+    w_dim: int = 512
+    num_mapping_layers: int = 8
+    conv_clamp: float | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [*self.channels, self.z_dim, self.w_dim, self.num_mapping_layers]
+        if min(sizes, default=0) < 1:
+            raise ConfigError(f"generator sizes: got {sizes}, expected positive numbers")
+        if self.conv_clamp is not None and not self.conv_clamp > 0:
+            raise ConfigError(
+                f"conv_clamp: got {self.conv_clamp}, expected a positive bound or None"
+            )
+        if not 32 <= self.resolution <= 1024:
+            raise ConfigError(
+                f"image size: got {self.resolution} px, expected a power of two from 32 to 1024"
+            )
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the images in pixels."""
+        return 4 << (len(self.channels) - 1)
+
+    @classmethod
+    def from_channel_multiplier(
+        cls, resolution: int, channel_multiplier: float = 2.0, max_channels: int = 512
+    ) -> "GeneratorConfig":
+        """Choose the channels as the papers do: 16384 * multiplier / resolution, at most 512.
+
+        The published FFHQ generator (config F) has multiplier 2.
+        """
+        powers = [4 << i for i in range(9)]
+        if resolution not in powers:
+            raise ConfigError(f"image size: got {resolution} px, expected one of {powers[3:]}")
+        base = 16384 * channel_multiplier
+        widths = (min(int(base / r), max_channels) for r in powers if r <= resolution)
+        return cls(tuple(widths))
+
+
+class SynthesisState(NamedTuple):
+    """What flows between two style layers.
+
+    Attributes:
+        features: [N, C, r, r] feature maps.
+        image: [N, 3, r, r] RGB sum so far, None before the first toRGB.
+    """
+
+    features: Tensor
+    image: Tensor | None
+
+
+class MappingNetwork(nn.Module):
+    """z -> w, with the average w for the truncation trick."""
+
+    w_avg: Tensor
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.z_dim = config.z_dim
+        self.num_layers = config.num_mapping_layers
+        for index in range(self.num_layers):
+            width = config.w_dim if index else config.z_dim
+            layer = EqualizedLinear(width, config.w_dim, lr_multiplier=0.01, activate=True)
+            self.add_module(f"fc{index}", layer)
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def forward(self, z: Tensor, truncation_psi: float = 1.0) -> Tensor:
+        """Map z [N, z_dim] to w [N, w_dim], pulled towards `w_avg` by `truncation_psi`."""
+        check_shape("z", z, ("N", self.z_dim))
+        w = normalize_2nd_moment(z)
+        for index in range(self.num_layers):
+            w = self.get_submodule(f"fc{index}")(w)
+        return self.w_avg.lerp(w, truncation_psi) if truncation_psi != 1.0 else w
+
+
+class ModulatedConv(nn.Module):
+    """What every style layer holds: a convolution, its bias, and the affine map w -> style."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, w_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1.0)
+
+
+class StyledConv(ModulatedConv):
+    """3x3 modulated convolution, noise, bias, leaky ReLU; optionally doubles the resolution."""
+
+    noise_const: Tensor
+
+    def __init__(
+        self, in_channels: int, out_channels: int, resolution: int, w_dim: int, upsample: bool
+    ) -> None:
+        super().__init__(in_channels, out_channels, 3, w_dim)
+        self.upsample = upsample
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+
+    def forward(
+        self, x: Tensor, style: Tensor, noise_mode: NoiseMode, clamp: float | None
+    ) -> Tensor:
+        """Map features [N, I, r, r] and styles [N, I] to [N, O, r, r], or 2r upsampled."""
+        # [O, I] energy of each kernel gives the demodulation of any style: [N, O]
+        energy = self.weight.square().sum(dim=(2, 3))
+        demodulation = (style.square() @ energy.t() + 1e-8).rsqrt()
+        x = x * style[:, :, None, None]
+        if self.upsample:
+            x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
+            x = filter_after_upsampling(x)
+        else:
+            x = F.conv2d(x, self.weight, padding=1)
+        x = x * demodulation[:, :, None, None]
+        noise = self._noise(x, noise_mode)
+        if noise is not None:
+            x = x + noise * self.noise_strength
+        x = F.leaky_relu(x + self.bias[:, None, None], 0.2) * _SQRT2
+        return x if clamp is None else x.clamp(-clamp, clamp)
+
+    def _noise(self, x: Tensor, noise_mode: NoiseMode) -> Tensor | None:
+        if noise_mode == "const":
+            return self.noise_const
+        if noise_mode == "random":
+            return torch.randn_like(x[:, :1])
+        return None
+
+
+class ToRGB(ModulatedConv):
+    """1x1 modulated convolution without demodulation, added to the upsampled image so far."""
+
+    def __init__(self, in_channels: int, w_dim: int) -> None:
+        super().__init__(in_channels, 3, 1, w_dim)
+
+    def forward(
+        self, x: Tensor, image: Tensor | None, style: Tensor, clamp: float | None
+    ) -> Tensor:
+        """Add RGB from features [N, I, r, r] and styles [N, I] to an image [N, 3, r/2, r/2]."""
+        gain = 1.0 / math.sqrt(self.weight.shape[1])
+        rgb = F.conv2d(x * (style * gain)[:, :, None, None], self.weight)
+        rgb = rgb + self.bias[:, None, None]
+        if clamp is not None:
+            rgb = rgb.clamp(-clamp, clamp)
+        return rgb if image is None else upsample_image(image) + rgb
+
+
+class SynthesisBlock(nn.Module):
+    """The style layers of one resolution."""
+
+    def __init__(self, config: GeneratorConfig, block: int) -> None:
+        super().__init__()
+        width = config.channels[block]
+        resolution = 4 << block
+        if block == 0:
+            self.const = nn.Parameter(torch.randn(width, 4, 4))
+        else:
+            below = config.channels[block - 1]
+            self.conv0 = StyledConv(below, width, resolution, config.w_dim, upsample=True)
+        self.conv1 = StyledConv(width, width, resolution, config.w_dim, upsample=False)
+        self.torgb = ToRGB(width, config.w_dim)
+
+
+class SynthesisNetwork(nn.Module):
+    """Flat style code -> image, runnable from and to any style layer."""
+
+    def __init__(self, config: GeneratorConfig, layout: StyleSpaceLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.conv_clamp = config.conv_clamp
+        for block in range(len(config.channels)):
+            self.add_module(f"b{4 << block}", SynthesisBlock(config, block))
+
+    def style_layer(self, layer: StyleLayer) -> StyledConv | ToRGB:
+        """Find the module of one style layer."""
+        kind = layer.name.split("_")[0].lower()
+        module = self.get_submodule(f"b{layer.resolution}.{kind}")
+        assert isinstance(module, StyledConv | ToRGB)
+        return module
+
+    def initial_state(self, batch: int) -> SynthesisState:
+        """Give the state before the first style layer: the learned constant."""
+        const = self.get_parameter("b4.const")
+        return SynthesisState(const.expand(batch, -1, -1, -1), None)
+
+    def step(
+        self, state: SynthesisState, layer: StyleLayer, style: Tensor, noise_mode: NoiseMode
+    ) -> SynthesisState:
+        """Run one style layer with its style vectors [N, layer.channels]."""
+        module = self.style_layer(layer)
+        if isinstance(module, ToRGB):
+            image = module(state.features, state.image, style, self.conv_clamp)
+            return SynthesisState(state.features, image)
+        features = module(state.features, style, noise_mode, self.conv_clamp)
+        return SynthesisState(features, state.image)
+
+    def forward(
+        self,
+        s: Tensor,
+        noise_mode: NoiseMode = "const",
+        state: SynthesisState | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """Render a flat style code, optionally from the state before layer number `start`."""
+        if state is None:
+            state = self.initial_state(len(s))
+        styles = self.layout.split(s)
+        for layer, style in zip(self.layout.layers[start:], styles[start:], strict=True):
+            state = self.step(state, layer, style, noise_mode)
+        assert state.image is not None
+        return state.image
+
+
+class Generator(nn.Module):
+    """StyleGAN2: z -> w -> W+ -> S -> image, each step a call of its own.
+
+    Args:
+        config: The architecture. Weights start random; `styleclip_ops.checkpoints.load_generator`
+            reads trained ones.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layout = StyleSpaceLayout.from_channels(config.channels)
+        self.mapping = MappingNetwork(config)
+        self.synthesis = SynthesisNetwork(config, self.layout)
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the images in pixels."""
+        return self.layout.resolution
+
+    @property
+    def num_ws(self) -> int:
+        """Rows of W+: 2 log2(resolution) - 2."""
+        return self.layout.num_ws
+
+    @property
+    def w_avg(self) -> Tensor:
+        """[w_dim] average of w, the centre of the truncation trick."""
+        return self.mapping.w_avg
+
+    def w_to_w_plus(
+        self, w: Tensor, truncation_psi: float = 1.0, truncation_cutoff: int | None = None
+    ) -> Tensor:
+        """Repeat w for every row of W+, truncating the first rows.
+
+        Args:
+            w: [N, w_dim], not truncated yet.
+            truncation_psi: 1 keeps w, 0 gives `w_avg`.
+            truncation_cutoff: Rows that are truncated; None for all of them.
+
+        Returns:
+            [N, num_ws, w_dim].
+        """
+        check_shape("w", w, ("N", self.config.w_dim))
+        cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
+        w_plus = w[:, None].repeat(1, self.num_ws, 1)
+        w_plus[:, :cutoff] = self.w_avg.lerp(w_plus[:, :cutoff], truncation_psi)
+        return w_plus
+
+    def w_plus_to_s(self, w_plus: Tensor) -> Tensor:
+        """Compute the flat style code: one affine map of its W+ row a style layer.
+
+        Args:
+            w_plus: [N, num_ws, w_dim].
+
+        Returns:
+            [N, layout.size].
+
+        Raises:
+            ShapeError: `w_plus` is not a batch of W+ latents of this generator.
+        """
+        check_shape("w_plus", w_plus, ("N", self.num_ws, self.config.w_dim))
+        return self.layout.join(
+            [
+                self.synthesis.style_layer(layer).affine(w_plus[:, layer.w_index])
+                for layer in self.layout.layers
+            ]
+        )
+
+    def synthesize(self, s: Tensor, noise_mode: NoiseMode = "const") -> Tensor:
+        """Render flat style codes.
+
+        Args:
+            s: [N, layout.size].
+            noise_mode: `const` uses the stored noise maps, `none` leaves noise out, `random`
+                draws it from torch's global generator.
+
+        Returns:
+            [N, 3, resolution, resolution], about [-1, 1], not clamped.
+
+        Raises:
+            ShapeError: `s` is not a batch of style codes of this generator.
+            ConfigError: The noise mode is none of the three.
+        """
+        check_shape("s", s, ("N", self.layout.size))
+        if noise_mode not in ("const", "none", "random"):
+            raise ConfigError(f"noise_mode: got {noise_mode!r}, expected const, none or random")
+        image: Tensor = self.synthesis(s, noise_mode)
+        return image
+
+    def forward(self, w_plus: Tensor) -> Tensor:
+        """Render W+ latents [N, num_ws, w_dim] to images [N, 3, resolution, resolution]."""
+        return self.synthesize(self.w_plus_to_s(w_plus))

@@ -1,0 +1,20 @@
+"""The loss terms that the optimizer and the mapper share (StyleCLIP, sections 4 and 5)."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class IdentityEmbedder(Protocol):
+    """What the identity loss needs: aligned images [N, 3, R, R] in [-1, 1] -> unit [N, D]."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embed faces, differentiably."""
+
+
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - <a, b> of unit vectors [N, E] and [N or 1, E]: [N], 0 to 2.
+
+    The published CLIP loss is 1 - logits / 100, the same for the published logit scale of 100.
+    """
+    return 1 - (a * b).sum(dim=-1)

@@ -1,0 +1,180 @@
+"""The CLIP direction of every style channel, once per generator (StyleCLIP, section 6.2)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from styleclip_ops.clip import ImageEmbedder
+from styleclip_ops.errors import ConfigError, check_shape
+from styleclip_ops.generator import Generator, SynthesisState
+
+RelevanceMode = Literal["exact", "fast", "published"]
+
+PUBLISHED_STEP = 5.0
+
+
+def channel_clip_directions(
+    generator: Generator,
+    clip: ImageEmbedder,
+    s: Tensor,
+    channel_std: Tensor,
+    channels: Tensor | None = None,
+    step: float = PUBLISHED_STEP,
+    mode: RelevanceMode = "exact",
+    *,
+    channel_mean: Tensor | None = None,
+    batch_size: int = 16,
+) -> Tensor:
+    """Measure how CLIP's embedding moves when one style channel moves (section 6.2, equation 5).
+
+    For each image and channel: the difference of the embeddings at +step and -step standard
+    deviations, normalised; the mean over images, normalised.
+
+    Args:
+        generator: The generator.
+        clip: The image embedder.
+        s: [N, layout.size] style codes of the sample images.
+        channel_std: [layout.size].
+        channels: [C] int64 entries of the flat style code; all editable ones where None.
+        step: Size of the perturbation in standard deviations.
+        mode: `exact` renders both perturbations, starting at the perturbed layer. `fast`
+            linearises: one backward pass an embedding dimension and image, for all channels at
+            once. `published` renders as the release does, on 8-bit images, and leaves every
+            channel at its mean once it was visited.
+        channel_mean: [layout.size] centre of the perturbation. Where None, `exact` and `fast`
+            perturb each image's own value (as the paper writes it) and `published` the mean of
+            `s`; the release uses the mean over many samples.
+        batch_size: Images to render at a time. Memory grows with it and with nothing else.
+
+    Returns:
+        [C, E], unit norm; zero for a channel that moves no image.
+
+    Raises:
+        ShapeError: A shape does not fit the generator.
+        ConfigError: A channel is out of range, or a parameter is outside its range.
+    """
+    layout = generator.layout
+    check_shape("s", s, ("N", layout.size))
+    check_shape("channel_std", channel_std, (layout.size,))
+    if not len(s):
+        raise ConfigError("s: got no sample image, expected at least one")
+    if not step > 0 or batch_size < 1:
+        raise ConfigError(f"step {step}, batch_size {batch_size}: expected positive values")
+    if channels is None:
+        channels = layout.editable_channels
+    check_shape("channels", channels, ("C",))
+    if not len(channels) or not 0 <= channels.min() <= channels.max() < layout.size:
+        raise ConfigError(
+            f"channels: got {channels.tolist()}, expected entries in 0 to {layout.size - 1}"
+        )
+    if mode == "published" and channel_mean is None:
+        channel_mean = s.mean(dim=0)
+    if channel_mean is not None:
+        check_shape("channel_mean", channel_mean, (layout.size,))
+        channel_mean = channel_mean.to(s)
+    sweep = _Sweep(generator, clip, channels.cpu(), channel_std.to(s) * step, channel_mean)
+    total: Tensor | float = 0.0
+    for style_code in s:
+        if mode == "exact":
+            total = sweep.exact(style_code, batch_size) + total
+        elif mode == "fast":
+            total = sweep.fast(style_code) + total
+        elif mode == "published":
+            total = sweep.published(style_code) + total
+        else:
+            raise ConfigError(f"mode: got {mode!r}, expected exact, fast or published")
+    assert isinstance(total, Tensor)
+    return F.normalize(total, dim=1)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """All perturbations of one image at a time; every method gives [C, E] unit directions."""
+
+    generator: Generator
+    clip: ImageEmbedder
+    channels: Tensor
+    size: Tensor
+    center: Tensor | None
+
+    @torch.no_grad()
+    def exact(self, style_code: Tensor, batch_size: int) -> Tensor:
+        directions = []
+        places = []
+        for rows, index, state in self._blocks(style_code, batch_size):
+            edited = style_code.repeat(2 * len(rows), 1)
+            for place, channel in enumerate(self.channels[rows].tolist()):
+                edited[2 * place : 2 * place + 2, channel] = self._pair(style_code, channel)
+            images = self.generator.synthesis(
+                edited, state=_repeat(state, len(edited)), start=index
+            )
+            embeddings = self.clip.embed_images(images)
+            directions.append(_image_direction(embeddings[::2], embeddings[1::2]))
+            places.append(rows)
+        order = torch.cat(places).argsort()
+        return torch.cat(directions)[order.to(style_code.device)]
+
+    def fast(self, style_code: Tensor) -> Tensor:
+        code = style_code[None].detach().clone().requires_grad_()
+        places = self.channels.to(code.device)
+        embedding = self.clip.embed_images(self.generator.synthesize(code))[0]
+        slopes = [
+            torch.autograd.grad(value, code, retain_graph=True)[0][0, places] for value in embedding
+        ]
+        return F.normalize(torch.stack(slopes, dim=1) * self.size[places, None], dim=1)
+
+    @torch.no_grad()
+    def published(self, style_code: Tensor) -> Tensor:
+        visited = style_code.clone()
+        directions = []
+        for channel in self.channels.tolist():
+            pair = visited.repeat(2, 1)
+            pair[:, channel] = self._pair(visited, channel)
+            images = quantize_8bit(self.generator.synthesize(pair))
+            minus, plus = self.clip.embed_images(images)
+            directions.append(_image_direction(minus, plus))
+            if self.center is not None:
+                visited[channel] = self.center[channel]
+        return torch.stack(directions)
+
+    def _pair(self, style_code: Tensor, channel: int) -> Tensor:
+        """The two values [2] of a perturbed channel, minus first."""
+        center = (style_code if self.center is None else self.center)[channel]
+        return torch.stack([center - self.size[channel], center + self.size[channel]])
+
+    def _blocks(
+        self, style_code: Tensor, batch_size: int
+    ) -> Iterator[tuple[Tensor, int, SynthesisState]]:
+        """Walk through the layers once.
+
+        Yields places in `channels` that lie in one layer, that layer's number, and the state
+        before it.
+        """
+        synthesis = self.generator.synthesis
+        state = synthesis.initial_state(1)
+        for index, layer in enumerate(self.generator.layout.layers):
+            inside = (self.channels >= layer.start) & (self.channels < layer.stop)
+            for rows in torch.split(inside.nonzero().squeeze(1), max(batch_size // 2, 1)):
+                if len(rows):
+                    yield rows, index, state
+            state = synthesis.step(state, layer, style_code[None, layer.span], "const")
+
+
+def _repeat(state: SynthesisState, count: int) -> SynthesisState:
+    image = None if state.image is None else state.image.expand(count, -1, -1, -1)
+    return SynthesisState(state.features.expand(count, -1, -1, -1), image)
+
+
+def _image_direction(minus: Tensor, plus: Tensor) -> Tensor:
+    """Unit difference of unit embeddings [..., E]; zero where nothing moved."""
+    return F.normalize(F.normalize(plus, dim=-1) - F.normalize(minus, dim=-1), dim=-1)
+
+
+def quantize_8bit(images: Tensor) -> Tensor:
+    """Round images in [-1, 1] to the 256 levels of a saved picture, by truncation as published."""
+    levels = ((images + 1) * 127.5).clamp(0, 255).floor()
+    return levels / 127.5 - 1

@@ -1,0 +1,280 @@
+"""A pickle reader that constructs tensors, containers and plain values, and nothing else.
+
+Two published formats are pickles of whole objects: stylegan2-ada-pytorch's network pickles, which
+carry their own source code, and TorchScript archives (OpenAI's CLIP). Both are read here as trees
+of data. Every other global that a pickle names is refused before anything is called.
+"""
+
+import io
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from styleclip_ops.errors import CheckpointError, UnsafeCheckpointError
+
+_STORAGE_DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class PersistentObject:
+    """An object of a network pickle: its class by name, and its attributes.
+
+    Attributes:
+        class_name: Name of the class, for example `Generator`. Its source text is dropped.
+        state: Attributes; those of a module hold `_parameters`, `_buffers` and `_modules`.
+    """
+
+    class_name: str
+    state: dict[str, Any]
+
+    def submodule(self, *path: str) -> "PersistentObject | None":
+        """Follow a path of submodule names; None where one does not exist."""
+        module: PersistentObject | None = self
+        for name in path:
+            children = module.state.get("_modules") if module else None
+            child = children.get(name) if isinstance(children, dict) else None
+            module = child if isinstance(child, PersistentObject) else None
+        return module
+
+    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """Collect the parameters and buffers of a module and its submodules by dotted name."""
+        found: dict[str, Tensor] = {}
+        for part in ("_parameters", "_buffers"):
+            for name, value in dict(self.state.get(part, {})).items():
+                if isinstance(value, Tensor):
+                    found[prefix + name] = value
+        for name, child in dict(self.state.get("_modules", {})).items():
+            if isinstance(child, PersistentObject):
+                found |= child.tensors(f"{prefix}{name}.")
+        return found
+
+
+class ScriptObject:
+    """An object of a TorchScript archive: its attributes."""
+
+    state: dict[str, Any]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.state = dict(state)
+
+
+class _PlainDict(dict[Any, Any]):
+    """Stands for dict subclasses; takes items and no attributes."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> NoReturn:
+        raise UnsafeCheckpointError("pickle sets attributes on a dictionary; refused")
+
+
+class _DataType:
+    """Stands for numpy.dtype, whose pickled state only repeats its code."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Constructor:
+    """A callable that a pickle may call and may not alter."""
+
+    __slots__ = ("_construct",)
+    _construct: Callable[..., Any]
+
+    def __init__(self, construct: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_construct", construct)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._construct(*args)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise UnsafeCheckpointError(f"pickle sets attribute {name!r} of a function; refused")
+
+    def __setstate__(self, state: object) -> NoReturn:
+        raise UnsafeCheckpointError("pickle sets the state of a function; refused")
+
+
+def load_network_pickle(file: BinaryIO) -> Any:
+    """Read a stylegan2-ada-pytorch network pickle without running its source.
+
+    Args:
+        file: At the start of the pickle.
+
+    Returns:
+        The pickled containers; networks as `PersistentObject`, tensors on the processor.
+
+    Raises:
+        UnsafeCheckpointError: The pickle names anything but tensors, containers and plain values.
+        CheckpointError: The pickle is truncated or malformed.
+    """
+    return _load(_DataUnpickler(file))
+
+
+def load_torchscript(file: BinaryIO) -> ScriptObject:
+    """Read the module of a TorchScript archive without running its code.
+
+    Args:
+        file: The zip archive.
+
+    Returns:
+        The root module; submodules are `ScriptObject` in its state, parameters are tensors.
+
+    Raises:
+        UnsafeCheckpointError: The archive names anything but tensors, containers and modules.
+        CheckpointError: The archive is truncated or malformed.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            root = pickled.removesuffix("data.pkl")
+
+            def read_storage(key: str) -> bytes:
+                return archive.read(f"{root}data/{key}")
+
+            tree = _load(_ScriptUnpickler(io.BytesIO(archive.read(pickled)), read_storage))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"TorchScript archive: truncated or malformed ({error})") from error
+    if not isinstance(tree, ScriptObject):
+        raise CheckpointError(
+            f"TorchScript archive: got a {type(tree).__name__}, expected a module"
+        )
+    return tree
+
+
+def _load(unpickler: pickle.Unpickler) -> Any:
+    try:
+        return unpickler.load()
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # A malformed pickle can fail in any way: every opcode is the stranger's choice.
+        raise CheckpointError(
+            f"pickle: truncated or malformed ({type(error).__name__}: {error})"
+        ) from error
+
+
+class _DataUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _STORAGE_DTYPES:
+            return _STORAGE_DTYPES[name]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise UnsafeCheckpointError(
+                f"pickle asks for {module}.{name}, expected only tensors, containers and plain "
+                "values; refused, nothing was run"
+            ) from None
+
+
+class _ScriptUnpickler(_DataUnpickler):
+    def __init__(self, file: BinaryIO, read_storage: Callable[[str], bytes]) -> None:
+        super().__init__(file)
+        self._read_storage = read_storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__torch__" or module.startswith("__torch__."):
+            return ScriptObject
+        return super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        _, dtype, key, _, size = pid
+        data = bytearray(self._read_storage(key))
+        return (
+            torch.frombuffer(data, dtype=dtype, count=size) if size else torch.empty(0, dtype=dtype)
+        )
+
+
+def _reconstruct_persistent_obj(meta: dict[str, Any]) -> PersistentObject:
+    if meta.get("type") != "class" or not isinstance(meta.get("state"), dict):
+        raise CheckpointError(
+            f"network pickle: got a persistent object of type {meta.get('type')!r}"
+        )
+    return PersistentObject(str(meta["class_name"]), meta["state"])
+
+
+def _storage_from_bytes(data: bytes) -> Tensor:
+    """Read a storage as a flat tensor; the bytes are a torch file of their own."""
+    with warnings.catch_warnings():
+        # torch warns about its own TypedStorage, which this format is made of.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise unsafe_or_malformed("tensor storage", error) from error
+        return torch.tensor([], dtype=storage.dtype).set_(storage)
+
+
+def _rebuild_tensor(storage: Tensor, offset: int, size: Sequence[int], *rest: Any) -> Tensor:
+    stride = rest[0]
+    return storage.as_strided(tuple(size), tuple(stride), offset).clone()
+
+
+def _rebuild_parameter(data: Tensor, *_: object) -> Tensor:
+    return data
+
+
+def _numpy_scalar(dtype: _DataType, data: bytes) -> Any:
+    return np.frombuffer(data, dtype.dtype)[0].item()
+
+
+def _mapping(items: Iterable[Any] = ()) -> dict[Any, Any]:
+    return dict(items)
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Constructor(
+        _reconstruct_persistent_obj
+    ),
+    ("dnnlib.util", "EasyDict"): _PlainDict,
+    ("dnnlib", "EasyDict"): _PlainDict,
+    ("collections", "OrderedDict"): _Constructor(_mapping),
+    ("builtins", "set"): _Constructor(set),
+    ("builtins", "frozenset"): _Constructor(frozenset),
+    ("torch._utils", "_rebuild_tensor"): _Constructor(_rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Constructor(_rebuild_tensor),
+    ("torch._utils", "_rebuild_parameter"): _Constructor(_rebuild_parameter),
+    ("torch.storage", "_load_from_bytes"): _Constructor(_storage_from_bytes),
+    ("torch", "Size"): _Constructor(tuple),
+    ("torch", "device"): _Constructor(lambda *parts: ":".join(map(str, parts))),
+    ("numpy", "dtype"): _DataType,
+    ("numpy.core.multiarray", "scalar"): _Constructor(_numpy_scalar),
+    ("numpy._core.multiarray", "scalar"): _Constructor(_numpy_scalar),
+}
+
+
+def unsafe_or_malformed(what: str, error: pickle.UnpicklingError) -> CheckpointError:
+    """Turn torch's refusal into an error that names what the file tried to use."""
+    for line in str(error).splitlines():
+        for marker in ("GLOBAL ", "global: ", "class "):
+            if "nsupported" in line and marker in line:
+                wanted = line.split(marker, 1)[1].split()[0].rstrip(".,")
+                return UnsafeCheckpointError(
+                    f"{what}: asks for {wanted}, expected only tensors, containers and plain "
+                    "values; refused, nothing was run"
+                )
+    reason = str(error).splitlines()[0] if str(error) else "empty"
+    return CheckpointError(f"{what}: truncated or malformed ({reason})")

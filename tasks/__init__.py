@@ -1,0 +1,1 @@
+"""Units of work: read, one call into the ops, write, return rows and URIs."""
