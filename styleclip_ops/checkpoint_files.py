@@ -102,7 +102,10 @@ def read_data(file: BinaryIO) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise unsafe_or_malformed("torch file", error) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        # A damaged file can fail anywhere inside torch's reader.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"torch file: truncated or malformed ({reason})") from error
 

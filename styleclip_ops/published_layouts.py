@@ -102,7 +102,7 @@ def _config(
     conv_clamp: float | None,
 ) -> GeneratorConfig:
     """Read the widths off the last convolution of each block and the mapping layers."""
-    pattern = re.escape(mapping_name).replace(r"\{\}", r"(\d+)")
+    pattern = re.escape(mapping_name.removesuffix("weight")).replace(r"\{\}", r"(\d+)")
     layers = max(_count(shapes, pattern), default=first) - first + 1
     inner = mapping_name.format(first)
     for name in [*convs, inner]:

@@ -166,7 +166,7 @@ def load_torchscript(file: BinaryIO) -> ScriptObject:
 def _load(unpickler: pickle.Unpickler) -> Any:
     try:
         return unpickler.load()
-    except CheckpointError:
+    except (CheckpointError, OSError, MemoryError):
         raise
     except Exception as error:
         # A malformed pickle can fail in any way: every opcode is the stranger's choice.

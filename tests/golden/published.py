@@ -12,12 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import filler
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from styleclip_ops.clip import area_resize
+
+import filler
 
 DATA = Path(__file__).parent / "data"
 SEED = 1

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from published import golden
 
 from styleclip_ops.alignment import FFHQ_SIZE, FFHQ_TRANSFORM_SIZE, align_face, ffhq_quad
+
+from published import golden
 
 ASTRONAUT = Path(__file__).parents[2] / "demo" / "photos" / "astronaut.png"
 

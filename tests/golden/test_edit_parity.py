@@ -3,18 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from published import (
-    FakeClip,
-    fake_text,
-    filled,
-    golden,
-    golden_styles,
-    inp,
-    mapper_data,
-    network_pickle,
-    rosinality_data,
-    torch_file,
-)
 from torch import Tensor
 
 from styleclip_ops.checkpoints import load_arcface, load_generator, load_mapper
@@ -34,6 +22,19 @@ from styleclip_ops.optimize import (
 from styleclip_ops.ranger import Ranger
 from styleclip_ops.relevance import channel_clip_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
+
+from published import (
+    FakeClip,
+    fake_text,
+    filled,
+    golden,
+    golden_styles,
+    inp,
+    mapper_data,
+    network_pickle,
+    rosinality_data,
+    torch_file,
+)
 
 
 def close(got: Tensor, want: Tensor, atol: float) -> None:

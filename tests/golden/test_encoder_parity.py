@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from published import e4e_data, filled, golden, inp, torch_file
 
 from styleclip_ops.checkpoints import load_arcface, load_e4e
 from styleclip_ops.identity import ArcFace, face_crop
 from styleclip_ops.losses import cosine_distance
+
+from published import e4e_data, filled, golden, inp, torch_file
 
 
 def photos(name: str) -> torch.Tensor:

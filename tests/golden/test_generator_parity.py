@@ -2,6 +2,10 @@
 
 import pytest
 import torch
+
+from styleclip_ops.checkpoints import load_generator
+from styleclip_ops.generator import Generator
+
 from published import (
     assert_image,
     golden,
@@ -11,9 +15,6 @@ from published import (
     rosinality_data,
     torch_file,
 )
-
-from styleclip_ops.checkpoints import load_generator
-from styleclip_ops.generator import Generator
 
 
 @pytest.fixture(scope="module", params=[64, 256])

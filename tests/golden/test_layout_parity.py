@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from published import DATA
 
 from styleclip_ops.generator import GeneratorConfig
 from styleclip_ops.stylespace import StyleSpaceLayout
+
+from published import DATA
 
 PUBLISHED = json.loads((DATA / "channel_layout.json").read_text())
 

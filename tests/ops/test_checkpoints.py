@@ -1,0 +1,443 @@
+"""Reading and writing weights: round trips, and every way in which a file can be wrong."""
+
+import argparse
+import io
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from styleclip_ops.checkpoints import (
+    load_arcface,
+    load_e4e,
+    load_generator,
+    load_mapper,
+    save_published_mapper,
+    save_rosinality_generator,
+    save_safetensors,
+)
+from styleclip_ops.encoder import E4eConfig, E4eEncoder
+from styleclip_ops.errors import CheckpointError, ConfigError, UnsafeCheckpointError
+from styleclip_ops.generator import Generator
+from styleclip_ops.identity import ArcFace, ArcFaceConfig
+from styleclip_ops.ir_se import IrSeConfig
+from styleclip_ops.mapper import (
+    FullStyleSpaceMapper,
+    LevelsMapper,
+    Mapper,
+    SingleMapper,
+    WithoutToRGBStyleSpaceMapper,
+)
+
+from conftest import random_generator
+from published import filled, network_pickle, rosinality_data, torch_file
+
+SMALL = IrSeConfig(depths=(1, 1, 1, 1), widths=(16, 16, 16, 24))
+
+
+def written(save: Callable[[Any], None]) -> io.BytesIO:
+    file = io.BytesIO()
+    save(file)
+    file.seek(0)
+    return file
+
+
+def own(module: nn.Module) -> io.BytesIO:
+    return written(lambda file: save_safetensors(module, file))
+
+
+def assert_same_weights(a: nn.Module, b: nn.Module) -> None:
+    assert type(a) is type(b)
+    left, right = a.state_dict(), b.state_dict()
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+# --- round trips --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published_generator() -> Generator:
+    return load_generator(torch_file(rosinality_data(64)))
+
+
+def test_published_to_safetensors_and_back_gives_identical_images(
+    published_generator: Generator, tmp_path: Path
+) -> None:
+    path = tmp_path / "generator.safetensors"
+    save_safetensors(published_generator, path)
+    again = load_generator(path)
+    assert again.config == published_generator.config
+    w_plus = torch.randn(1, 10, 512)
+    assert torch.equal(again(w_plus), published_generator(w_plus))
+
+
+def test_safetensors_to_published_and_back(generator: Generator, w_plus: Tensor) -> None:
+    file = written(lambda file: save_rosinality_generator(generator, file))
+    again = load_generator(file)
+    assert_same_weights(again, generator)
+    assert torch.equal(again(w_plus), generator(w_plus))
+
+
+def test_published_file_is_rewritten_exactly(published_generator: Generator) -> None:
+    file = written(lambda file: save_rosinality_generator(published_generator, file))
+    got, want = torch.load(file, weights_only=True), rosinality_data(64)
+    assert got["g_ema"].keys() == want["g_ema"].keys()
+    assert all(torch.equal(got["g_ema"][name], value) for name, value in want["g_ema"].items())
+    assert torch.equal(got["latent_avg"], want["latent_avg"])
+
+
+def test_legacy_torch_files(published_generator: Generator) -> None:
+    again = load_generator(torch_file(rosinality_data(64), legacy=True))
+    assert_same_weights(again, published_generator)
+
+
+def test_network_pickle_keeps_the_clamp() -> None:
+    generator = load_generator(network_pickle(64, conv_clamp=256))
+    assert generator.config.conv_clamp == 256
+    assert load_generator(own(generator)).config.conv_clamp == 256
+    with pytest.raises(ConfigError, match="conv_clamp=256"):
+        save_rosinality_generator(generator, io.BytesIO())
+
+
+def test_loaded_networks_are_ready_to_use(published_generator: Generator) -> None:
+    assert not published_generator.training
+    assert all(parameter.dtype == torch.float32 for parameter in published_generator.parameters())
+    assert not any(parameter.requires_grad for parameter in published_generator.parameters())
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        E4eEncoder(E4eConfig(num_ws=8, w_dim=20, input_size=32, trunk=SMALL)),
+        E4eEncoder(E4eConfig(num_ws=10, w_dim=32, input_size=64, trunk=SMALL)),
+    ],
+)
+def test_small_encoders(encoder: E4eEncoder) -> None:
+    encoder.latent_avg.normal_()
+    again = load_e4e(own(encoder.eval()))
+    assert_same_weights(again, encoder)
+    size = encoder.config.input_size
+    images = torch.randn(2, 3, size, size)
+    assert torch.equal(again(images), encoder(images))
+    assert again(images).shape == (2, encoder.config.num_ws, encoder.config.w_dim)
+
+
+def test_small_identity_network() -> None:
+    arcface = ArcFace(ArcFaceConfig(embedding_dim=40, trunk=SMALL)).eval()
+    again = load_arcface(own(arcface))
+    assert_same_weights(again, arcface)
+    torch.testing.assert_close(again.embed(torch.randn(2, 3, 64, 64)).norm(dim=1), torch.ones(2))
+
+
+@pytest.fixture
+def mappers(generator: Generator) -> list[Mapper]:
+    return [
+        LevelsMapper(w_dim=28),
+        LevelsMapper(medium=False, w_dim=28),
+        SingleMapper(w_dim=28),
+        FullStyleSpaceMapper(generator.layout),
+        WithoutToRGBStyleSpaceMapper(generator.layout),
+    ]
+
+
+def test_mappers_in_our_format(mappers: list[Mapper]) -> None:
+    for mapper in mappers:
+        assert_same_weights(load_mapper(own(mapper)), mapper)
+
+
+def test_mappers_in_the_published_format(mappers: list[Mapper], generator: Generator) -> None:
+    for mapper in mappers:
+        file = written(
+            lambda file, mapper=mapper: save_published_mapper(
+                mapper, file, {"stylegan_size": 32}, generator
+            )
+        )
+        again = load_mapper(file)
+        assert_same_weights(again, mapper)
+        if isinstance(again, FullStyleSpaceMapper):
+            assert again.layout == generator.layout
+
+
+# --- what published files leave out -------------------------------------------------------------
+
+
+def test_an_average_latent_that_is_missing_is_computed() -> None:
+    data = rosinality_data(64)
+    del data["latent_avg"]
+    generator = load_generator(torch_file(data))
+    mean = generator.mapping(torch.randn(4000, 512)).mean(dim=0)
+    assert (generator.w_avg - mean).square().mean().sqrt() < 0.05 * mean.std() + 0.05
+
+
+def small_e4e_data() -> dict[str, Any]:
+    """A published e4e file is a gigabyte; the layout is the same for a few rows of W+."""
+    encoder = E4eEncoder(E4eConfig(num_ws=2))
+    state = {f"encoder.{k}": v for k, v in encoder.state_dict().items() if k != "latent_avg"}
+    decoder = {f"decoder.{k}": v for k, v in rosinality_data(64)["g_ema"].items()}
+    return {
+        "state_dict": state | decoder,
+        "latent_avg": torch.randn(2, 512),
+        "opts": {"encoder_type": "Encoder4Editing", "start_from_latent_avg": True},
+    }
+
+
+@pytest.fixture(scope="module")
+def e4e_file() -> dict[str, Any]:
+    return small_e4e_data()
+
+
+def test_e4e_average_latent(e4e_file: dict[str, Any]) -> None:
+    average = e4e_file["latent_avg"]
+    assert torch.equal(load_e4e(torch_file(e4e_file)).latent_avg, average)
+    one_row = e4e_file | {"latent_avg": average[0]}
+    assert torch.equal(load_e4e(torch_file(one_row)).latent_avg, average[:1].expand(2, -1))
+    without = {key: value for key, value in e4e_file.items() if key != "latent_avg"}
+    decoder = rosinality_data(64)
+    del decoder["latent_avg"]
+    computed = load_e4e(torch_file(without)).latent_avg
+    torch.testing.assert_close(
+        computed, load_generator(torch_file(decoder)).w_avg.expand(2, -1), atol=1e-6, rtol=0
+    )
+    options = argparse.Namespace(start_from_latent_avg=False)
+    unused = load_e4e(torch_file(e4e_file | {"opts": options})).latent_avg
+    assert (unused == 0).all()
+
+
+def test_an_encoder_of_another_kind_is_refused(e4e_file: dict[str, Any]) -> None:
+    options = {"encoder_type": "GradualStyleEncoder"}
+    with pytest.raises(CheckpointError, match="'GradualStyleEncoder', expected 'Encoder4Editing'"):
+        load_e4e(torch_file(e4e_file | {"opts": options}))
+    with pytest.raises(CheckpointError, match=r"latent_avg: got \[3, 512\], expected shape \[2, 5"):
+        load_e4e(torch_file(e4e_file | {"latent_avg": torch.zeros(3, 512)}))
+
+
+# --- files that are wrong -----------------------------------------------------------------------
+
+
+def rosinality_small() -> dict[str, Any]:
+    data = torch.load(
+        written(lambda file: save_rosinality_generator(random_generator(), file)), weights_only=True
+    )
+    assert isinstance(data, dict)
+    return data
+
+
+def nvidia_small() -> dict[str, Tensor]:
+    state = random_generator().state_dict()
+    for block in (4, 8, 16, 32):
+        for stem in (f"b{block}", f"b{block}.conv1", *([f"b{block}.conv0"] if block > 4 else [])):
+            taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+            state[f"synthesis.{stem}.resample_filter"] = torch.outer(taps, taps)
+    return dict(state)
+
+
+def test_small_network_pickle(generator: Generator) -> None:
+    assert_same_weights(load_generator(network_pickle(32, nvidia_small())), generator)
+
+
+TENSOR = "convs.1.conv.modulation.weight"
+
+
+def remove(state: dict[str, Tensor], name: str) -> None:
+    del state[name]
+
+
+def add(state: dict[str, Tensor], name: str) -> None:
+    state["convs.1.conv.surprise"] = torch.zeros(3)
+
+
+def reshape(state: dict[str, Tensor], name: str) -> None:
+    state[name] = state[name].flatten()
+
+
+def poison(state: dict[str, Tensor], name: str) -> None:
+    state[name] = state[name].clone().fill_(torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove, r"missing tensor .*expected shape \["),
+        (add, r"extra tensor .*surprise: got shape \[3\]"),
+        (reshape, r"{name}: got shape \[\d+\], expected \["),
+        (poison, r"got NaN or infinity"),
+    ],
+)
+def test_a_damaged_tensor_is_named(
+    damage: Callable[[dict[str, Tensor], str], None], message: str
+) -> None:
+    data = rosinality_small()
+    damage(data["g_ema"], TENSOR)
+    with pytest.raises(CheckpointError, match=message.format(name=TENSOR)):
+        load_generator(torch_file(data))
+    name = "synthesis.b8.conv1.affine.weight"
+    tensors = nvidia_small()
+    damage(tensors, name)
+    with pytest.raises(CheckpointError, match=message.format(name=name)):
+        load_generator(network_pickle(32, tensors))
+
+
+@pytest.mark.parametrize("name", list(rosinality_small()["g_ema"]))
+def test_every_missing_tensor_is_named(name: str) -> None:
+    data = rosinality_small()
+    del data["g_ema"][name]
+    with pytest.raises(CheckpointError, match=rf"missing tensor {name}|{name}.*expected"):
+        load_generator(torch_file(data))
+
+
+def test_another_resampling_filter_is_refused() -> None:
+    data = rosinality_small()
+    data["g_ema"]["convs.0.conv.blur.kernel"] = torch.ones(4, 4) / 4
+    with pytest.raises(CheckpointError, match="convs.0.conv.blur.kernel: got another"):
+        load_generator(torch_file(data))
+
+
+def test_another_network_is_refused(generator: Generator, tmp_path: Path) -> None:
+    mapper = own(LevelsMapper(w_dim=28))
+    with pytest.raises(CheckpointError, match="got a mapper, expected a generator"):
+        load_generator(mapper)
+    mapper.seek(0)
+    with pytest.raises(CheckpointError, match="got a mapper, expected a e4e"):
+        load_e4e(mapper)
+    with pytest.raises(CheckpointError, match="expected a StyleGAN2 generator under g_ema"):
+        load_generator(torch_file({"weights": 1}))
+    with pytest.raises(CheckpointError, match=r"got a dictionary of g_ema.*expected a state_dict"):
+        load_mapper(torch_file(rosinality_small()))
+    with pytest.raises(CheckpointError, match="G_ema: got a Discriminator"):
+        load_generator(network_pickle(32, nvidia_small(), class_name="Discriminator"))
+    with pytest.raises(CheckpointError, match="missing tensor"):
+        load_arcface(torch_file(rosinality_small()["g_ema"]))
+    tensors = nvidia_small() | {"mapping.embed.weight": torch.zeros(4, 4)}
+    with pytest.raises(CheckpointError, match="class-conditional"):
+        load_generator(network_pickle(32, tensors))
+
+
+def test_the_error_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(torch_file({"weights": 1}).getvalue())
+    with pytest.raises(CheckpointError, match=r"weights\.pt: got a dictionary of weights"):
+        load_generator(path)
+    with pytest.raises(FileNotFoundError):
+        load_generator(tmp_path / "absent.pt")
+
+
+def whole_files() -> dict[str, tuple[Callable[[Any], nn.Module], bytes]]:
+    generator = random_generator()
+    return {
+        "safetensors": (load_generator, own(generator).getvalue()),
+        "zip": (load_generator, torch_file(rosinality_small()).getvalue()),
+        "legacy": (load_generator, torch_file(rosinality_small(), legacy=True).getvalue()),
+        "pickle": (load_generator, network_pickle(32, nvidia_small()).getvalue()),
+        "mapper": (load_mapper, own(LevelsMapper(w_dim=28)).getvalue()),
+    }
+
+
+@pytest.mark.parametrize("kind", list(whole_files()))
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.7, 0.999])
+def test_a_truncated_file_is_an_error(kind: str, share: float) -> None:
+    load, data = whole_files()[kind]
+    load(io.BytesIO(data))
+    with pytest.raises(CheckpointError, match=r"truncated|missing|expected"):
+        load(io.BytesIO(data[: int(share * len(data))]))
+
+
+# --- files that try to run code -----------------------------------------------------------------
+
+
+class Malice:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+LOADERS = [load_generator, load_e4e, load_arcface, load_mapper]
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("container", ["zip", "legacy", "pickle", "protocol 0", "pickle 5"])
+def test_code_is_never_run(
+    load: Callable[[Any], nn.Module], container: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "executed"
+    data = {"g_ema": Malice(target), "state_dict": Malice(target), "G_ema": Malice(target)}
+    if container in ("zip", "legacy"):
+        file = torch_file(data, legacy=container == "legacy")
+    else:
+        protocol = {"pickle": 4, "protocol 0": 0, "pickle 5": 5}[container]
+        file = io.BytesIO(pickle.dumps(data, protocol=protocol))
+    with pytest.raises(UnsafeCheckpointError, match=r"posix\.system.*nothing was run"):
+        load(file)
+    assert not target.exists()
+
+
+def test_code_inside_a_storage_is_never_run(tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    inner = torch_file({"x": Malice(target)}, legacy=True).getvalue()
+
+    class Storage:
+        def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+            return torch.storage._load_from_bytes, (inner,)
+
+    with pytest.raises(UnsafeCheckpointError, match=r"posix\.system"):
+        load_generator(io.BytesIO(pickle.dumps({"G_ema": Storage()})))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "builtins.eval",
+        "builtins.getattr",
+        "torch.load",
+        "torch.hub.load",
+        "torch._utils._rebuild_device_tensor_from_numpy",
+        "dnnlib.util.open_url",
+        "numpy.core.multiarray._reconstruct",
+        "styleclip_ops.unpickling.PersistentObject",
+    ],
+)
+def test_every_other_global_is_named_and_refused(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    text = f"c{module}\n{attribute}\n.".encode()
+    with pytest.raises(UnsafeCheckpointError, match=f"asks for {name}"):
+        load_generator(io.BytesIO(text))
+
+
+def test_what_a_pickle_may_call_it_may_not_alter() -> None:
+    """BUILD on a function or class would change it for every later file."""
+    for target in ("collections\nOrderedDict", "dnnlib.util\nEasyDict", "torch\nSize"):
+        for state in ("}", "(N}S'__call__'\nI1\nst"):
+            with pytest.raises(CheckpointError):
+                load_generator(io.BytesIO(f"c{target}\n{state}b.".encode()))
+
+
+def test_a_tensor_cannot_read_outside_its_storage() -> None:
+    class Wide:
+        def __reduce__(self) -> tuple[Any, ...]:
+            storage = torch.zeros(4).storage()
+            return torch._utils._rebuild_tensor_v2, (storage, 0, (1000,), (1,), False, {})
+
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        data = pickle.dumps({"G_ema": Wide()})
+    with pytest.raises(CheckpointError, match="malformed"):
+        load_generator(io.BytesIO(data))
+
+
+def test_identity_network_in_the_published_layout_is_strict() -> None:
+    state = filled("ir_se50")
+    del state["body.3.res_layer.5.fc1.weight"]
+    with pytest.raises(CheckpointError, match=r"missing tensor body\.3\.res_layer\.5\.fc1\.weight"):
+        load_arcface(torch_file(state))

@@ -1,0 +1,98 @@
+import pytest
+import torch
+from torch import Tensor
+
+from styleclip_ops.errors import ConfigError, ShapeError
+from styleclip_ops.generator import Generator, GeneratorConfig
+
+from conftest import random_generator
+
+
+def test_a_batch_equals_a_loop(generator: Generator, w_plus: Tensor) -> None:
+    batch = generator(w_plus)
+    loop = torch.cat([generator(row[None]) for row in w_plus])
+    torch.testing.assert_close(batch, loop, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128])
+@pytest.mark.parametrize("multiplier", [0.125, 0.25])
+def test_any_size_and_channel_multiplier(resolution: int, multiplier: float) -> None:
+    config = GeneratorConfig.from_channel_multiplier(resolution, multiplier, max_channels=32)
+    generator = Generator(config).requires_grad_(False)
+    assert generator.resolution == resolution
+    assert generator.num_ws == 2 * resolution.bit_length() - 4
+    z = torch.randn(2, 512)
+    images = generator(generator.w_to_w_plus(generator.mapping(z, truncation_psi=0.5)))
+    assert images.shape == (2, 3, resolution, resolution)
+    assert images.isfinite().all()
+
+
+@pytest.mark.parametrize("resolution", [16, 48, 2048])
+def test_other_sizes_are_refused(resolution: int) -> None:
+    with pytest.raises(ConfigError, match="image size: got"):
+        GeneratorConfig.from_channel_multiplier(resolution)
+
+
+def test_a_latent_without_its_batch_axis_is_an_error_that_says_so() -> None:
+    generator = Generator(GeneratorConfig((8,) * 9))
+    with pytest.raises(ShapeError, match=r"got shape \[18, 512\].*batch axis: w_plus\[None\]"):
+        generator.w_plus_to_s(torch.zeros(18, 512))
+    with pytest.raises(ShapeError, match=r"batch axis: s\[None\]"):
+        generator.synthesize(torch.zeros(generator.layout.size))
+
+
+def test_a_latent_of_another_generator_is_refused(generator: Generator) -> None:
+    with pytest.raises(ShapeError, match=r"expected \[N, 8, 28\]"):
+        generator(torch.zeros(1, 18, 28))
+
+
+def test_truncation(generator: Generator) -> None:
+    z = torch.randn(3, 20)
+    w = generator.mapping(z)
+    assert torch.equal(generator.mapping(z, truncation_psi=0.0), generator.w_avg.expand(3, -1))
+    halfway = (w + generator.w_avg) / 2
+    torch.testing.assert_close(generator.mapping(z, truncation_psi=0.5), halfway)
+    w_plus = generator.w_to_w_plus(w, truncation_psi=0.0, truncation_cutoff=3)
+    assert torch.equal(w_plus[:, :3], generator.w_avg.expand(3, 3, -1))
+    assert torch.equal(w_plus[:, 3:], w[:, None].expand(-1, 5, -1))
+
+
+def test_noise_modes(generator: Generator, s: Tensor) -> None:
+    const = generator.synthesize(s[:1])
+    assert torch.equal(const, generator.synthesize(s[:1], noise_mode="const"))
+    assert not torch.allclose(const, generator.synthesize(s[:1], noise_mode="none"))
+    random = [generator.synthesize(s[:1], noise_mode="random") for _ in range(2)]
+    assert not torch.allclose(*random)
+    with pytest.raises(ConfigError, match="noise_mode: got 'loud'"):
+        generator.synthesize(s, noise_mode="loud")  # type: ignore[arg-type]
+
+
+def test_synthesis_can_start_at_any_layer(generator: Generator, s: Tensor) -> None:
+    synthesis = generator.synthesis
+    state = synthesis.initial_state(len(s))
+    whole = generator.synthesize(s)
+    for index, layer in enumerate(generator.layout.layers):
+        torch.testing.assert_close(synthesis(s, state=state, start=index), whole)
+        state = synthesis.step(state, layer, s[:, layer.span], "const")
+
+
+def test_the_clamp_bounds_every_convolution(s: Tensor) -> None:
+    free, clamped = random_generator(), random_generator(conv_clamp=0.05)
+    assert not torch.allclose(free.synthesize(s), clamped.synthesize(s))
+    # Each of the four toRGB outputs is within the bound, and upsampling keeps it.
+    assert clamped.synthesize(s).abs().max() <= 4 * 0.05 + 1e-6
+
+
+def test_dtype_follows_the_weights(generator: Generator, w_plus: Tensor) -> None:
+    half = random_generator().to(torch.bfloat16)
+    images = half(w_plus.bfloat16())
+    assert images.dtype == torch.bfloat16
+    difference = (images.float() - generator(w_plus)).abs().mean()
+    assert difference < 0.05 * generator(w_plus).abs().mean()
+
+
+def test_gradients_reach_every_editable_channel(generator: Generator, s: Tensor) -> None:
+    code = s[:1].clone().requires_grad_()
+    generator.synthesize(code).square().sum().backward()
+    assert code.grad is not None
+    assert (code.grad[0] != 0).float().mean() > 0.99

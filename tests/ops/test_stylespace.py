@@ -1,0 +1,67 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from styleclip_ops.errors import ConfigError, ShapeError
+from styleclip_ops.stylespace import StyleSpaceLayout
+
+widths = st.lists(st.integers(1, 9), min_size=2, max_size=9)
+
+
+@given(widths, st.integers(0, 3))
+def test_split_then_join_is_the_identity(channels: list[int], batch: int) -> None:
+    layout = StyleSpaceLayout.from_channels(channels)
+    s = torch.arange(batch * layout.size, dtype=torch.float32).reshape(batch, layout.size)
+    assert torch.equal(layout.join(layout.split(s)), s)
+
+
+@given(widths)
+def test_layers_tile_the_style_code(channels: list[int]) -> None:
+    layout = StyleSpaceLayout.from_channels(channels)
+    assert layout.layers[0].start == 0
+    for layer, following in pairwise(layout.layers):
+        assert layer.stop == following.start
+    assert layout.layers[-1].stop == layout.size
+    assert layout.num_ws == 2 * len(channels)
+    assert layout.resolution == 4 << (len(channels) - 1)
+    torgb = sum(layer.channels for layer in layout.layers if layer.is_torgb)
+    assert int(layout.editable.sum()) == layout.size - torgb == len(layout.editable_channels)
+
+
+@given(widths)
+def test_a_torgb_shares_its_w_with_the_next_upsampling(channels: list[int]) -> None:
+    layers = StyleSpaceLayout.from_channels(channels).layers
+    for layer, following in pairwise(layers):
+        shared = layer.is_torgb
+        assert following.w_index == layer.w_index + (0 if shared else 1)
+
+
+@given(widths)
+def test_layout_is_recovered_from_its_style_vectors(channels: list[int]) -> None:
+    layout = StyleSpaceLayout.from_channels(channels)
+    assert StyleSpaceLayout.from_style_widths([layer.channels for layer in layout.layers]) == layout
+
+
+def test_style_vectors_of_no_generator_are_refused() -> None:
+    with pytest.raises(ConfigError, match="fit no StyleGAN2 generator"):
+        StyleSpaceLayout.from_style_widths([8, 8, 8, 7, 8])
+
+
+def test_layer_of_a_channel() -> None:
+    layout = StyleSpaceLayout.from_channels([4, 3])
+    assert layout.layer_of(0).name == "conv1_resolution_4"
+    assert layout.layer_of(4).name == "toRGB_resolution_4"
+    assert layout.layer_of(layout.size - 1).name == "toRGB_resolution_8"
+    with pytest.raises(ConfigError, match="expected 0 to"):
+        layout.layer_of(layout.size)
+
+
+def test_a_style_code_of_another_generator_is_refused() -> None:
+    layout = StyleSpaceLayout.from_channels([4, 3])
+    with pytest.raises(ShapeError, match=r"got shape \[1, 5\].*8 px"):
+        layout.split(torch.zeros(1, 5))
+    with pytest.raises(ShapeError, match="expected"):
+        layout.join([torch.zeros(1, 4)])
