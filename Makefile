@@ -26,6 +26,9 @@ format: $(VENV)/.installed
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
+demo: $(VENV)/.installed
+	$(RUN) demo
+
 bench: $(VENV)/.installed
 	$(RUN) benchmarks
 

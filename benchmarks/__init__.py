@@ -1,0 +1,1 @@
+"""Each stage against the published procedure, written plainly, on the same networks in one run."""

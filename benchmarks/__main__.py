@@ -1,0 +1,32 @@
+"""`make bench`: one table of ratios, and the same as JSON."""
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+
+import torch
+
+from benchmarks import generator, relevance
+from benchmarks.paired import Ratio
+
+RESULTS = Path(__file__).parent / "results.json"
+
+
+def main() -> None:
+    """Run every benchmark and print the table."""
+    ratios: list[Ratio] = []
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}; times faster, median (smallest to largest) of paired runs"
+    )
+    for benchmark in (generator.run, relevance.run):
+        for ratio in benchmark():
+            ratios.append(ratio)
+            print(f"  {ratio.name:<66} {ratio.median:6.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
+    RESULTS.write_text(json.dumps([dataclasses.asdict(ratio) for ratio in ratios], indent=2) + "\n")
+    print(f"wrote {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

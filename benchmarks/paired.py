@@ -1,0 +1,47 @@
+"""Paired timing: two procedures in turn, so that a machine's drift cancels in their ratio."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster ours is than another procedure.
+
+    Attributes:
+        name: What was compared.
+        median: Median over the pairs of (their time / our time).
+        low: Smallest of the pairs.
+        high: Largest of the pairs.
+        ours_s: Median of our seconds on this machine, this run.
+    """
+
+    name: str
+    median: float
+    low: float
+    high: float
+    ours_s: float
+
+
+def compare(
+    name: str, ours: Callable[[], object], theirs: Callable[[], object], pairs: int = 5
+) -> Ratio:
+    """Time two procedures in turn after one warm-up each."""
+    ours()
+    theirs()
+    ratios, seconds = [], []
+    for _ in range(pairs):
+        mine, other = _seconds(ours), _seconds(theirs)
+        ratios.append(other / mine)
+        seconds.append(mine)
+    return Ratio(
+        name, statistics.median(ratios), min(ratios), max(ratios), statistics.median(seconds)
+    )
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

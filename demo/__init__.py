@@ -1,0 +1,1 @@
+"""The embedded demonstration: photographs, portraits, and what is shown of them."""

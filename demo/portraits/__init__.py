@@ -1,0 +1,1 @@
+"""Procedural portraits: typed attributes, a batched renderer, scenes and captions."""
