@@ -3,6 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
+# Threads that wait by spinning make a busy machine many times slower.
+export OMP_WAIT_POLICY ?= passive
+
 .PHONY: demo test test-ops check format bench constraints clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -17,6 +17,9 @@ FloatArray = npt.NDArray[np.float64]
 FFHQ_SIZE = 1024
 FFHQ_TRANSFORM_SIZE = 4096
 
+# Below this the padding has no width.
+_SMALLEST_SIDE = 8
+
 
 def ffhq_quad(landmarks: npt.ArrayLike) -> FloatArray:
     """Compute the oriented square that the FFHQ crop takes from a photograph.
@@ -79,7 +82,7 @@ def align_face(
     Raises:
         ShapeError: The landmarks are not [68, 2].
         ConfigError: A size is not positive, `transform_size` is below `size`, or the landmarks
-            are degenerate or lie outside the photograph.
+            are degenerate, tiny or outside the photograph.
     """
     warp_size = size if transform_size is None else transform_size
     if size < 1 or warp_size < size:
@@ -90,6 +93,10 @@ def align_face(
     if image.mode != "RGB":
         image = image.convert("RGB")
     side = float(np.hypot(*(quad[3] - quad[0])))
+    if side < _SMALLEST_SIDE:
+        raise ConfigError(
+            f"landmarks: got a face of {side:.1f} px, expected at least {_SMALLEST_SIDE} px"
+        )
     image, quad, side = _shrink(image, quad, side, size)
     border = max(round(side * 0.1), 3)
     image, quad = _crop(image, quad, border)

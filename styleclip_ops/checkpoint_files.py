@@ -12,12 +12,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy._core.multiarray import scalar as _numpy_scalar
 from torch import Tensor, nn
 
-from styleclip_ops.errors import CheckpointError, StyleClipError
+from styleclip_ops.errors import CheckpointError, ConfigError
 from styleclip_ops.published_layouts import check_tensors
 from styleclip_ops.unpickling import load_network_pickle, unsafe_or_malformed
 
@@ -30,10 +32,22 @@ _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 _FORMAT = "styleclip"
 
+_PLAIN_TYPES: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "u1", "?")),
+    (_numpy_scalar, "numpy.core.multiarray.scalar"),
+    (_numpy_scalar, "numpy._core.multiarray.scalar"),
+]
+
 
 @contextmanager
 def reading(source: Source) -> Iterator[BinaryIO]:
-    """Open a path for reading, or take a binary file; errors name the source."""
+    """Open a path for reading, or take a binary file; every error names the source.
+
+    Raises:
+        CheckpointError: What was done with the contents failed in whatever way.
+    """
     name = getattr(source, "name", type(source).__name__)
     try:
         if isinstance(source, str | PathLike):
@@ -42,11 +56,15 @@ def reading(source: Source) -> Iterator[BinaryIO]:
                 yield file
         else:
             yield source
-    except StyleClipError as error:
-        # The same error, told about which file it is.
-        if str(name) not in str(error):
-            raise type(error)(f"{name}: {error}") from error
+    except ConfigError as error:
+        raise CheckpointError(f"{name}: {error}") from error
+    except CheckpointError as error:
+        raise type(error)(f"{name}: {error}") from error
+    except (OSError, MemoryError):
         raise
+    except Exception as error:
+        # What a stranger's file holds may fail anywhere; to the caller it is a file that is wrong.
+        raise CheckpointError(f"{name}: malformed ({type(error).__name__}: {error})") from error
 
 
 @contextmanager
@@ -78,7 +96,7 @@ def _is_torchscript(file: BinaryIO) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile as error:
+    except Exception as error:
         raise CheckpointError(f"zip archive: truncated or malformed ({error})") from error
     finally:
         file.seek(start)
@@ -97,8 +115,8 @@ def read_data(file: BinaryIO) -> Any:
     if kind == "torchscript":
         raise CheckpointError("got a TorchScript archive, expected a state dict")
     try:
-        # Options of a training run may be stored as the parser left them; a namespace is data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # Trainings store their options as the parser left them, and numpy's numbers: data, too.
+        with torch.serialization.safe_globals(_PLAIN_TYPES):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise unsafe_or_malformed("torch file", error) from error
@@ -143,6 +161,8 @@ def read_own(file: BinaryIO, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         config = json.loads(metadata["config"])
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"metadata: got no readable architecture ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"metadata: got the architecture {config!r}, expected a dictionary")
     return tensors, config
 
 
@@ -168,20 +188,27 @@ def skeleton(build: Callable[[], M]) -> M:
         return build()
 
 
-def fill(module: M, tensors: Mapping[str, Tensor]) -> M:
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """List the names and shapes of a module's weights."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def fill(module: M, tensors: Mapping[str, Tensor], prefix: str = "") -> M:
     """Give a skeleton its weights: float32, evaluation mode, no gradients.
+
+    Args:
+        module: The skeleton.
+        tensors: Its weights by name.
+        prefix: What stands before the module's own names.
 
     Raises:
         CheckpointError: A tensor is missing, extra, of another shape, or not finite; it is named.
     """
-    check_tensors(tensors, {name: tuple(t.shape) for name, t in module.state_dict().items()})
-    values = {}
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point():
-            tensor = tensor.float()
-            if not tensor.isfinite().all():
-                raise CheckpointError(f"tensor {name}: got NaN or infinity, expected finite values")
-        values[name] = tensor
+    check_tensors(tensors, {prefix + name: shape for name, shape in shapes_of(module).items()})
+    values = {
+        name.removeprefix(prefix): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
     module.load_state_dict(values, assign=True)
     return module.eval().requires_grad_(False)
 
@@ -195,6 +222,8 @@ def tensors_of(data: Any, what: str) -> dict[str, Tensor]:
     if not isinstance(data, Mapping) or not data:
         raise CheckpointError(f"{what}: got {describe(data)}, expected a state dict")
     for name, value in data.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{what}: got the name {name!r}, expected text")
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{what}: entry {name} is {describe(value)}, expected a tensor")
     return dict(data)

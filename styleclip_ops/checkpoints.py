@@ -23,6 +23,7 @@ from styleclip_ops.checkpoint_files import (
     read_data,
     read_own,
     reading,
+    shapes_of,
     skeleton,
     tensors_of,
     write_own,
@@ -42,13 +43,17 @@ from styleclip_ops.mapper import (
     WithoutToRGBStyleSpaceMapper,
 )
 from styleclip_ops.published_layouts import (
-    Entry,
-    nvidia_config,
+    UNKNOWN,
+    ListEntries,
+    count_numbered,
+    infer_generator_config,
     nvidia_entries,
-    rosinality_config,
+    nvidia_sizes,
     rosinality_entries,
+    rosinality_sizes,
     to_internal,
     to_published,
+    vote_sizes,
 )
 from styleclip_ops.stylespace import StyleSpaceLayout
 from styleclip_ops.unpickling import PersistentObject
@@ -60,6 +65,9 @@ if TYPE_CHECKING:
 _W_AVG_SAMPLES = 10_000
 
 C = TypeVar("C", E4eConfig, ArcFaceConfig)
+
+# Style layers of a 1024 px generator, the largest.
+_MAX_STYLE_LAYERS = 25
 
 _LEVEL_KEYS = {"coarse": "course_mapping", "medium": "medium_mapping", "fine": "fine_mapping"}
 
@@ -87,7 +95,7 @@ def load_generator(source: Source) -> Generator:
         if isinstance(data, Mapping) and isinstance(data.get("G_ema"), PersistentObject):
             return _nvidia_generator(data["G_ema"])
         if isinstance(data, Mapping) and "g_ema" in data:
-            return _rosinality_generator(tensors_of(data["g_ema"], "g_ema"), data.get("latent_avg"))
+            return _rosinality_generator(data)
         raise CheckpointError(
             f"got {describe(data)}, expected a StyleGAN2 generator under g_ema (rosinality) or "
             "G_ema (stylegan2-ada-pytorch; its legacy.py converts TensorFlow pickles)"
@@ -118,10 +126,10 @@ def load_e4e(source: Source) -> E4eEncoder:
         if kind != "Encoder4Editing":
             raise CheckpointError(f"got an encoder of type {kind!r}, expected 'Encoder4Editing'")
         encoder, decoder = _parts(data, "encoder.")
-        rows = [int(name.split(".")[1]) for name in encoder if name.startswith("styles.")]
-        e4e_config = E4eConfig(num_ws=max(rows, default=17) + 1)
-        encoder["latent_avg"] = _e4e_average(data.get("latent_avg"), decoder, e4e_config, options)
-        return fill(skeleton(lambda: E4eEncoder(e4e_config)), encoder)
+        e4e_config = E4eConfig(num_ws=_num_ws(encoder, data.get("latent_avg"), options))
+        average = _e4e_average(data.get("latent_avg"), decoder, e4e_config, options)
+        encoder["encoder.latent_avg"] = average
+        return fill(skeleton(lambda: E4eEncoder(e4e_config)), encoder, "encoder.")
 
 
 def load_arcface(source: Source) -> ArcFace:
@@ -163,10 +171,9 @@ def load_mapper(source: Source) -> Mapper:
     with reading(source) as file:
         if file_kind(file) == "safetensors":
             tensors, config = read_own(file, "mapper")
-        else:
-            tensors, _ = _parts(read_data(file), "mapper.")
-            config = _infer_mapper(tensors)
-        return fill(skeleton(lambda: _build_mapper(config)), tensors)
+            return fill(skeleton(lambda: _build_mapper(config)), tensors)
+        tensors, _ = _parts(read_data(file), "mapper.")
+        return fill(skeleton(_infer_mapper(tensors)), tensors, "mapper.")
 
 
 def load_clip(source: Source, preprocessing: "Preprocessing" = "clip") -> "ClipModel":
@@ -185,6 +192,8 @@ def load_clip(source: Source, preprocessing: "Preprocessing" = "clip") -> "ClipM
         UnsafeCheckpointError: The file asks for code to be run.
         CheckpointError: See `load_generator`.
     """
+    if preprocessing not in ("clip", "styleclip_loss"):
+        raise ConfigError(f"preprocessing: got {preprocessing!r}, expected clip or styleclip_loss")
     # transformers takes seconds to import, and no other loader needs it.
     from styleclip_ops.clip_checkpoints import read_clip_file, read_clip_folder
 
@@ -225,8 +234,9 @@ def save_rosinality_generator(generator: Generator, destination: Source) -> None
             "rosinality layout has no clamp and its code would render other images"
         )
     with writing(destination) as file:
-        data = {"g_ema": _rosinality_state(generator), "latent_avg": generator.w_avg.cpu()}
-        write_torch(file, data)
+        state = _rosinality_state(generator)
+        w_avg = state.pop("latent_avg")
+        write_torch(file, {"g_ema": state, "latent_avg": w_avg})
 
 
 def save_published_mapper(
@@ -247,6 +257,7 @@ def save_published_mapper(
     state = {f"mapper.{name}": tensor for name, tensor in mapper.state_dict().items()}
     if generator is not None:
         decoder = _rosinality_state(generator)
+        del decoder["latent_avg"]
         state |= {f"decoder.{name}": tensor for name, tensor in decoder.items()}
     with writing(destination) as file:
         write_torch(file, {"state_dict": state, "opts": dict(options)})
@@ -258,8 +269,8 @@ def _nvidia_generator(network: PersistentObject) -> Generator:
     tensors = network.tensors()
     if any(name.startswith("mapping.embed.") for name in tensors):
         raise CheckpointError("G_ema: got a class-conditional generator, expected c_dim 0")
-    clamp = _conv_clamp(network)
-    config = nvidia_config({name: tuple(t.shape) for name, t in tensors.items()}, clamp)
+    blocks, layers = nvidia_sizes(tensors)
+    config = infer_generator_config(tensors, nvidia_entries, blocks, layers, _conv_clamp(network))
     return _convert_generator(config, tensors, nvidia_entries)
 
 
@@ -274,45 +285,54 @@ def _conv_clamp(network: PersistentObject) -> float | None:
     return None if value is None else float(value)
 
 
-def _rosinality_generator(tensors: dict[str, Tensor], w_avg: Any) -> Generator:
-    config = rosinality_config({name: tuple(t.shape) for name, t in tensors.items()})
+def _rosinality_generator(data: Mapping[str, Any]) -> Generator:
+    tensors = tensors_of(data["g_ema"], "g_ema")
+    if data.get("latent_avg") is not None:
+        tensors |= tensors_of({"latent_avg": data["latent_avg"]}, "latent_avg")
+    blocks, layers = rosinality_sizes(tensors)
+    config = infer_generator_config(tensors, rosinality_entries, blocks, layers)
+    if "latent_avg" in tensors:
+        return _convert_generator(config, tensors, rosinality_entries)
+    tensors["latent_avg"] = torch.zeros(config.w_dim)
     generator = _convert_generator(config, tensors, rosinality_entries)
-    if w_avg is None:
-        generator.mapping.w_avg = _mean_w(generator)
-        return generator
-    if not isinstance(w_avg, Tensor) or w_avg.shape != (config.w_dim,):
-        got = list(w_avg.shape) if isinstance(w_avg, Tensor) else describe(w_avg)
-        raise CheckpointError(f"tensor latent_avg: got {got}, expected shape [{config.w_dim}]")
-    generator.mapping.w_avg = w_avg.float()
+    generator.mapping.w_avg = _mean_w(generator)
     return generator
 
 
 def _convert_generator(
-    config: GeneratorConfig,
-    tensors: dict[str, Tensor],
-    list_entries: Callable[[GeneratorConfig, Mapping[str, tuple[int, ...]]], list[Entry]],
+    config: GeneratorConfig, tensors: dict[str, Tensor], list_entries: ListEntries
 ) -> Generator:
     generator = skeleton(lambda: Generator(config))
-    shapes = {name: tuple(t.shape) for name, t in generator.state_dict().items()}
-    entries = list_entries(config, shapes)
-    converted = to_internal(tensors, entries, shapes)
-    # A layout without it has it elsewhere in the file.
-    converted.setdefault("mapping.w_avg", torch.zeros(config.w_dim))
-    return fill(generator, converted)
+    shapes = shapes_of(generator)
+    return fill(generator, to_internal(tensors, list_entries(config, shapes), shapes))
 
 
 def _rosinality_state(generator: Generator) -> dict[str, Tensor]:
     state = {name: tensor.cpu() for name, tensor in generator.state_dict().items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    return to_published(state, rosinality_entries(generator.config, shapes))
+    return to_published(state, rosinality_entries(generator.config, shapes_of(generator)))
 
 
 @torch.no_grad()
 def _mean_w(generator: Generator) -> Tensor:
     random = torch.Generator().manual_seed(0)
-    z = torch.randn(_W_AVG_SAMPLES, generator.config.z_dim, generator=random)
+    shape = (_W_AVG_SAMPLES, generator.config.z_dim)
+    z = torch.randn(shape, generator=random, dtype=torch.float32)
     w: Tensor = generator.mapping(z)
     return w.mean(dim=0)
+
+
+def _num_ws(encoder: Mapping[str, Tensor], average: Any, options: Mapping[str, Any]) -> int:
+    """The rows of W+ that most of a checkpoint's signs agree on."""
+    heads = count_numbered(
+        encoder, lambda i: [f"encoder.styles.{i}.linear.{leaf}" for leaf in ("weight", "bias")]
+    )
+    signs = [heads]
+    if isinstance(average, Tensor) and average.dim() == 2:
+        signs.append(len(average))
+    size = options.get("stylegan_size")
+    if isinstance(size, int) and size > 0:
+        signs.append(2 * size.bit_length() - 4)
+    return max(signs, key=signs.count)
 
 
 def _e4e_average(
@@ -323,28 +343,24 @@ def _e4e_average(
     if not options.get("start_from_latent_avg", True):
         return torch.zeros(shape)
     if stored is None:
-        return _rosinality_generator(decoder, None).w_avg.repeat(config.num_ws, 1)
+        state = {name.removeprefix("decoder."): tensor for name, tensor in decoder.items()}
+        return _rosinality_generator({"g_ema": state}).w_avg.repeat(config.num_ws, 1)
     if not isinstance(stored, Tensor) or tuple(stored.shape) not in (shape, shape[1:]):
         got = list(stored.shape) if isinstance(stored, Tensor) else describe(stored)
         raise CheckpointError(f"tensor latent_avg: got {got}, expected shape {list(shape)}")
-    return stored.float().expand(shape).clone()
+    return stored.expand(shape).clone()
 
 
 def _parts(data: Any, prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The network under `prefix`, and the decoder, of a checkpoint that holds both."""
-    what = f"network under {prefix}*"
+    """The tensors under `prefix`, and those of the decoder, of a checkpoint that holds both."""
     if not isinstance(data, Mapping) or "state_dict" not in data:
-        raise CheckpointError(f"got {describe(data)}, expected a state_dict with a {what}")
+        raise CheckpointError(f"got {describe(data)}, expected a state_dict with {prefix}*")
     state = tensors_of(data["state_dict"], "state_dict")
-    parts: dict[str, dict[str, Tensor]] = {prefix: {}, "decoder.": {}}
-    for name, tensor in state.items():
-        head, _, rest = name.partition(".")
-        if f"{head}." not in parts:
-            raise CheckpointError(f"extra tensor {name}: expected {prefix}* and decoder.* only")
-        parts[f"{head}."][rest] = tensor
-    if not parts[prefix]:
-        raise CheckpointError(f"got {describe(state)}, expected a {what}")
-    return parts[prefix], parts["decoder."]
+    decoder = {name: tensor for name, tensor in state.items() if name.startswith("decoder.")}
+    network = {name: tensor for name, tensor in state.items() if name not in decoder}
+    if not any(name.startswith(prefix) for name in network):
+        raise CheckpointError(f"got {describe(state)}, expected tensors under {prefix}*")
+    return network, decoder
 
 
 def _options(data: Any) -> dict[str, Any]:
@@ -354,57 +370,46 @@ def _options(data: Any) -> dict[str, Any]:
     return dict(options) if isinstance(options, Mapping) else {}
 
 
-def _infer_mapper(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Tell the kind of a published mapper from the names of its tensors."""
-    heads = {name.split(".")[0] for name in tensors}
-    widths = {name.split(".")[0]: t.shape[-1] for name, t in tensors.items() if t.dim() == 2}
-    if not widths:
-        raise CheckpointError(f"got {describe(tensors)}, expected the matrices of a mapper")
-    w_dim = next(iter(widths.values()))
-    if heads == {"mapping"}:
-        return {"type": "single", "w_dim": w_dim}
-    if heads <= set(_LEVEL_KEYS.values()):
-        levels = {level: key in heads for level, key in _LEVEL_KEYS.items()}
-        return {"type": "levels", "w_dim": w_dim, **levels}
-    if all(head.startswith("mapper_") for head in heads):
-        return _infer_style_space_mapper(
-            {int(head.removeprefix("mapper_")): width for head, width in widths.items()}
-        )
-    raise CheckpointError(f"got {describe(tensors)}, expected a mapper of a published kind")
+def _infer_mapper(tensors: Mapping[str, Tensor]) -> Callable[[], Mapper]:
+    """Tell the kind and sizes of a published mapper from its tensors."""
+    heads = {name.split(".")[1] for name in tensors if name.count(".") > 1}
+    styles = [int(h[7:]) for h in heads if h.startswith("mapper_") and h[7:].isdecimal()]
+    if styles:
+        # Entries come as conv1, toRGB, then triples; the toRGB ones may have no network.
+        blocks = (min(max(styles), _MAX_STYLE_LAYERS) + 1) // 3 + 1
+        full = any(index % 3 == 1 for index in styles)
+        kind = FullStyleSpaceMapper if full else WithoutToRGBStyleSpaceMapper
+        channels = UNKNOWN[: max(blocks, 2)]
+        sizes = _mapper_sizes(tensors, lambda: kind(StyleSpaceLayout.from_channels(channels)))
+        layout = StyleSpaceLayout.from_channels([sizes[channel] for channel in channels])
+        return lambda: kind(layout)
+    unknown = UNKNOWN[0]
+    if "mapping" in heads:
+        sizes = _mapper_sizes(tensors, lambda: SingleMapper(unknown))
+        return lambda: SingleMapper(sizes[unknown])
+    levels = {level: key in heads for level, key in _LEVEL_KEYS.items()}
+    if not any(levels.values()):
+        raise CheckpointError(f"got {describe(tensors)}, expected a mapper of a published kind")
+    sizes = _mapper_sizes(tensors, lambda: LevelsMapper(**levels, w_dim=unknown))
+    return lambda: LevelsMapper(**levels, w_dim=sizes[unknown])
 
 
-def _infer_style_space_mapper(widths: dict[int, int]) -> dict[str, Any]:
-    full = any(index % 3 == 1 for index in widths)
-    # The last style vector is a toRGB's; where those have no network, the one before is the last.
-    count = max(widths) + (1 if full else 2)
-    for index in range(count):
-        if full or index % 3 != 1:
-            if index not in widths:
-                raise CheckpointError(f"missing tensor mapper_{index}.mapping.1.weight")
-        else:
-            # A toRGB reads the same features as the next block's first convolution, or the last.
-            widths[index] = widths.get(index + 1, widths[index - 1])
-    return {
-        "type": "style_space" if full else "style_space_without_torgb",
-        "style_widths": [widths[index] for index in range(count)],
-    }
+def _mapper_sizes(tensors: Mapping[str, Tensor], symbolic: Callable[[], Mapper]) -> dict[int, int]:
+    shapes = shapes_of(skeleton(symbolic))
+    return vote_sizes(tensors, {f"mapper.{name}": shape for name, shape in shapes.items()})
 
 
 def _build_mapper(config: Mapping[str, Any]) -> Mapper:
     options = dict(config)
     kind = options.pop("type", None)
-    try:
-        if kind == "levels":
-            return LevelsMapper(**options)
-        if kind == "single":
-            return SingleMapper(**options)
-        layout = StyleSpaceLayout.from_style_widths(options["style_widths"])
-    except (TypeError, KeyError, ConfigError) as error:
-        raise CheckpointError(f"mapper: got architecture {dict(config)} ({error})") from error
+    if kind == "levels":
+        return LevelsMapper(**options)
+    if kind == "single":
+        return SingleMapper(**options)
     if kind == "style_space":
-        return FullStyleSpaceMapper(layout)
+        return FullStyleSpaceMapper(StyleSpaceLayout.from_channels(options["channels"]))
     if kind == "style_space_without_torgb":
-        return WithoutToRGBStyleSpaceMapper(layout)
+        return WithoutToRGBStyleSpaceMapper(StyleSpaceLayout.from_channels(options["channels"]))
     raise CheckpointError(f"mapper: got type {kind!r}, expected one that this version knows")
 
 
@@ -423,21 +428,14 @@ def _describe_module(module: nn.Module) -> tuple[str, dict[str, Any]]:
     if isinstance(module, FullStyleSpaceMapper):
         partial = isinstance(module, WithoutToRGBStyleSpaceMapper)
         kind = "style_space_without_torgb" if partial else "style_space"
-        widths = [layer.channels for layer in module.layout.layers]
-        return "mapper", {"type": kind, "style_widths": widths}
+        return "mapper", {"type": kind, "channels": module.layout.channels}
     raise ConfigError(f"got a {type(module).__name__}, expected a network that the loaders give")
 
 
 def _generator_config(config: Mapping[str, Any]) -> GeneratorConfig:
-    try:
-        return GeneratorConfig(**{**config, "channels": tuple(config["channels"])})
-    except (TypeError, KeyError, ConfigError) as error:
-        raise CheckpointError(f"generator: got architecture {dict(config)} ({error})") from error
+    return GeneratorConfig(**{**config, "channels": tuple(config["channels"])})
 
 
 def _with_trunk(kind: Callable[..., C], config: Mapping[str, Any]) -> C:
-    try:
-        trunk = {name: tuple(value) for name, value in config["trunk"].items()}
-        return kind(**{**config, "trunk": IrSeConfig(**trunk)})
-    except (TypeError, KeyError, AttributeError, ConfigError) as error:
-        raise CheckpointError(f"got architecture {dict(config)} ({error})") from error
+    trunk = {name: tuple(value) for name, value in config["trunk"].items()}
+    return kind(**{**config, "trunk": IrSeConfig(**trunk)})

@@ -91,8 +91,11 @@ class ClipModel(nn.Module):
 
         Raises:
             ShapeError: The images are not a batch of square RGB images.
+            ConfigError: They hold integers.
         """
-        check_shape("images", images, ("N", 3, images.shape[-1], "R"))
+        check_shape("images", images, ("N", 3, "R", "R"))
+        if not images.is_floating_point():
+            raise ConfigError(f"images: got {images.dtype}, expected floats in [-1, 1]")
         resize = _clip_input if self.preprocessing == "clip" else area_resize
         pixels = resize(images, self.image_size).to(self.model.dtype)
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output
@@ -108,10 +111,10 @@ class ClipModel(nn.Module):
             [N, embedding_dim], unit norm.
 
         Raises:
-            ConfigError: The list is empty, or a text is longer than the context.
+            ConfigError: It is no list of texts, or one is longer than the context.
         """
-        if not texts:
-            raise ConfigError("texts: got an empty list, expected at least one prompt")
+        if isinstance(texts, str) or not texts or not all(isinstance(t, str) for t in texts):
+            raise ConfigError(f"texts: got {texts!r}, expected a list of at least one prompt")
         tokens = self.tokenizer(texts)["input_ids"]
         for text, ids in zip(texts, tokens, strict=True):
             if len(ids) > self.context_length:

@@ -1,10 +1,12 @@
 """CLIP weights: Hugging Face folders, and OpenAI's archives in the layout of transformers."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import safetensors.torch
 import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -20,6 +22,13 @@ from styleclip_ops.checkpoint_files import (
 )
 from styleclip_ops.clip import ClipModel, Preprocessing, clip_tokenizer
 from styleclip_ops.errors import CheckpointError
+from styleclip_ops.published_layouts import (
+    UNKNOWN,
+    Shape,
+    check_tensors,
+    count_numbered,
+    vote_sizes,
+)
 from styleclip_ops.unpickling import ScriptObject, load_torchscript
 
 # Attributes of the archive that describe the model and are no weights.
@@ -32,6 +41,8 @@ _POSITION_IDS = (
 )
 
 _HEAD_WIDTH = 64
+_CONTEXT = 77
+_VOCABULARY = 49408
 
 _TOP_LEVEL = {
     "logit_scale": "logit_scale",
@@ -63,9 +74,10 @@ def read_clip_folder(folder: Path, preprocessing: Preprocessing) -> ClipModel:
     """Read a Hugging Face folder; see `styleclip_ops.checkpoints.load_clip`."""
     try:
         config = CLIPConfig(**json.loads((folder / "config.json").read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        model = skeleton(lambda: CLIPModel(config))
+    except Exception as error:
         raise CheckpointError(
-            f"{folder}: expected a CLIP folder with a config.json ({error})"
+            f"{folder}: expected a CLIP folder with a config.json ({type(error).__name__}: {error})"
         ) from error
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).exists():
@@ -77,10 +89,19 @@ def read_clip_folder(folder: Path, preprocessing: Preprocessing) -> ClipModel:
             tensors, _ = read_safetensors(file)
         else:
             tensors = tensors_of(read_data(file), "CLIP")
-        model = _fill_clip(config, tensors)
-    own_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json"))
-    tokenizer = CLIPTokenizer.from_pretrained(str(folder)) if own_tokenizer else clip_tokenizer()
-    return ClipModel(model, tokenizer, preprocessing)
+        model = _fill_clip(model, tensors)
+    return ClipModel(model, _folder_tokenizer(folder), preprocessing)
+
+
+def _folder_tokenizer(folder: Path) -> CLIPTokenizer:
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        return clip_tokenizer()
+    try:
+        return CLIPTokenizer.from_pretrained(str(folder))
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder}: got a tokenizer that cannot be read ({type(error).__name__}: {error})"
+        ) from error
 
 
 def read_clip_file(file: BinaryIO, preprocessing: Preprocessing) -> ClipModel:
@@ -96,18 +117,22 @@ def read_clip_file(file: BinaryIO, preprocessing: Preprocessing) -> ClipModel:
     converted: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         converted.update(_convert(name, tensor.float()))
-    return ClipModel(_fill_clip(config, converted), clip_tokenizer(), preprocessing)
+    model = _fill_clip(skeleton(lambda: CLIPModel(config)), converted)
+    return ClipModel(model, clip_tokenizer(), preprocessing)
 
 
 def save_clip_folder(clip: ClipModel, folder: Path) -> None:
     """Write a CLIP model as a Hugging Face folder that `load_clip` reads, tokenizer included."""
-    clip.model.save_pretrained(str(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    clip.model.config.to_json_file(str(folder / "config.json"))
+    state = {name: tensor.contiguous() for name, tensor in clip.model.state_dict().items()}
+    safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     clip.tokenizer.save_pretrained(str(folder))
 
 
-def _fill_clip(config: CLIPConfig, tensors: Mapping[str, Tensor]) -> CLIPModel:
+def _fill_clip(model: CLIPModel, tensors: Mapping[str, Tensor]) -> CLIPModel:
     weights = {name: tensor for name, tensor in tensors.items() if name not in _POSITION_IDS}
-    model: CLIPModel = fill(skeleton(lambda: CLIPModel(config)), weights)
+    fill(model, weights)
     # Not part of the state: they must leave the meta device by hand.
     for tower in (model.text_model, model.vision_model):
         places = tower.embeddings.position_ids
@@ -125,53 +150,93 @@ def _script_tensors(module: ScriptObject, prefix: str) -> Iterator[tuple[str, Te
 
 
 def _openai_config(tensors: Mapping[str, Tensor]) -> CLIPConfig:
-    """Infer the architecture of a vision-transformer CLIP from its tensors."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    ranks = {
-        "visual.conv1.weight": 4,
-        "visual.positional_embedding": 2,
-        "positional_embedding": 2,
-        "token_embedding.weight": 2,
-        "text_projection": 2,
-    }
-    for name, rank in ranks.items():
-        if name not in shapes:
-            raise CheckpointError(
-                f"missing tensor {name}: not an OpenAI CLIP with a vision transformer"
-            )
-        if len(shapes[name]) != rank:
-            raise CheckpointError(f"tensor {name}: got shape {shapes[name]}, expected {rank} axes")
-    vision_width, _, _, patch = shapes["visual.conv1.weight"]
-    grid = round((shapes["visual.positional_embedding"][0] - 1) ** 0.5)
-    vocabulary, text_width = shapes["token_embedding.weight"]
-    vision = {"image_size": patch * grid, "patch_size": patch}
-    text = {
-        "vocab_size": vocabulary,
-        "max_position_embeddings": shapes["positional_embedding"][0],
-        "bos_token_id": vocabulary - 2,
-        "eos_token_id": vocabulary - 1,
-        "pad_token_id": vocabulary - 1,
-    }
+    """Check OpenAI's tensors under their own names, and infer the architecture from them."""
+    vision, text, embedding, patch, positions = UNKNOWN[:5]
+    depths = [_depth(tensors, tower) for tower in ("visual.transformer", "transformer")]
+    symbolic = _openai_shapes(vision, text, embedding, patch, positions, *depths)
+    sizes = vote_sizes(tensors, symbolic)
+    vision, text, embedding, patch, positions = (sizes[unknown] for unknown in UNKNOWN[:5])
+    check_tensors(tensors, _openai_shapes(vision, text, embedding, patch, positions, *depths))
+    grid = math.isqrt(positions - 1)
+    if not grid or grid**2 != positions - 1 or vision % _HEAD_WIDTH or text % _HEAD_WIDTH:
+        raise CheckpointError(
+            f"got widths {vision} and {text} and {positions} positions, expected multiples of "
+            f"{_HEAD_WIDTH} and a square number of patches plus 1"
+        )
     return CLIPConfig(
-        projection_dim=shapes["text_projection"][1],
-        vision_config=vision | _tower(tensors, "visual.transformer.resblocks.", vision_width),
-        text_config=text | _tower(tensors, "transformer.resblocks.", text_width),
+        projection_dim=embedding,
+        vision_config={"image_size": patch * grid, "patch_size": patch} | _tower(vision, depths[0]),
+        text_config={
+            "vocab_size": _VOCABULARY,
+            "max_position_embeddings": _CONTEXT,
+            "bos_token_id": _VOCABULARY - 2,
+            "eos_token_id": _VOCABULARY - 1,
+            "pad_token_id": _VOCABULARY - 1,
+        }
+        | _tower(text, depths[1]),
     )
 
 
-def _tower(tensors: Mapping[str, Tensor], prefix: str, width: int) -> dict[str, Any]:
-    blocks = {name[len(prefix) :].split(".")[0] for name in tensors if name.startswith(prefix)}
+def _depth(tensors: Mapping[str, Tensor], tower: str) -> int:
+    return count_numbered(
+        tensors,
+        lambda i: [f"{tower}.resblocks.{i}.{part}" for part in ("ln_1.weight", "ln_2.bias")],
+    )
+
+
+def _openai_shapes(
+    vision: int,
+    text: int,
+    embedding: int,
+    patch: int,
+    positions: int,
+    vision_depth: int,
+    text_depth: int,
+) -> dict[str, Shape]:
+    """The tensors of OpenAI's CLIP with vision transformer, and their shapes."""
+    shapes: dict[str, Shape] = {
+        "logit_scale": (),
+        "visual.conv1.weight": (vision, 3, patch, patch),
+        "visual.class_embedding": (vision,),
+        "visual.positional_embedding": (positions, vision),
+        "visual.proj": (vision, embedding),
+        "positional_embedding": (_CONTEXT, text),
+        "token_embedding.weight": (_VOCABULARY, text),
+        "text_projection": (text, embedding),
+    }
+    norms = [("visual.ln_pre", vision), ("visual.ln_post", vision), ("ln_final", text)]
+    towers = [("visual.transformer", vision, vision_depth), ("transformer", text, text_depth)]
+    for tower, width, depth in towers:
+        for index in range(depth):
+            stem = f"{tower}.resblocks.{index}"
+            norms += [(f"{stem}.ln_1", width), (f"{stem}.ln_2", width)]
+            shapes |= {
+                f"{stem}.attn.in_proj_weight": (3 * width, width),
+                f"{stem}.attn.in_proj_bias": (3 * width,),
+                f"{stem}.attn.out_proj.weight": (width, width),
+                f"{stem}.attn.out_proj.bias": (width,),
+                f"{stem}.mlp.c_fc.weight": (4 * width, width),
+                f"{stem}.mlp.c_fc.bias": (4 * width,),
+                f"{stem}.mlp.c_proj.weight": (width, 4 * width),
+                f"{stem}.mlp.c_proj.bias": (width,),
+            }
+    for name, width in norms:
+        shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+    return shapes
+
+
+def _tower(width: int, depth: int) -> dict[str, Any]:
     return {
         "hidden_size": width,
         "intermediate_size": 4 * width,
-        "num_hidden_layers": len(blocks),
-        "num_attention_heads": max(width // _HEAD_WIDTH, 1),
+        "num_hidden_layers": depth,
+        "num_attention_heads": width // _HEAD_WIDTH,
         "hidden_act": "quick_gelu",
     }
 
 
 def _convert(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """Rename one tensor of OpenAI's; an unknown name stays, for the check of names to report."""
+    """Rename one tensor of OpenAI's, splitting the joint projections."""
     if name in ("visual.proj", "text_projection"):
         return {_TOP_LEVEL[name]: tensor.t().contiguous()}
     if name in _TOP_LEVEL:
@@ -185,6 +250,4 @@ def _convert(name: str, tensor: Tensor) -> dict[str, Tensor]:
         leaf = rest.rpartition("_")[2]
         parts = zip("qkv", tensor.chunk(3), strict=True)
         return {f"{target}.self_attn.{part}_proj.{leaf}": value.clone() for part, value in parts}
-    if stem in _BLOCK:
-        return {f"{target}.{_BLOCK[stem]}.{leaf}": tensor}
-    return {name: tensor}
+    return {f"{target}.{_BLOCK[stem]}.{leaf}": tensor}

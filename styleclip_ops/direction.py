@@ -1,5 +1,6 @@
 """Global directions: a text prompt becomes one direction in style space (StyleCLIP, section 6)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styleclip_ops.clip import TextEmbedder
-from styleclip_ops.errors import ConfigError, NoChannelError, ShapeError, check_shape
+from styleclip_ops.errors import (
+    ConfigError,
+    NoChannelError,
+    ShapeError,
+    check_integers,
+    check_shape,
+)
 from styleclip_ops.prompt_templates import IMAGENET_TEMPLATES
 from styleclip_ops.stylespace import StyleSpaceLayout
 
@@ -116,10 +123,13 @@ def style_direction(
 
     Raises:
         NoChannelError: No channel reaches `beta`; the message says the largest that selects one.
-        ConfigError: Both `beta` and `num_channels` are given, or one is outside its range.
+        ConfigError: Both `beta` and `num_channels` are given, one is outside its range, or a value
+            of the asset is not finite.
         ShapeError: A shape does not fit the layout.
     """
     check_shape("channel_std", channel_std, (layout.size,))
+    if not channel_std.isfinite().all():
+        raise ConfigError("channel_std: got NaN or infinity, expected finite deviations")
     scores = relevance(channel_clip_directions, text_direction)
     channels = _covered_channels(layout, len(scores)).to(scores.device)
     selected = _select(scores, beta, num_channels)
@@ -175,11 +185,16 @@ def _select(scores: Tensor, beta: float | None, num_channels: int | None) -> Ten
             f"threshold: got both beta={beta} and num_channels={num_channels}, expected one of them"
         )
     magnitude = scores.abs()
-    if not magnitude.isfinite().all():
+    largest = magnitude.max().item()
+    if not math.isfinite(largest):
         raise ConfigError("relevance: got NaN or infinity; the channel directions are incomplete")
+    if largest == 0:
+        raise NoChannelError(
+            "no style channel moves along these prompts: every relevance is 0; "
+            "the asset holds no directions, or those of another CLIP"
+        )
     if num_channels is not None:
-        if not 1 <= num_channels <= len(scores):
-            raise ConfigError(f"num_channels: got {num_channels}, expected 1 to {len(scores)}")
+        check_integers(1, len(scores), num_channels=num_channels)
         selected = torch.zeros_like(scores, dtype=torch.bool)
         selected[magnitude.topk(num_channels).indices] = True
         return selected
@@ -187,16 +202,15 @@ def _select(scores: Tensor, beta: float | None, num_channels: int | None) -> Ten
     if not threshold >= 0:
         raise ConfigError(f"beta: got {beta}, expected 0 or more")
     selected = magnitude >= threshold
-    largest = magnitude.max().item()
-    if largest == 0 or not selected.any():
+    if not selected.any():
         raise NoChannelError(
             f"no style channel passes beta={threshold} (largest |relevance| {largest:.6g}); "
-            f"choose beta <= {_round_down(largest)} or give num_channels"
+            f"choose beta <= {_round_down(largest):g} or give num_channels"
         )
     return selected
 
 
 def _round_down(value: float, digits: int = 4) -> float:
-    """A number with few digits that does not exceed `value`."""
-    scale: float = 10.0**digits
-    return int(value * scale) / scale
+    """A number with few digits that does not exceed `value` > 0."""
+    scale = 10.0 ** (digits - 1 - math.floor(math.log10(value)))
+    return math.floor(value * scale) / scale

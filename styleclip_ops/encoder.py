@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styleclip_ops.errors import ConfigError, check_shape
+from styleclip_ops.errors import ConfigError, check_integers, check_shape
 from styleclip_ops.ir_se import IrSeConfig, residual_units, stem
 from styleclip_ops.layers import EqualizedLinear
 
@@ -34,10 +34,11 @@ class E4eConfig:
 
     def __post_init__(self) -> None:
         size = self.input_size
-        if size < 32 or size & (size - 1):
+        check_integers(32, 4096, input_size=size)
+        if size & (size - 1):
             raise ConfigError(f"input_size: got {size}, expected a power of two from 32")
-        if self.num_ws < 1 or self.w_dim < 1:
-            raise ConfigError(f"W+: got {self.num_ws} x {self.w_dim}, expected positive sizes")
+        check_integers(1, 18, num_ws=self.num_ws)
+        check_integers(1, 65_536, w_dim=self.w_dim)
 
 
 class StyleHead(nn.Module):

@@ -35,7 +35,8 @@ def check_shape(name: str, tensor: torch.Tensor, expected: Sequence[int | str]) 
     Args:
         name: The argument's name for the message.
         tensor: The tensor to check.
-        expected: One entry an axis: an int must match, a str names a free axis.
+        expected: One entry an axis: an int must match, a str names a free axis; axes of one name
+            have one size.
 
     Raises:
         ShapeError: A number of axes or a size differs. Where only the leading batch axis is
@@ -51,7 +52,20 @@ def check_shape(name: str, tensor: torch.Tensor, expected: Sequence[int | str]) 
     raise ShapeError(f"{name}: got shape {list(got)}, expected {wanted}{remedy}")
 
 
+def check_integers(low: int, high: int, **values: object) -> None:
+    """Check that parameters are integers in a range.
+
+    Raises:
+        ConfigError: One is no integer, or outside `low` to `high`.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigError(f"{name}: got {value!r}, expected an integer from {low} to {high}")
+
+
 def _matches(got: Sequence[int], expected: Sequence[int | str]) -> bool:
+    named: dict[str, int] = {}
     return len(got) == len(expected) and all(
-        isinstance(want, str) or have == want for have, want in zip(got, expected, strict=True)
+        (named.setdefault(want, have) if isinstance(want, str) else want) == have
+        for have, want in zip(got, expected, strict=True)
     )

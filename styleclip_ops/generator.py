@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styleclip_ops.errors import ConfigError, check_shape
+from styleclip_ops.errors import ConfigError, check_integers, check_shape
 from styleclip_ops.layers import (
     EqualizedLinear,
     filter_after_upsampling,
@@ -23,6 +23,10 @@ from styleclip_ops.layers import (
 from styleclip_ops.stylespace import StyleLayer, StyleSpaceLayout
 
 NoiseMode = Literal["const", "none", "random"]
+
+# Bounds against nonsense in files, far above any published network.
+_MAX_WIDTH = 65_536
+_MAX_MAPPING_LAYERS = 64
 
 _SQRT2 = math.sqrt(2.0)
 
@@ -48,13 +52,13 @@ class GeneratorConfig:
     conv_clamp: float | None = None
 
     def __post_init__(self) -> None:
-        sizes = [*self.channels, self.z_dim, self.w_dim, self.num_mapping_layers]
-        if min(sizes, default=0) < 1:
-            raise ConfigError(f"generator sizes: got {sizes}, expected positive numbers")
-        if self.conv_clamp is not None and not self.conv_clamp > 0:
-            raise ConfigError(
-                f"conv_clamp: got {self.conv_clamp}, expected a positive bound or None"
-            )
+        for channels in self.channels:
+            check_integers(1, _MAX_WIDTH, channels=channels)
+        check_integers(1, _MAX_WIDTH, z_dim=self.z_dim, w_dim=self.w_dim)
+        check_integers(1, _MAX_MAPPING_LAYERS, num_mapping_layers=self.num_mapping_layers)
+        clamp = self.conv_clamp
+        if clamp is not None and (isinstance(clamp, bool) or not clamp > 0):
+            raise ConfigError(f"conv_clamp: got {clamp}, expected a positive bound or None")
         if not 32 <= self.resolution <= 1024:
             raise ConfigError(
                 f"image size: got {self.resolution} px, expected a power of two from 32 to 1024"

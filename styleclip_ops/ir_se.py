@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from styleclip_ops.errors import ConfigError
+from styleclip_ops.errors import ConfigError, check_integers
 
 _REDUCTION = 16
 
@@ -27,11 +27,13 @@ class IrSeConfig:
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
 
     def __post_init__(self) -> None:
-        if min(self.depths) < 1 or min(self.widths) < _REDUCTION:
+        if len(self.depths) != 4 or len(self.widths) != 4:
             raise ConfigError(
-                f"IR-SE: got depths {self.depths} and widths {self.widths}, expected at least "
-                f"1 unit and {_REDUCTION} channels a stage"
+                f"IR-SE: got depths {self.depths}, widths {self.widths}, expected four stages"
             )
+        for depth, width in zip(self.depths, self.widths, strict=True):
+            check_integers(1, 100, depth=depth)
+            check_integers(_REDUCTION, 65_536, width=width)
 
 
 class SqueezeExcitation(nn.Module):

@@ -4,6 +4,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from styleclip_ops.errors import ShapeError
+
 
 class IdentityEmbedder(Protocol):
     """What the identity loss needs: aligned images [N, 3, R, R] in [-1, 1] -> unit [N, D]."""
@@ -16,5 +18,10 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     """1 - <a, b> of unit vectors [N, E] and [N or 1, E]: [N], 0 to 2.
 
     The published CLIP loss is 1 - logits / 100, the same for the published logit scale of 100.
+
+    Raises:
+        ShapeError: The embeddings come from different networks.
     """
+    if a.shape[-1] != b.shape[-1]:
+        raise ShapeError(f"embeddings: got lengths {a.shape[-1]} and {b.shape[-1]}, expected one")
     return 1 - (a * b).sum(dim=-1)

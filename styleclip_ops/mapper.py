@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from styleclip_ops.errors import ConfigError, check_shape
+from styleclip_ops.errors import ConfigError, check_integers, check_shape
 from styleclip_ops.layers import EqualizedLinear, normalize_2nd_moment
 from styleclip_ops.stylespace import StyleLayer, StyleSpaceLayout
 
@@ -33,6 +33,7 @@ class MappingMlp(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        check_integers(1, 65_536, dim=dim)
         layers = [EqualizedLinear(dim, dim, lr_multiplier=0.01, activate=True) for _ in range(4)]
         self.mapping = nn.Sequential(_PixelNorm(), *layers)
 
@@ -110,6 +111,12 @@ class SingleMapper(Mapper):
         super().__init__()
         self.w_dim = w_dim
         self.mapping = MappingMlp(w_dim)
+
+    def edit(self, latents: Tensor, strength: float = 1.0) -> Tensor:
+        """Apply the edit to W+ [N, num_ws, w_dim]; see `Mapper.edit`."""
+        # Without this a single [18, 512] latent would pass for 18 w.
+        check_shape("w_plus", latents, ("N", "num_ws", self.w_dim))
+        return super().edit(latents, strength)
 
     def forward(self, w_plus: Tensor) -> Tensor:
         """Predict the offset [N, num_ws, w_dim], or [N, w_dim] for w."""

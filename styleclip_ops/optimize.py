@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from styleclip_ops.clip import ImageEmbedder
-from styleclip_ops.errors import ConfigError, ShapeError, check_shape
+from styleclip_ops.errors import ConfigError, ShapeError, check_integers, check_shape
 from styleclip_ops.generator import Generator
 from styleclip_ops.losses import IdentityEmbedder, cosine_distance
 
@@ -28,8 +28,8 @@ class OptimizeConfig:
         lr: Peak learning rate.
         l2_lambda: Weight of the squared distance to the source latent, summed over its entries.
         id_lambda: Weight of the identity loss; 0 in the published script, 0.005 in its notebook.
-        mode: `best` returns the latent of the lowest loss that was rendered, `published` the one
-            after the last update.
+        mode: `best` returns, for each image, the latent whose rendering had the lowest total loss
+            (the one after the last update is not rendered); `published` returns that last one.
     """
 
     steps: int = 300
@@ -39,8 +39,7 @@ class OptimizeConfig:
     mode: OptimizeMode = "best"
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps: got {self.steps}, expected at least 1")
+        check_integers(1, 1_000_000, steps=self.steps)
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ConfigError(f"lr: got {self.lr}, expected a positive number")
         for name, value in (("l2_lambda", self.l2_lambda), ("id_lambda", self.id_lambda)):
@@ -199,6 +198,7 @@ class _Objective:
         return OptimizeLoss(total, clip, l2, identity)
 
 
+@torch.enable_grad()
 def _descend(objective: _Objective, on_step: OnStep | None) -> Tensor:
     """Minimise an objective with Adam from its start; one row never touches another."""
     config = objective.config

@@ -3,18 +3,27 @@
 Every conversion is a renaming and a reshape; no value changes.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from styleclip_ops.errors import CheckpointError
-from styleclip_ops.generator import GeneratorConfig
+from styleclip_ops.generator import Generator, GeneratorConfig
 from styleclip_ops.stylespace import StyleLayer, StyleSpaceLayout
 
 Shape = tuple[int, ...]
+
+
+# Stand for sizes that a checkpoint has to tell: no layer has sizes like these.
+UNKNOWN = tuple(range(60_013, 60_033))
+
+_MAX_BLOCKS = 9
+_LEAVES = ("weight", "bias")
+_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,9 @@ class Entry:
     filter_gain: float = 0.0
 
 
+ListEntries = Callable[[GeneratorConfig, Mapping[str, Shape]], list[Entry]]
+
+
 def nvidia_entries(config: GeneratorConfig, internal: Mapping[str, Shape]) -> list[Entry]:
     """List the tensors of a stylegan2-ada-pytorch generator: the internal ones and the filters."""
     entries = [Entry(name, shape, name) for name, shape in internal.items()]
@@ -45,9 +57,9 @@ def nvidia_entries(config: GeneratorConfig, internal: Mapping[str, Shape]) -> li
 
 
 def rosinality_entries(config: GeneratorConfig, internal: Mapping[str, Shape]) -> list[Entry]:
-    """List the tensors of a rosinality/stylegan2-pytorch generator but its `latent_avg`."""
+    """List the tensors of a rosinality/stylegan2-pytorch generator, `latent_avg` with them."""
     layout = StyleSpaceLayout.from_channels(config.channels)
-    pairs = [("input.input", "synthesis.b4.const")]
+    pairs = [("latent_avg", "mapping.w_avg"), ("input.input", "synthesis.b4.const")]
     for index in range(config.num_mapping_layers):
         for leaf in ("weight", "bias"):
             pairs.append((f"style.{index + 1}.{leaf}", f"mapping.fc{index}.{leaf}"))
@@ -77,46 +89,108 @@ def rosinality_entries(config: GeneratorConfig, internal: Mapping[str, Shape]) -
     return entries + [Entry(name, (4, 4), None, 4.0) for name in filters]
 
 
-def nvidia_config(shapes: Mapping[str, Shape], conv_clamp: float | None = None) -> GeneratorConfig:
-    """Infer the architecture from the tensors of a stylegan2-ada-pytorch generator."""
-    blocks = _count(shapes, r"synthesis\.b(\d+)\.")
-    top = max(blocks, default=4)
-    names = [f"synthesis.b{4 << i}.conv1.weight" for i in range(max(top.bit_length() - 2, 1))]
-    return _config(shapes, names, "mapping.fc{}.weight", 0, (0, 1), conv_clamp)
-
-
-def rosinality_config(shapes: Mapping[str, Shape]) -> GeneratorConfig:
-    """Infer the architecture from the tensors of a rosinality/stylegan2-pytorch generator."""
-    convs = _count(shapes, r"convs\.(\d+)\.")
-    blocks = max(convs, default=-1) // 2 + 1
-    names = ["conv1.conv.weight", *(f"convs.{2 * j + 1}.conv.weight" for j in range(blocks))]
-    return _config(shapes, names, "style.{}.weight", 1, (1, 2), None)
-
-
-def _config(
-    shapes: Mapping[str, Shape],
-    convs: list[str],
-    mapping_name: str,
-    first: int,
-    axes: tuple[int, int],
-    conv_clamp: float | None,
+def infer_generator_config(
+    tensors: Mapping[str, Tensor],
+    list_entries: ListEntries,
+    blocks: int,
+    num_mapping_layers: int,
+    conv_clamp: float | None = None,
 ) -> GeneratorConfig:
-    """Read the widths off the last convolution of each block and the mapping layers."""
-    pattern = re.escape(mapping_name.removesuffix("weight")).replace(r"\{\}", r"(\d+)")
-    layers = max(_count(shapes, pattern), default=first) - first + 1
-    inner = mapping_name.format(first)
-    for name in [*convs, inner]:
-        if name not in shapes:
-            raise CheckpointError(f"missing tensor {name}: not a StyleGAN2 generator, or truncated")
-    widths = []
-    for name in convs:
-        if len(shapes[name]) <= axes[1]:
-            raise CheckpointError(f"{name}: got shape {list(shapes[name])}, expected a convolution")
-        widths.append(shapes[name][axes[0]])
-    if len(shapes[inner]) != 2:
-        raise CheckpointError(f"{inner}: got shape {list(shapes[inner])}, expected a matrix")
-    w_dim, z_dim = shapes[inner]
-    return GeneratorConfig(tuple(widths), z_dim, w_dim, layers, conv_clamp)
+    """Infer the widths of a published generator from all its tensors together.
+
+    Args:
+        tensors: The tensors by their names in the file.
+        list_entries: `nvidia_entries` or `rosinality_entries`.
+        blocks: Resolutions from 4 px.
+        num_mapping_layers: Layers of the mapping network.
+        conv_clamp: See `GeneratorConfig`.
+
+    Raises:
+        CheckpointError: The tensors are those of no generator of 32 to 1024 px.
+    """
+    if not 4 <= blocks <= _MAX_BLOCKS or num_mapping_layers < 1:
+        raise CheckpointError(
+            f"got {blocks} resolutions and {num_mapping_layers} mapping layers ({_some(tensors)}), "
+            "expected a StyleGAN2 generator of 32 to 1024 px"
+        )
+    channels, z_dim, w_dim = UNKNOWN[:blocks], UNKNOWN[-1], UNKNOWN[-2]
+    symbolic = GeneratorConfig(channels, z_dim, w_dim, num_mapping_layers)
+    with torch.device("meta"):
+        state = Generator(symbolic).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    entries = list_entries(symbolic, shapes)
+    sizes = vote_sizes(tensors, {entry.name: entry.shape for entry in entries})
+    return GeneratorConfig(
+        tuple(sizes[channel] for channel in channels),
+        sizes[z_dim],
+        sizes[w_dim],
+        num_mapping_layers,
+        conv_clamp,
+    )
+
+
+def nvidia_sizes(names: Container[str]) -> tuple[int, int]:
+    """Count the resolutions and the mapping layers of a stylegan2-ada-pytorch generator."""
+    blocks = count_numbered(
+        names,
+        lambda i: [f"synthesis.b{4 << i}.{part}.weight" for part in ("conv0", "conv1", "torgb")],
+    )
+    layers = count_numbered(names, lambda i: [f"mapping.fc{i}.{leaf}" for leaf in _LEAVES])
+    return blocks, layers
+
+
+def rosinality_sizes(names: Container[str]) -> tuple[int, int]:
+    """Count the resolutions and the mapping layers of a rosinality/stylegan2-pytorch generator."""
+    blocks = count_numbered(
+        names,
+        lambda i: [
+            f"{part}.conv.weight"
+            for part in (f"convs.{2 * i}", f"convs.{2 * i + 1}", f"to_rgbs.{i}")
+        ],
+    )
+    layers = count_numbered(names, lambda i: [f"style.{i + 1}.{leaf}" for leaf in _LEAVES])
+    return blocks + 1, layers
+
+
+def count_numbered(names: Container[str], name: Callable[[int], Iterable[str]]) -> int:
+    """Count 0, 1, 2, ... for as long as one of the names of a number is there."""
+    return next(i for i in itertools.count() if not any(one in names for one in name(i)))
+
+
+def vote_sizes(tensors: Mapping[str, Tensor], symbolic: Mapping[str, Shape]) -> dict[int, int]:
+    """Find the sizes that most tensors of a checkpoint agree on.
+
+    A single damaged tensor is outvoted, so that the check of shapes names it and no other.
+
+    Args:
+        tensors: The tensors of the checkpoint.
+        symbolic: Expected shapes, in which members of `UNKNOWN` stand for unknown sizes.
+
+    Returns:
+        A size for every member of `UNKNOWN` that occurs.
+
+    Raises:
+        CheckpointError: No tensor tells one of the sizes.
+    """
+    votes: dict[int, Counter[int]] = {}
+    for name, shape in symbolic.items():
+        for size in set(shape) & set(UNKNOWN):
+            votes.setdefault(size, Counter())
+        got = tensors[name].shape if name in tensors else ()
+        if len(got) == len(shape):
+            for unknown, size in zip(shape, got, strict=True):
+                if unknown in votes and size > 0:
+                    votes[unknown][size] += 1
+    for unknown, counter in votes.items():
+        if not counter:
+            name = next(name for name, shape in symbolic.items() if unknown in shape)
+            got = (
+                f"tensor {name}: got shape {list(tensors[name].shape)}"
+                if name in tensors
+                else (f"missing tensor {name}: got {_some(tensors)}")
+            )
+            raise CheckpointError(f"{got}, expected a tensor of {len(symbolic[name])} axes")
+    return {unknown: counter.most_common(1)[0][0] for unknown, counter in votes.items()}
 
 
 def to_internal(
@@ -152,30 +226,50 @@ def to_published(tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> dic
 
 
 def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Shape]) -> None:
-    """Check that a checkpoint holds exactly the expected tensors.
+    """Check that a checkpoint holds exactly the expected tensors, with usable values.
 
     Raises:
-        CheckpointError: One is missing, extra or of another shape; it is named.
+        CheckpointError: One is missing, extra, of another shape or kind, or not finite; named.
     """
     missing = [name for name in expected if name not in tensors]
     extra = [name for name in tensors if name not in expected]
-    if missing:
-        some = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        instead = f"; got an unexpected {extra[0]}" if extra else ""
-        raise CheckpointError(
-            f"missing tensor {missing[0]}{some}: "
-            f"expected shape {list(expected[missing[0]])}{instead}"
-        )
     if extra:
-        some = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
+        got = list(tensors[extra[0]].shape)
         raise CheckpointError(
-            f"extra tensor {extra[0]}{some}: got shape {list(tensors[extra[0]].shape)}, "
-            "expected no tensor of this name"
+            f"extra tensor {extra[0]}{_more(extra)}: got shape {got}, expected no such tensor"
+            + (f"; missing tensor {missing[0]}{_more(missing)}" if missing else "")
+        )
+    if missing:
+        raise CheckpointError(
+            f"missing tensor {missing[0]}{_more(missing)}: "
+            f"expected shape {list(expected[missing[0]])}"
         )
     for name, shape in expected.items():
-        got = tuple(tensors[name].shape)
-        if got != shape:
-            raise CheckpointError(f"tensor {name}: got shape {list(got)}, expected {list(shape)}")
+        _check_tensor(name, tensors[name], shape)
+
+
+def _check_tensor(name: str, tensor: Tensor, shape: Shape) -> None:
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(
+            f"tensor {name}: got shape {list(tensor.shape)}, expected {list(shape)}"
+        )
+    if tensor.layout != torch.strided or tensor.device.type == "meta":
+        raise CheckpointError(f"tensor {name}: got a {tensor.layout} tensor, expected a dense one")
+    if name.endswith(_COUNTER):
+        return
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"tensor {name}: got {tensor.dtype}, expected a floating-point type")
+    if not tensor.isfinite().all():
+        raise CheckpointError(f"tensor {name}: got NaN or infinity, expected finite values")
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def _some(names: Iterable[str]) -> str:
+    first = list(itertools.islice(names, 4))
+    return f"tensors {', '.join(first[:3])}{', ...' if len(first) > 3 else ''}"
 
 
 def resampling_filter(gain: float) -> Tensor:
@@ -209,7 +303,3 @@ def _rosinality_shape(name: str, shape: Shape) -> Shape:
     if name == "input.input" or name.endswith(".conv.weight"):
         return (1, *shape)
     return shape
-
-
-def _count(names: Iterable[str], pattern: str) -> set[int]:
-    return {int(match[1]) for name in names if (match := re.match(pattern, name))}

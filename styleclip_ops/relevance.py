@@ -67,10 +67,18 @@ def channel_clip_directions(
     if channels is None:
         channels = layout.editable_channels
     check_shape("channels", channels, ("C",))
+    if channels.dtype not in (torch.int64, torch.int32):
+        raise ConfigError(
+            f"channels: got {channels.dtype}, expected int64 entries; "
+            "a mask gives them with .nonzero().squeeze(1)"
+        )
     if not len(channels) or not 0 <= channels.min() <= channels.max() < layout.size:
         raise ConfigError(
-            f"channels: got {channels.tolist()}, expected entries in 0 to {layout.size - 1}"
+            f"channels: got {len(channels)} entries, expected at least one, all in 0 to "
+            f"{layout.size - 1}"
         )
+    if not channel_std.isfinite().all():
+        raise ConfigError("channel_std: got NaN or infinity, expected finite deviations")
     if mode == "published" and channel_mean is None:
         channel_mean = s.mean(dim=0)
     if channel_mean is not None:
@@ -118,6 +126,7 @@ class _Sweep:
         order = torch.cat(places).argsort()
         return torch.cat(directions)[order.to(style_code.device)]
 
+    @torch.enable_grad()
     def fast(self, style_code: Tensor) -> Tensor:
         code = style_code[None].detach().clone().requires_grad_()
         places = self.channels.to(code.device)
@@ -175,6 +184,6 @@ def _image_direction(minus: Tensor, plus: Tensor) -> Tensor:
 
 
 def quantize_8bit(images: Tensor) -> Tensor:
-    """Round images in [-1, 1] to the 256 levels of a saved picture, by truncation as published."""
+    """Reduce images in [-1, 1] to the 256 levels of a saved picture, truncating as published."""
     levels = ((images + 1) * 127.5).clamp(0, 255).floor()
     return levels / 127.5 - 1

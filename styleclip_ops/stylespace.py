@@ -11,7 +11,7 @@ from functools import cached_property
 
 import torch
 
-from styleclip_ops.errors import ConfigError, ShapeError
+from styleclip_ops.errors import ConfigError, ShapeError, check_integers
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,12 @@ class StyleSpaceLayout:
         Raises:
             ConfigError: There are fewer than two resolutions or a width is not positive.
         """
-        if len(channels) < 2 or min(channels) < 1:
+        if not 2 <= len(channels) <= 9:
             raise ConfigError(
-                f"channels: got {list(channels)}, expected positive widths at 4, 8, 16, ... px"
+                f"channels: got {list(channels)}, expected widths at 4, 8, 16, ... px"
             )
+        for width in channels:
+            check_integers(1, 65_536, channels=width)
         layers: list[StyleLayer] = []
         start = 0
         for block, inner in enumerate(channels):
@@ -93,22 +95,6 @@ class StyleSpaceLayout:
                 start += width
         return cls(tuple(layers))
 
-    @classmethod
-    def from_style_widths(cls, widths: Sequence[int]) -> "StyleSpaceLayout":
-        """Recover the layout from the length of every style vector, in synthesis order.
-
-        Args:
-            widths: 26 entries for a 1024 px generator, 14 for 64 px.
-
-        Raises:
-            ConfigError: No generator has style vectors of these lengths.
-        """
-        # conv1 at each resolution has as many inputs as outputs: entries 0, 3, 6, ...
-        layout = cls.from_channels(widths[::3])
-        if tuple(layer.channels for layer in layout.layers) != tuple(widths):
-            raise ConfigError(f"style vectors of lengths {list(widths)} fit no StyleGAN2 generator")
-        return layout
-
     @property
     def size(self) -> int:
         """Length of the flat style code: 9088 at 1024 px."""
@@ -118,6 +104,11 @@ class StyleSpaceLayout:
     def resolution(self) -> int:
         """Height and width of the generated image in pixels."""
         return self.layers[-1].resolution
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Feature channels at 4, 8, 16, ... px."""
+        return tuple(layer.channels for layer in self.layers if layer.is_torgb)
 
     @property
     def num_ws(self) -> int:

@@ -6,6 +6,7 @@ of data. Every other global that a pickle names is refused before anything is ca
 """
 
 import io
+import math
 import pickle
 import warnings
 import zipfile
@@ -33,6 +34,9 @@ _STORAGE_DTYPES = {
 }
 
 
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _STORAGE_DTYPES.values()}
+
+
 @dataclass(frozen=True)
 class PersistentObject:
     """An object of a network pickle: its class by name, and its attributes.
@@ -42,8 +46,12 @@ class PersistentObject:
         state: Attributes; those of a module hold `_parameters`, `_buffers` and `_modules`.
     """
 
+    __slots__ = ("class_name", "state")
     class_name: str
     state: dict[str, Any]
+
+    def __setstate__(self, state: object) -> NoReturn:
+        raise UnsafeCheckpointError("pickle sets the state of a network again; refused")
 
     def submodule(self, *path: str) -> "PersistentObject | None":
         """Follow a path of submodule names; None where one does not exist."""
@@ -152,9 +160,9 @@ def load_torchscript(file: BinaryIO) -> ScriptObject:
                 return archive.read(f"{root}data/{key}")
 
             tree = _load(_ScriptUnpickler(io.BytesIO(archive.read(pickled)), read_storage))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except (CheckpointError, OSError, MemoryError):
+        raise
+    except Exception as error:
         raise CheckpointError(f"TorchScript archive: truncated or malformed ({error})") from error
     if not isinstance(tree, ScriptObject):
         raise CheckpointError(
@@ -163,7 +171,7 @@ def load_torchscript(file: BinaryIO) -> ScriptObject:
     return tree
 
 
-def _load(unpickler: pickle.Unpickler) -> Any:
+def _load(unpickler: "_DataUnpickler") -> Any:
     try:
         return unpickler.load()
     except (CheckpointError, OSError, MemoryError):
@@ -175,12 +183,13 @@ def _load(unpickler: pickle.Unpickler) -> Any:
         ) from error
 
 
-class _DataUnpickler(pickle.Unpickler):
+# The Python reader: the C one sizes its memo by an index that a stranger chose.
+class _DataUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _STORAGE_DTYPES:
             return _STORAGE_DTYPES[name]
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
         try:
             return _ALLOWED[module, name]
         except KeyError:
@@ -230,6 +239,10 @@ def _storage_from_bytes(data: bytes) -> Tensor:
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: Sequence[int], *rest: Any) -> Tensor:
     stride = rest[0]
+    if math.prod(size) > storage.numel():
+        raise CheckpointError(
+            f"tensor of shape {list(size)}: got a storage of {storage.numel()} values"
+        )
     return storage.as_strided(tuple(size), tuple(stride), offset).clone()
 
 
@@ -239,6 +252,17 @@ def _rebuild_parameter(data: Tensor, *_: object) -> Tensor:
 
 def _numpy_scalar(dtype: _DataType, data: bytes) -> Any:
     return np.frombuffer(data, dtype.dtype)[0].item()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes as protocol 2 writes them."""
+    if encoding != "latin1":
+        raise CheckpointError(f"pickle: got bytes in encoding {encoding!r}, expected latin1")
+    return text.encode("latin1")
+
+
+def _first(value: Any, *_: object) -> Any:
+    return value
 
 
 def _mapping(items: Iterable[Any] = ()) -> dict[Any, Any]:
@@ -252,12 +276,20 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("dnnlib.util", "EasyDict"): _PlainDict,
     ("dnnlib", "EasyDict"): _PlainDict,
     ("collections", "OrderedDict"): _Constructor(_mapping),
+    ("_codecs", "encode"): _Constructor(_encode),
+    ("__builtin__", "set"): _Constructor(set),
+    ("__builtin__", "frozenset"): _Constructor(frozenset),
     ("builtins", "set"): _Constructor(set),
     ("builtins", "frozenset"): _Constructor(frozenset),
     ("torch._utils", "_rebuild_tensor"): _Constructor(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Constructor(_rebuild_tensor),
     ("torch._utils", "_rebuild_parameter"): _Constructor(_rebuild_parameter),
     ("torch.storage", "_load_from_bytes"): _Constructor(_storage_from_bytes),
+    ("torch.jit._pickle", "build_intlist"): _Constructor(list),
+    ("torch.jit._pickle", "build_doublelist"): _Constructor(list),
+    ("torch.jit._pickle", "build_boollist"): _Constructor(list),
+    ("torch.jit._pickle", "build_tensorlist"): _Constructor(list),
+    ("torch.jit._pickle", "restore_type_tag"): _Constructor(_first),
     ("torch", "Size"): _Constructor(tuple),
     ("torch", "device"): _Constructor(lambda *parts: ":".join(map(str, parts))),
     ("numpy", "dtype"): _DataType,

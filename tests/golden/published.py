@@ -122,10 +122,11 @@ def network_pickle(
     tensors: dict[str, Tensor] | None = None,
     conv_clamp: float | None = None,
     class_name: str = "Generator",
+    protocol: int = 4,
 ) -> io.BytesIO:
     """A pickle with the structure of the real ones: persistent modules that carry their source."""
     tensors = filled(f"nvidia_G_ema_{size}") if tensors is None else tensors
-    with _pickling_modules() as (persistent, easy_dict):
+    with pickling_modules() as (persistent, easy_dict):
         root = _persistent_module(persistent, class_name)
         root._init_args = ()
         root._init_kwargs = easy_dict(
@@ -153,7 +154,7 @@ def network_pickle(
         kwargs = easy_dict(class_name="training.dataset.ImageFolderDataset", xflip=True)
         data = {"G": None, "D": None, "G_ema": root, "training_set_kwargs": kwargs}
         file = io.BytesIO()
-        pickle.dump(data, file)
+        pickle.dump(data, file, protocol=protocol)
     file.seek(0)
     return file
 
@@ -165,7 +166,7 @@ def _persistent_module(persistent: type, class_name: str) -> Any:
 
 
 @contextmanager
-def _pickling_modules() -> Iterator[tuple[type, type]]:
+def pickling_modules() -> Iterator[tuple[type, type]]:
     """Stand-ins for `torch_utils.persistence` and `dnnlib.util`, for the time of the pickling."""
     persistence, util = ModuleType("torch_utils.persistence"), ModuleType("dnnlib.util")
 

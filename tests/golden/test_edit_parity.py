@@ -207,7 +207,8 @@ def test_latent_optimization(
     w_plus = optimize_latents(
         generator, FakeClip(), arrays["w0"], fake_text(), config, arcface, on_step=record
     )
-    np.testing.assert_allclose(losses, arrays["losses"], atol=1e-3)
+    np.testing.assert_allclose(losses[:5], arrays["losses"][:5], atol=2e-4)
+    np.testing.assert_allclose(losses, arrays["losses"], atol=5e-3)
     assert (w_plus - arrays["final_latent"]).square().mean().sqrt() < 5e-3
     close(generator(w_plus), arrays["result"][1:], 0.05)
 
@@ -226,7 +227,8 @@ def test_style_code_optimization(generator: Generator, arcface: ArcFace) -> None
         arcface,
         on_step=lambda _, loss: losses.append(loss.total.item()),
     )
-    np.testing.assert_allclose(losses, arrays["losses"], atol=2e-3)
+    np.testing.assert_allclose(losses[:5], arrays["losses"][:5], atol=2e-4)
+    np.testing.assert_allclose(losses, arrays["losses"], atol=1e-2)
     want = golden_styles("latent_opt_64_sspace", "final_s_")
     assert (got - want).square().mean().sqrt() < 5e-3
     fixed = ~generator.layout.editable

@@ -65,5 +65,7 @@ def test_bad_input() -> None:
         align_face(image, np.full((68, 2), np.nan))
     with pytest.raises(ConfigError, match="outside the photograph of 400 x 400 px"):
         align_face(image, landmarks(x=5000))
+    with pytest.raises(ConfigError, match="face of 1.6 px, expected at least 8 px"):
+        align_face(image, landmarks(scale=0.005))
     with pytest.raises(ConfigError, match="transform_size 64"):
         align_face(image, landmarks(), 128, transform_size=64)

@@ -1,6 +1,7 @@
 """CLIP: both published containers, the tokenizer, preprocessing and gradients."""
 
 import io
+import json
 import math
 import warnings
 from collections import OrderedDict
@@ -242,23 +243,68 @@ def test_bad_input(clip: ClipModel) -> None:
         clip.embed_images(torch.zeros(1, 3, 32, 40))
     with pytest.raises(ConfigError, match=r"got 1002 tokens, expected at most 77"):
         clip.embed_texts(["face " * 1000])
-    with pytest.raises(ConfigError, match="empty list"):
-        clip.embed_texts([])
+    for texts in ([], "a cat", [None]):
+        with pytest.raises(ConfigError, match="expected a list of at least one prompt"):
+            clip.embed_texts(texts)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="torch.uint8, expected floats"):
+        clip.embed_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
 
 
 def test_damaged_checkpoints(original: OpenAiClip, archive: bytes, tmp_path: Path) -> None:
-    state = original.state_dict()
-    del state["visual.transformer.resblocks.1.attn.in_proj_bias"]
-    with pytest.raises(CheckpointError, match=r"missing tensor vision_model.*layers\.1\.self_attn"):
-        load_clip(torch_file(state))
+    block = "visual.transformer.resblocks.1."
+    for name in (f"{block}attn.in_proj_bias", "visual.class_embedding", "logit_scale"):
+        state = original.state_dict()
+        del state[name]
+        with pytest.raises(CheckpointError, match=f"missing tensor {name}: expected"):
+            load_clip(torch_file(state))
+    for name, damaged in (
+        ("visual.positional_embedding", torch.zeros(1, WIDTH)),
+        ("visual.positional_embedding", torch.zeros(0, WIDTH)),
+        ("positional_embedding", torch.zeros(1, WIDTH)),
+        ("token_embedding.weight", torch.zeros(1, WIDTH)),
+        ("visual.conv1.weight", torch.zeros(1, 3, PATCH, PATCH)),
+        ("visual.proj", torch.zeros(1, 2, 3)),
+        (f"{block}attn.in_proj_weight", torch.zeros(1)),
+        (f"{block}attn.in_proj_weight", torch.tensor(1.0)),
+    ):
+        with pytest.raises(CheckpointError, match=f"{name}|positions"):
+            load_clip(torch_file(original.state_dict() | {name: damaged}))
     with pytest.raises(CheckpointError, match="extra tensor surprise"):
         load_clip(torch_file(original.state_dict() | {"surprise": torch.zeros(1)}))
-    with pytest.raises(CheckpointError, match="missing tensor visual.conv1.weight"):
+    with pytest.raises(
+        CheckpointError, match="missing tensor visual.conv1.weight: got tensors weight"
+    ):
         load_clip(torch_file({"weight": torch.zeros(1)}))
     with pytest.raises(CheckpointError, match="truncated"):
         load_clip(io.BytesIO(archive[: len(archive) // 2]))
     with pytest.raises(CheckpointError, match=r"config\.json"):
         load_clip(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text_config": 5},
+        {"vision_config": {"patch_size": 0}},
+        {"vision_config": {"hidden_act": "zzz"}},
+        {"text_config": {"num_attention_heads": 3, "hidden_size": 64}},
+    ],
+)
+def test_a_damaged_folder_is_a_checkpoint_error(
+    clip: ClipModel, tmp_path: Path, change: dict[str, object]
+) -> None:
+    save_clip_folder(clip, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_clip(tmp_path)
+
+
+def test_saving_says_nothing(
+    clip: ClipModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_clip_folder(clip, tmp_path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_script_archive_runs_no_code(archive: bytes) -> None:

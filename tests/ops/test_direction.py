@@ -77,12 +77,23 @@ def test_too_high_a_beta_says_which_one_works() -> None:
         direction(beta=0.99)
     proposal = float(str(error.value).split("choose beta <= ")[1].split()[0])
     assert (direction(beta=proposal) != 0).any()
-    assert proposal == pytest.approx(LARGEST, abs=1e-4)
+    assert proposal == pytest.approx(LARGEST, rel=1e-3)
 
 
-def test_directions_without_effect_are_refused() -> None:
-    with pytest.raises(NoChannelError):
-        style_direction(torch.zeros(CHANNELS, 10), TEXT, STD, LAYOUT, beta=0.0)
+@pytest.mark.parametrize("options", [{"beta": 0.0}, {"num_channels": 5}])
+def test_directions_without_effect_are_refused(options: dict[str, float]) -> None:
+    nothing = torch.zeros(CHANNELS, 10)
+    with pytest.raises(NoChannelError, match="every relevance is 0"):
+        style_direction(nothing, TEXT, STD, LAYOUT, **options)  # type: ignore[arg-type]
+
+
+def test_the_proposed_beta_works_for_tiny_relevances() -> None:
+    tiny = DIRECTIONS * 1e-6
+    with pytest.raises(NoChannelError) as error:
+        style_direction(tiny, TEXT, STD, LAYOUT)
+    proposal = float(str(error.value).split("choose beta <= ")[1].split()[0])
+    assert proposal > 0
+    assert (style_direction(tiny, TEXT, STD, LAYOUT, beta=proposal) != 0).any()
 
 
 @pytest.mark.parametrize(
@@ -91,8 +102,9 @@ def test_directions_without_effect_are_refused() -> None:
         ({"beta": 0.1, "num_channels": 3}, "expected one of them"),
         ({"beta": float("nan")}, "beta: got nan"),
         ({"beta": -0.1}, "expected 0 or more"),
-        ({"num_channels": 0}, f"expected 1 to {CHANNELS}"),
-        ({"num_channels": CHANNELS + 1}, f"expected 1 to {CHANNELS}"),
+        ({"num_channels": 0}, f"integer from 1 to {CHANNELS}"),
+        ({"num_channels": 2.5}, "num_channels: got 2.5"),
+        ({"num_channels": CHANNELS + 1}, f"integer from 1 to {CHANNELS}"),
     ],
 )
 def test_bad_thresholds(options: dict[str, float], message: str) -> None:
@@ -103,8 +115,10 @@ def test_bad_thresholds(options: dict[str, float], message: str) -> None:
 def test_incomplete_assets_are_refused() -> None:
     damaged = DIRECTIONS.clone()
     damaged[3] = torch.nan
-    with pytest.raises(ConfigError, match="NaN"):
+    with pytest.raises(ConfigError, match="relevance: got NaN"):
         style_direction(damaged, TEXT, STD, LAYOUT)
+    with pytest.raises(ConfigError, match="channel_std: got NaN"):
+        style_direction(DIRECTIONS, TEXT, STD * torch.nan, LAYOUT)
 
 
 def test_an_asset_of_the_first_layers_only() -> None:

@@ -53,6 +53,8 @@ def test_what_is_left_out_stays(generator: Generator, w_plus: Tensor, s: Tensor)
 def test_a_missing_batch_axis_says_so() -> None:
     with pytest.raises(ShapeError, match=r"\[18, 512\].*w_plus\[None\]"):
         LevelsMapper().edit(torch.zeros(18, 512))
+    with pytest.raises(ShapeError, match=r"\[18, 512\].*w_plus\[None\]"):
+        SingleMapper().edit(torch.zeros(18, 512))
 
 
 def test_no_level_at_all_is_refused() -> None:

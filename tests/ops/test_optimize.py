@@ -104,6 +104,15 @@ def test_inputs_are_left_alone(
     assert all(parameter.grad is None for parameter in generator.parameters())
 
 
+def test_optimization_works_where_gradients_are_off(
+    generator: Generator, clip: PixelEmbedder, w_plus: Tensor, text: Tensor
+) -> None:
+    with torch.no_grad():
+        got = optimize_latents(generator, clip, w_plus, text, OptimizeConfig(steps=4))
+    assert not torch.equal(got, w_plus)
+    assert not got.requires_grad
+
+
 def test_the_ramp_starts_and_ends_at_zero() -> None:
     config = OptimizeConfig(steps=100, lr=0.2)
     rates = [learning_rate(step, config) for step in range(100)]
@@ -117,12 +126,15 @@ def test_bad_input(generator: Generator, clip: PixelEmbedder, w_plus: Tensor, te
         optimize_latents(generator, clip, w_plus[0], text, CONFIG)
     with pytest.raises(ShapeError, match=r"text_embeddings: got shape \[2, 12\].*5 images"):
         optimize_latents(generator, clip, w_plus, text.repeat(2, 1), CONFIG)
+    with pytest.raises(ShapeError, match="embeddings: got lengths 12 and 7"):
+        optimize_latents(generator, clip, w_plus, torch.ones(1, 7), OptimizeConfig(steps=1))
     with pytest.raises(ConfigError, match="identity: got none with id_lambda=0.01"):
         optimize_latents(generator, clip, w_plus, text, CONFIG)
 
 
 @pytest.mark.parametrize(
-    "options", [{"steps": 0}, {"lr": 0.0}, {"l2_lambda": float("nan")}, {"mode": "fastest"}]
+    "options",
+    [{"steps": 0}, {"steps": 2.5}, {"lr": 0.0}, {"l2_lambda": float("nan")}, {"mode": "fastest"}],
 )
 def test_bad_configuration(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(options))}: got"):

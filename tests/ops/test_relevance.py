@@ -94,6 +94,15 @@ def test_fast_is_the_limit_of_small_steps(
     assert torch.cosine_similarity(fast, exact).min() > 0.999
 
 
+def test_fast_works_where_gradients_are_off(
+    generator: Generator, clip: PixelEmbedder, s: Tensor, std: Tensor, channels: Tensor
+) -> None:
+    want = channel_clip_directions(generator, clip, s[:1], std, channels, mode="fast")
+    with torch.no_grad():
+        got = channel_clip_directions(generator, clip, s[:1], std, channels, mode="fast")
+    assert torch.equal(got, want)
+
+
 def test_published_leaves_visited_channels_at_their_mean(
     generator: Generator, clip: PixelEmbedder, s: Tensor, std: Tensor
 ) -> None:
@@ -119,6 +128,10 @@ def test_bad_input(generator: Generator, clip: PixelEmbedder, s: Tensor, std: Te
         channel_clip_directions(generator, clip, s[:0], std)
     with pytest.raises(ConfigError, match="channels: got"):
         channel_clip_directions(generator, clip, s, std, torch.tensor([10_000]))
+    with pytest.raises(ConfigError, match=r"torch.bool, expected int64.*nonzero"):
+        channel_clip_directions(generator, clip, s, std, generator.layout.editable)
+    with pytest.raises(ConfigError, match="channel_std: got NaN"):
+        channel_clip_directions(generator, clip, s, std * torch.nan)
     with pytest.raises(ConfigError, match="mode: got 'slow'"):
         channel_clip_directions(generator, clip, s, std, mode="slow")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="step -1"):

@@ -40,14 +40,15 @@ def test_a_torgb_shares_its_w_with_the_next_upsampling(channels: list[int]) -> N
 
 
 @given(widths)
-def test_layout_is_recovered_from_its_style_vectors(channels: list[int]) -> None:
+def test_layout_tells_its_channels(channels: list[int]) -> None:
     layout = StyleSpaceLayout.from_channels(channels)
-    assert StyleSpaceLayout.from_style_widths([layer.channels for layer in layout.layers]) == layout
+    assert StyleSpaceLayout.from_channels(layout.channels) == layout
 
 
-def test_style_vectors_of_no_generator_are_refused() -> None:
-    with pytest.raises(ConfigError, match="fit no StyleGAN2 generator"):
-        StyleSpaceLayout.from_style_widths([8, 8, 8, 7, 8])
+@pytest.mark.parametrize("channels", [[], [8], [8, 0], [8, 8.0], [8] * 10])
+def test_channels_of_no_generator_are_refused(channels: list[int]) -> None:
+    with pytest.raises(ConfigError, match="channels: got"):
+        StyleSpaceLayout.from_channels(channels)
 
 
 def test_layer_of_a_channel() -> None:
