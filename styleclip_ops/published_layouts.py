@@ -184,12 +184,10 @@ def vote_sizes(tensors: Mapping[str, Tensor], symbolic: Mapping[str, Shape]) -> 
     for unknown, counter in votes.items():
         if not counter:
             name = next(name for name, shape in symbolic.items() if unknown in shape)
-            got = (
-                f"tensor {name}: got shape {list(tensors[name].shape)}"
-                if name in tensors
-                else (f"missing tensor {name}: got {_some(tensors)}")
-            )
-            raise CheckpointError(f"{got}, expected a tensor of {len(symbolic[name])} axes")
+            wrong = f"missing tensor {name}: got {_some(tensors)}"
+            if name in tensors:
+                wrong = f"tensor {name}: got shape {list(tensors[name].shape)}"
+            raise CheckpointError(f"{wrong}, expected a tensor of {len(symbolic[name])} axes")
     return {unknown: counter.most_common(1)[0][0] for unknown, counter in votes.items()}
 
 
