@@ -158,10 +158,14 @@ def _openai_config(tensors: Mapping[str, Tensor]) -> CLIPConfig:
     vision, text, embedding, patch, positions = (sizes[unknown] for unknown in UNKNOWN[:5])
     check_tensors(tensors, _openai_shapes(vision, text, embedding, patch, positions, *depths))
     grid = math.isqrt(positions - 1)
-    if not grid or grid**2 != positions - 1 or vision % _HEAD_WIDTH or text % _HEAD_WIDTH:
+    if not grid or grid**2 != positions - 1:
         raise CheckpointError(
-            f"got widths {vision} and {text} and {positions} positions, expected multiples of "
-            f"{_HEAD_WIDTH} and a square number of patches plus 1"
+            f"tensor visual.positional_embedding: got {positions} rows, expected one more than a "
+            "square number of patches"
+        )
+    if vision % _HEAD_WIDTH or text % _HEAD_WIDTH:
+        raise CheckpointError(
+            f"CLIP: got widths {vision} and {text}, expected multiples of {_HEAD_WIDTH}"
         )
     return CLIPConfig(
         projection_dim=embedding,

@@ -272,7 +272,7 @@ def _some(names: Iterable[str]) -> str:
 
 def resampling_filter(gain: float) -> Tensor:
     """[4, 4] outer product of [1, 3, 3, 1] / 8, times the gain."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float32) / 8
     return torch.outer(taps, taps) * gain
 
 

@@ -267,7 +267,7 @@ def test_damaged_checkpoints(original: OpenAiClip, archive: bytes, tmp_path: Pat
         (f"{block}attn.in_proj_weight", torch.zeros(1)),
         (f"{block}attn.in_proj_weight", torch.tensor(1.0)),
     ):
-        with pytest.raises(CheckpointError, match=f"{name}|positions"):
+        with pytest.raises(CheckpointError, match=name):
             load_clip(torch_file(original.state_dict() | {name: damaged}))
     with pytest.raises(CheckpointError, match="extra tensor surprise"):
         load_clip(torch_file(original.state_dict() | {"surprise": torch.zeros(1)}))
