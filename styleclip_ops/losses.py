@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from styleclip_ops.errors import ShapeError
+from styleclip_ops.errors import ConfigError, ShapeError
 
 
 class IdentityEmbedder(Protocol):
@@ -25,3 +25,17 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     if a.shape[-1] != b.shape[-1]:
         raise ShapeError(f"embeddings: got lengths {a.shape[-1]} and {b.shape[-1]}, expected one")
     return 1 - (a * b).sum(dim=-1)
+
+
+def require_identity(identity: IdentityEmbedder | None, id_lambda: float) -> IdentityEmbedder:
+    """Check that the network of an identity loss is there.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if identity is None:
+        raise ConfigError(
+            f"identity: got none with id_lambda={id_lambda}, expected an identity network; "
+            "set id_lambda=0 to do without"
+        )
+    return identity

@@ -12,7 +12,7 @@ from torch import Tensor
 from styleclip_ops.clip import ImageEmbedder
 from styleclip_ops.errors import ConfigError, check_shape
 from styleclip_ops.generator import Generator
-from styleclip_ops.losses import IdentityEmbedder, cosine_distance
+from styleclip_ops.losses import IdentityEmbedder, cosine_distance, require_identity
 from styleclip_ops.mapper import FullStyleSpaceMapper, Mapper
 from styleclip_ops.stylespace import StyleSpaceLayout
 
@@ -86,11 +86,7 @@ def mapper_loss(
     clip_term = cosine_distance(clip.embed_images(images), target).mean()
     identity_term = torch.zeros_like(clip_term)
     if config.id_lambda > 0:
-        if identity is None:
-            raise ConfigError(
-                f"identity: got none with id_lambda={config.id_lambda}, expected an identity "
-                "network; set id_lambda=0 to do without"
-            )
+        identity = require_identity(identity, config.id_lambda)
         if source_identity is None:
             with torch.no_grad():
                 source_identity = identity.embed(render(latents))

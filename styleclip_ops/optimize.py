@@ -11,7 +11,7 @@ from torch import Tensor
 from styleclip_ops.clip import ImageEmbedder
 from styleclip_ops.errors import ConfigError, ShapeError, check_integers, check_shape
 from styleclip_ops.generator import Generator
-from styleclip_ops.losses import IdentityEmbedder, cosine_distance
+from styleclip_ops.losses import IdentityEmbedder, cosine_distance, require_identity
 
 OptimizeMode = Literal["best", "published"]
 
@@ -172,18 +172,14 @@ class _Objective:
         targets: Tensor,
         config: OptimizeConfig,
     ) -> None:
-        if config.id_lambda > 0 and identity is None:
-            raise ConfigError(
-                f"identity: got none with id_lambda={config.id_lambda}, expected an identity "
-                "network; set id_lambda=0 to do without"
-            )
         self.render = render
         self.clip = clip
         self.start = start.detach()
         self.targets = targets
         self.config = config
-        self.identity = identity if config.id_lambda > 0 else None
-        if self.identity is not None:
+        self.identity: IdentityEmbedder | None = None
+        if config.id_lambda > 0:
+            self.identity = require_identity(identity, config.id_lambda)
             with torch.no_grad():
                 self.source_identity = self.identity.embed(render(self.start))
 
