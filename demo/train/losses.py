@@ -1,0 +1,47 @@
+"""Losses between pictures. Each is the mean of absolute values of filtered differences."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+# predicted, wanted [N, 3, H, W] -> scalar
+PictureLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def laplacian_l1(difference: Tensor, levels: int = 4) -> Tensor:
+    """Sum the mean absolute values of the bands of a Laplacian pyramid (Bojanowski et al., 2018).
+
+    Args:
+        difference: [N, C, H, W]; the pyramid is linear, so that of the difference is enough.
+        levels: Bands, from the finest down.
+    """
+    total = difference.new_zeros(())
+    for _ in range(levels):
+        coarse = F.avg_pool2d(difference, 2)
+        band = difference - F.interpolate(coarse, scale_factor=2.0, mode="nearest")
+        total = total + band.abs().mean()
+        difference = coarse
+    return total
+
+
+def gradient_l1(difference: Tensor) -> Tensor:
+    """Sum the mean absolute steps of [N, C, H, W] between neighbours, across and down."""
+    across = difference[..., 1:] - difference[..., :-1]
+    down = difference[..., 1:, :] - difference[..., :-1, :]
+    return across.abs().mean() + down.abs().mean()
+
+
+def reconstruction_loss(
+    predicted: Tensor, wanted: Tensor, perceptual: PictureLoss | None = None
+) -> Tensor:
+    """Compare pictures [N, 3, H, W] in [-1, 1]: L1, Laplacian pyramid, gradients.
+
+    Args:
+        predicted: Generated pictures, of any floating type.
+        wanted: The pictures wanted.
+        perceptual: A further term, from networks that see attributes, say.
+    """
+    difference = predicted.float() - wanted
+    loss = difference.abs().mean() + laplacian_l1(difference) + gradient_l1(difference)
+    return loss if perceptual is None else loss + perceptual(predicted.float(), wanted)

@@ -1,0 +1,26 @@
+"""Networks that exist in training only."""
+
+from torch import Tensor, nn
+
+from styleclip_ops.layers import EqualizedLinear
+
+
+class ParameterToW(nn.Module):
+    """Map parameter vectors [N, P] of portraits to w [N, w_dim].
+
+    It ends as the mapping network does, in a leaky ReLU with gain, so that the mapping network
+    can give the same w.
+    """
+
+    def __init__(self, num_parameters: int, w_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            EqualizedLinear(num_parameters, w_dim, activate=True),
+            EqualizedLinear(w_dim, w_dim, activate=True),
+            EqualizedLinear(w_dim, w_dim, activate=True),
+        )
+
+    def forward(self, parameters: Tensor) -> Tensor:
+        """Map [N, P] to [N, w_dim]."""
+        w: Tensor = self.layers(parameters)
+        return w
