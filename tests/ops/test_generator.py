@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from styleclip_ops.errors import ConfigError, ShapeError
@@ -8,10 +10,25 @@ from styleclip_ops.generator import Generator, GeneratorConfig
 from conftest import random_generator
 
 
-def test_a_batch_equals_a_loop(generator: Generator, w_plus: Tensor) -> None:
-    batch = generator(w_plus)
-    loop = torch.cat([generator(row[None]) for row in w_plus])
-    torch.testing.assert_close(batch, loop, atol=1e-5, rtol=0)
+@settings(max_examples=15, deadline=None)
+@given(batch=st.integers(1, 6), seed=st.integers(0, 2**31))
+def test_a_batch_equals_a_loop(generator: Generator, batch: int, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    w_plus = torch.randn(batch, generator.num_ws, generator.config.w_dim, generator=random)
+    s = generator.w_plus_to_s(w_plus)
+    rows = [generator.w_plus_to_s(row[None]) for row in w_plus]
+    torch.testing.assert_close(s, torch.cat(rows), atol=1e-5, rtol=0)
+    loop = torch.cat([generator.synthesize(row) for row in rows])
+    torch.testing.assert_close(generator.synthesize(s), loop, atol=1e-5, rtol=0)
+
+
+@given(st.integers(1, 24), st.integers(1, 40))
+def test_any_latent_without_its_batch_axis_is_refused(
+    generator: Generator, rows: int, width: int
+) -> None:
+    fits = (rows, width) == (generator.num_ws, generator.config.w_dim)
+    with pytest.raises(ShapeError, match=r"w_plus\[None\]" if fits else "w_plus: got shape"):
+        generator.w_plus_to_s(torch.zeros(rows, width))
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128])
