@@ -118,7 +118,7 @@ class MappingNetwork(nn.Module):
         w = normalize_2nd_moment(z)
         for index in range(self.num_layers):
             w = self.get_submodule(f"fc{index}")(w)
-        return self.w_avg.lerp(w, truncation_psi) if truncation_psi != 1.0 else w
+        return self.w_avg.to(w).lerp(w, truncation_psi) if truncation_psi != 1.0 else w
 
 
 class ModulatedConv(nn.Module):
@@ -302,7 +302,7 @@ class Generator(nn.Module):
         check_shape("w", w, ("N", self.config.w_dim))
         cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
         w_plus = w[:, None].repeat(1, self.num_ws, 1)
-        w_plus[:, :cutoff] = self.w_avg.lerp(w_plus[:, :cutoff], truncation_psi)
+        w_plus[:, :cutoff] = self.w_avg.to(w).lerp(w_plus[:, :cutoff], truncation_psi)
         return w_plus
 
     def w_plus_to_s(self, w_plus: Tensor) -> Tensor:

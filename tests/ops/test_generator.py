@@ -108,6 +108,14 @@ def test_dtype_follows_the_weights(generator: Generator, w_plus: Tensor) -> None
     assert difference < 0.05 * generator(w_plus).abs().mean()
 
 
+def test_a_latent_of_another_dtype_is_truncated_in_its_own(generator: Generator) -> None:
+    w = torch.randn(2, 28, dtype=torch.bfloat16)
+    w_plus = generator.w_to_w_plus(w, truncation_psi=0.5)
+    assert w_plus.dtype == torch.bfloat16
+    want = (w.float() + generator.w_avg) / 2
+    torch.testing.assert_close(w_plus[:, 0].float(), want, atol=0.02, rtol=0.02)
+
+
 def test_gradients_reach_every_editable_channel(generator: Generator, s: Tensor) -> None:
     code = s[:1].clone().requires_grad_()
     generator.synthesize(code).square().sum().backward()
