@@ -47,8 +47,7 @@ class ConditionedGenerator(nn.Module):
 
     def forward(self, parameters: Tensor) -> Tensor:
         """Map [N, P] to pictures [N, 3, size, size], about [-1, 1]."""
-        # The truncation trick mixes w with its average, so that both are float32.
-        w = self.parameter_to_w(parameters).float()
+        w = self.parameter_to_w(parameters)
         # Noise has strength 0 and is left out: what varies in the portraits is in w.
         return self.generator.synthesize(
             self.generator.w_plus_to_s(self.generator.w_to_w_plus(w)), noise_mode="none"
