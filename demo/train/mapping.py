@@ -1,8 +1,6 @@
 """The mapping network: from z ~ N(0, I) to the w of the portraits that z names."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from PIL import Image
@@ -16,6 +14,7 @@ from demo.train.normals import pad_normals, parameters_from_normal
 from demo.train.randomness import step_generator
 from demo.train.sheets import paired_sheet
 from demo.train.synthesis import ConditionedGenerator
+from demo.train.trainee import KeptState
 from styleclip_ops.generator import Generator, MappingNetwork
 
 
@@ -52,7 +51,7 @@ def ignore_free_coordinates(mapping: MappingNetwork) -> None:
     weight[:, NUM_NORMALS:] = 0
 
 
-class MappingTrainee:
+class MappingTrainee(KeptState):
     """Train a mapping network to give, from z, the w of a ConditionedGenerator.
 
     The first NUM_NORMALS coordinates of z are the normal vector of a portrait.
@@ -77,6 +76,9 @@ class MappingTrainee:
         ignore_free_coordinates(self._mapping)
         self._average = WeightAverage(self._mapping)
         self._optimizer = torch.optim.Adam(self._mapping.parameters(), betas=(0.9, 0.99), eps=1e-8)
+        super().__init__(
+            mapping=self._mapping, average=self._average.average, optimizer=self._optimizer
+        )
         self._w_scale, self._s_scale = self._spreads()
         self._held_out_z = self._sample_held_out(config.held_out)
         portraits = portraits_from_normal(self._held_out_z[:, :NUM_NORMALS])
@@ -118,20 +120,6 @@ class MappingTrainee:
         z = self._draw(self._config.samples, 2)
         generator.mapping.w_avg = generator.mapping(z).mean(dim=0)
         return generator
-
-    def state(self) -> dict[str, Any]:
-        """Return the weights, their averages and the optimizer's state."""
-        return {
-            "mapping": self._mapping.state_dict(),
-            "average": self._average.average.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
-        self._mapping.load_state_dict(state["mapping"])
-        self._average.average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
 
     def _draw(self, num: int, stream: int, step: int = 0) -> Tensor:
         """Draw z [num, z_dim]: stream 0 to learn from, the others to measure on."""

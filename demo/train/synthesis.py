@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from demo.train.averaging import WeightAverage
@@ -14,8 +13,8 @@ from demo.train.device import mixed_precision
 from demo.train.judging import HeldOut
 from demo.train.losses import PictureLoss, reconstruction_loss
 from demo.train.networks import ParameterToW
-from demo.train.randomness import step_generator
-from demo.train.shards import PortraitShards, level_source, to_pictures
+from demo.train.shards import PortraitShards
+from demo.train.trainee import PictureTrainee, PortraitBatches
 from styleclip_ops.generator import Generator, GeneratorConfig
 
 
@@ -54,7 +53,7 @@ class ConditionedGenerator(nn.Module):
         )
 
 
-class SynthesisTrainee:
+class SynthesisTrainee(PictureTrainee):
     """Train a ConditionedGenerator to draw portraits from their parameters.
 
     Args:
@@ -64,8 +63,6 @@ class SynthesisTrainee:
         device: Where to train.
         perceptual: A further loss, see `demo.train.losses.reconstruction_loss`.
     """
-
-    figures = ("loss", "heldout_l1")
 
     def __init__(
         self,
@@ -77,57 +74,39 @@ class SynthesisTrainee:
     ) -> None:
         self.samples_per_step = config.batch
         self._config, self._device, self._perceptual = config, device, perceptual
-        self._levels, self._length = level_source(shards, device), len(shards)
-        self._parameters = shards.parameters.to(device)
-        self._held_out = HeldOut(held_out, device)
-        self._model = self._build(shards).to(device)
-        self._average = WeightAverage(self._model)
+        self._batches = PortraitBatches(shards, config.batch, config.seed, device)
+        self._model = _build(config, self._batches).to(device)
+        self._averaging = WeightAverage(self._model)
         trained = [p for p in self._model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.Adam(trained, betas=(0.9, 0.99), eps=1e-8)
+        super().__init__(
+            self._averaging.average,
+            HeldOut(held_out, device),
+            model=self._model,
+            average=self._averaging.average,
+            optimizer=self._optimizer,
+        )
 
     def step(self, index: int) -> Tensor:
         """Learn from one batch."""
-        draw = step_generator(self._config.seed, index)
-        rows = torch.randint(self._length, (self._config.batch,), generator=draw)
-        wanted = to_pictures(self._levels(rows))
+        parameters, wanted = self._batches.draw(index)
         with mixed_precision(self._device):
-            predicted = self._model(self._parameters[rows.to(self._device)])
+            predicted = self._model(parameters)
         loss = reconstruction_loss(predicted, wanted, self._perceptual)
         descend(self._optimizer, loss, self._config.schedule.at(index))
-        self._average.update(self._model, index)
+        self._averaging.update(self._model, index)
         return loss
 
-    def evaluate(self) -> dict[str, float]:
-        """Return the mean absolute difference to held-out portraits, on the scale [-1, 1]."""
-        return {"heldout_l1": self._held_out.l1(self._average.average)}
 
-    def draw_sheet(self) -> Image.Image:
-        """Show held-out portraits above what is drawn from their parameters."""
-        return self._held_out.sheet(self._average.average)
-
-    def state(self) -> dict[str, Any]:
-        """Return the weights, their averages and the optimizer's state."""
-        return {
-            "model": self._model.state_dict(),
-            "average": self._average.average.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
-        self._model.load_state_dict(state["model"])
-        self._average.average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
-
-    def _build(self, shards: PortraitShards) -> ConditionedGenerator:
-        torch.manual_seed(self._config.seed)
-        architecture = GeneratorConfig(self._config.channels)
-        if architecture.resolution != shards.size:
-            raise ValueError(
-                f"channels: got {len(self._config.channels)} for {architecture.resolution} px, "
-                f"expected those of the portraits' {shards.size} px"
-            )
-        return ConditionedGenerator(architecture, shards.parameters.shape[1])
+def _build(config: SynthesisConfig, batches: PortraitBatches) -> ConditionedGenerator:
+    torch.manual_seed(config.seed)
+    architecture = GeneratorConfig(config.channels)
+    if architecture.resolution != batches.size:
+        raise ValueError(
+            f"channels: got {len(config.channels)} for {architecture.resolution} px, "
+            f"expected those of the portraits' {batches.size} px"
+        )
+    return ConditionedGenerator(architecture, batches.num_parameters)
 
 
 def load_conditioned(state: Mapping[str, Any]) -> ConditionedGenerator:
