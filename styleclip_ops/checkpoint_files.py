@@ -20,7 +20,7 @@ from numpy._core.multiarray import scalar as _numpy_scalar
 from torch import Tensor, nn
 
 from styleclip_ops.errors import CheckpointError, ConfigError
-from styleclip_ops.published_layouts import check_tensors
+from styleclip_ops.published_layouts import check_tensors, shapes_of
 from styleclip_ops.unpickling import load_network_pickle, unsafe_or_malformed
 
 Source = str | PathLike[str] | BinaryIO
@@ -186,11 +186,6 @@ def skeleton(build: Callable[[], M]) -> M:
     """Build a module without memory for its weights, for `fill`."""
     with torch.device("meta"):
         return build()
-
-
-def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """List the names and shapes of a module's weights."""
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def fill(module: M, tensors: Mapping[str, Tensor], prefix: str = "") -> M:

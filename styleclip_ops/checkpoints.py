@@ -23,7 +23,6 @@ from styleclip_ops.checkpoint_files import (
     read_data,
     read_own,
     reading,
-    shapes_of,
     skeleton,
     tensors_of,
     write_own,
@@ -51,6 +50,7 @@ from styleclip_ops.published_layouts import (
     nvidia_sizes,
     rosinality_entries,
     rosinality_sizes,
+    shapes_of,
     to_internal,
     to_published,
     vote_sizes,
@@ -192,11 +192,11 @@ def load_clip(source: Source, preprocessing: "Preprocessing" = "clip") -> "ClipM
         UnsafeCheckpointError: The file asks for code to be run.
         CheckpointError: See `load_generator`.
     """
-    if preprocessing not in ("clip", "styleclip_loss"):
-        raise ConfigError(f"preprocessing: got {preprocessing!r}, expected clip or styleclip_loss")
     # transformers takes seconds to import, and no other loader needs it.
+    from styleclip_ops.clip import check_preprocessing
     from styleclip_ops.clip_checkpoints import read_clip_file, read_clip_folder
 
+    check_preprocessing(preprocessing)
     if isinstance(source, str | PathLike) and Path(source).is_dir():
         return read_clip_folder(Path(source), preprocessing)
     with reading(source) as file:

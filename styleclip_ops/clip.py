@@ -3,7 +3,7 @@
 import gzip
 from functools import cache
 from importlib import resources
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,12 @@ Preprocessing = Literal["clip", "styleclip_loss"]
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 _NUM_MERGES = 49152 - 256 - 2
+
+
+def check_preprocessing(preprocessing: str) -> None:
+    """Raise ConfigError for a preprocessing that there is not."""
+    if preprocessing not in get_args(Preprocessing):
+        raise ConfigError(f"preprocessing: got {preprocessing!r}, expected clip or styleclip_loss")
 
 
 class ImageEmbedder(Protocol):
@@ -51,10 +57,7 @@ class ClipModel(nn.Module):
         preprocessing: Preprocessing = "clip",
     ) -> None:
         super().__init__()
-        if preprocessing not in ("clip", "styleclip_loss"):
-            raise ConfigError(
-                f"preprocessing: got {preprocessing!r}, expected clip or styleclip_loss"
-            )
+        check_preprocessing(preprocessing)
         self.model = model
         self.tokenizer = tokenizer
         self.preprocessing = preprocessing

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styleclip_ops.errors import ConfigError, check_integers, check_shape
+from styleclip_ops.errors import MAX_WIDTH, ConfigError, check_integers, check_shape
 from styleclip_ops.ir_se import IrSeConfig, residual_units, stem
 from styleclip_ops.layers import EqualizedLinear
 
@@ -38,7 +38,7 @@ class E4eConfig:
         if size & (size - 1):
             raise ConfigError(f"input_size: got {size}, expected a power of two from 32")
         check_integers(1, 18, num_ws=self.num_ws)
-        check_integers(1, 65_536, w_dim=self.w_dim)
+        check_integers(1, MAX_WIDTH, w_dim=self.w_dim)
 
 
 class StyleHead(nn.Module):

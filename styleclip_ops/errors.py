@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+# More than any network of the field has; beyond it a configuration is nonsense, or an attack.
+MAX_WIDTH = 65_536
+
 
 class StyleClipError(Exception):
     """Base of every error that the ops raise on purpose."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styleclip_ops.errors import ConfigError, check_integers, check_shape
+from styleclip_ops.errors import MAX_WIDTH, ConfigError, check_integers, check_shape
 from styleclip_ops.layers import (
     EqualizedLinear,
     filter_after_upsampling,
@@ -25,7 +25,6 @@ from styleclip_ops.stylespace import StyleLayer, StyleSpaceLayout
 NoiseMode = Literal["const", "none", "random"]
 
 # Bounds against nonsense in files, far above any published network.
-_MAX_WIDTH = 65_536
 _MAX_MAPPING_LAYERS = 64
 
 _SQRT2 = math.sqrt(2.0)
@@ -53,8 +52,8 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         for channels in self.channels:
-            check_integers(1, _MAX_WIDTH, channels=channels)
-        check_integers(1, _MAX_WIDTH, z_dim=self.z_dim, w_dim=self.w_dim)
+            check_integers(1, MAX_WIDTH, channels=channels)
+        check_integers(1, MAX_WIDTH, z_dim=self.z_dim, w_dim=self.w_dim)
         check_integers(1, _MAX_MAPPING_LAYERS, num_mapping_layers=self.num_mapping_layers)
         clamp = self.conv_clamp
         if clamp is not None and (isinstance(clamp, bool) or not clamp > 0):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styleclip_ops.errors import check_integers, check_shape
+from styleclip_ops.errors import MAX_WIDTH, check_integers, check_shape
 from styleclip_ops.ir_se import IrSeConfig, residual_units, stem
 
 # The FFHQ crop at 256 px, cut to what the recognition network was trained on.
@@ -28,7 +28,7 @@ class ArcFaceConfig:
     trunk: IrSeConfig = field(default_factory=IrSeConfig)
 
     def __post_init__(self) -> None:
-        check_integers(1, 65_536, embedding_dim=self.embedding_dim)
+        check_integers(1, MAX_WIDTH, embedding_dim=self.embedding_dim)
 
 
 class ArcFace(nn.Module):

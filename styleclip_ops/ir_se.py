@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from styleclip_ops.errors import ConfigError, check_integers
+from styleclip_ops.errors import MAX_WIDTH, ConfigError, check_integers
 
 _REDUCTION = 16
 
@@ -33,7 +33,7 @@ class IrSeConfig:
             )
         for depth, width in zip(self.depths, self.widths, strict=True):
             check_integers(1, 100, depth=depth)
-            check_integers(_REDUCTION, 65_536, width=width)
+            check_integers(_REDUCTION, MAX_WIDTH, width=width)
 
 
 class SqueezeExcitation(nn.Module):

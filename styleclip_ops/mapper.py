@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from styleclip_ops.errors import ConfigError, check_integers, check_shape
+from styleclip_ops.errors import MAX_WIDTH, ConfigError, check_integers, check_shape
 from styleclip_ops.layers import EqualizedLinear, normalize_2nd_moment
 from styleclip_ops.stylespace import StyleLayer, StyleSpaceLayout
 
@@ -33,7 +33,7 @@ class MappingMlp(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        check_integers(1, 65_536, dim=dim)
+        check_integers(1, MAX_WIDTH, dim=dim)
         layers = [EqualizedLinear(dim, dim, lr_multiplier=0.01, activate=True) for _ in range(4)]
         self.mapping = nn.Sequential(_PixelNorm(), *layers)
 

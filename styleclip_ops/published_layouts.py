@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from styleclip_ops.errors import CheckpointError
 from styleclip_ops.generator import Generator, GeneratorConfig
@@ -89,6 +89,11 @@ def rosinality_entries(config: GeneratorConfig, internal: Mapping[str, Shape]) -
     return entries + [Entry(name, (4, 4), None, 4.0) for name in filters]
 
 
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """List the names and shapes of a module's weights."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
 def infer_generator_config(
     tensors: Mapping[str, Tensor],
     list_entries: ListEntries,
@@ -116,8 +121,7 @@ def infer_generator_config(
     channels, z_dim, w_dim = UNKNOWN[:blocks], UNKNOWN[-1], UNKNOWN[-2]
     symbolic = GeneratorConfig(channels, z_dim, w_dim, num_mapping_layers)
     with torch.device("meta"):
-        state = Generator(symbolic).state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        shapes = shapes_of(Generator(symbolic))
     entries = list_entries(symbolic, shapes)
     sizes = vote_sizes(tensors, {entry.name: entry.shape for entry in entries})
     return GeneratorConfig(

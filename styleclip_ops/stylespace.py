@@ -11,7 +11,7 @@ from functools import cached_property
 
 import torch
 
-from styleclip_ops.errors import ConfigError, ShapeError, check_integers
+from styleclip_ops.errors import MAX_WIDTH, ConfigError, ShapeError, check_integers
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StyleSpaceLayout:
                 f"channels: got {list(channels)}, expected widths at 4, 8, 16, ... px"
             )
         for width in channels:
-            check_integers(1, 65_536, channels=width)
+            check_integers(1, MAX_WIDTH, channels=width)
         layers: list[StyleLayer] = []
         start = 0
         for block, inner in enumerate(channels):

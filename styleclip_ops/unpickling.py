@@ -179,7 +179,8 @@ def _load(unpickler: "_DataUnpickler") -> Any:
     except Exception as error:
         # A malformed pickle can fail in any way: every opcode is the stranger's choice.
         raise CheckpointError(
-            f"pickle: truncated or malformed ({type(error).__name__}: {error})"
+            "got a file that is neither safetensors nor a torch file nor a sound pickle: no "
+            f"checkpoint, or truncated or malformed ({type(error).__name__}: {error})"
         ) from error
 
 
