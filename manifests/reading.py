@@ -1,0 +1,53 @@
+"""Manifests from CSV and Parquet files, streamed."""
+
+from collections.abc import Container, Iterator
+from itertools import chain
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from manifests.edits import edits_batch
+from manifests.errors import require_no_errors
+from manifests.schemas import EDITS
+from manifests.tables import RawBatch, stream_table
+from manifests.validation import check_edits
+
+
+def stream_edits(file: BinaryIO) -> Iterator[RawBatch]:
+    """Read the rows of a manifest as they stand in a CSV or Parquet file.
+
+    Args:
+        file: Seekable; local or remote.
+
+    Raises:
+        ManifestError: The file is neither, has an unknown column, or lacks image_id or
+            target_prompt.
+    """
+    return stream_table(file, EDITS.names, ("image_id", "target_prompt"))
+
+
+def read_edits(
+    file: BinaryIO, known_image_ids: Container[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Read a manifest; an empty cell, null or missing column has its default.
+
+    The defaults are: neutral_prompt "a face", method global, alpha as in
+    `manifests.instructions.DEFAULT_ALPHA`, a pair_id from the content of the row.
+
+    Args:
+        file: Seekable; CSV or Parquet; local or remote.
+        known_image_ids: Images that can be edited; any where None.
+
+    Yields:
+        Rows with the columns of `manifests.schemas.EDITS`, at most 16,384 at a time.
+
+    Raises:
+        ManifestError: A row has a mistake: after all batches before it, with the count of all.
+    """
+    checks = check_edits(stream_edits(file), known_image_ids)
+    for checked in checks:
+        if checked.errors:
+            remaining = chain.from_iterable(later.errors for later in checks)
+            require_no_errors(chain(checked.errors, remaining))
+        if checked.edits:
+            yield edits_batch(checked.edits, checked.pair_ids)

@@ -1,0 +1,205 @@
+"""Tables as they stand in CSV and Parquet files: streamed, and no cell interpreted."""
+
+import csv
+import io
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.errors import ManifestError, RowError, did_you_mean, shown
+
+ROWS_AT_ONCE = 16_384
+_BUFFER = 1 << 20
+
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a spreadsheet or archive",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"\x1f\x8b": "a gzip file",
+}
+
+
+class RawBatch(NamedTuple):
+    """Some rows of a file.
+
+    Attributes:
+        rows: Their numbers, see `RowError.row`.
+        columns: By name, one cell a row; None is a null or an empty cell.
+        errors: Rows that have no cells to speak of.
+    """
+
+    rows: Sequence[int]
+    columns: Mapping[str, Sequence[object]]
+    errors: Sequence[RowError] = ()
+
+
+def stream_table(
+    file: BinaryIO, allowed: Collection[str], required: Iterable[str]
+) -> Iterator[RawBatch]:
+    """Read a CSV or Parquet file a few thousand rows at a time.
+
+    CSV is UTF-8, with or without a byte order mark, separated by commas; cells may hold quoted
+    commas, quotes and line breaks; rows without any content are skipped. Parquet is told by its
+    first bytes.
+
+    Args:
+        file: Seekable.
+        allowed: Names that columns may have.
+        required: Names that must be among them.
+
+    Raises:
+        ManifestError: The file is neither, or its columns are not those expected.
+    """
+    start = file.read(4)
+    file.seek(0)
+    for mark, description in _OTHER_FORMATS.items():
+        if start.startswith(mark):
+            raise ManifestError(
+                f"table: got {description}, expected CSV in UTF-8 or Parquet; export it as one"
+            )
+    read = _read_parquet if start == b"PAR1" else _read_csv
+    yield from read(file, allowed, [*required])
+
+
+def _read_csv(
+    file: BinaryIO, allowed: Collection[str], required: Sequence[str]
+) -> Iterator[RawBatch]:
+    # Bytes that are not UTF-8 become surrogates, which the check of the cell reports with its row.
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    try:
+        records = _records(text)
+        names = _header(records)
+        _check_columns(names, allowed, required)
+        while part := [*islice(records, ROWS_AT_ONCE)]:
+            yield _csv_batch(names, part)
+    finally:
+        text.detach()
+
+
+class _Unreadable(NamedTuple):
+    """Why the rest of a CSV file cannot be told into rows."""
+
+    reason: str
+
+
+def _records(text: Iterable[str]) -> Iterator[tuple[int, list[str] | _Unreadable]]:
+    """The rows of a CSV file that hold anything, with their numbers."""
+    row = 0
+    try:
+        for row, cells in enumerate(csv.reader(text, strict=True), start=1):
+            if any(cells):
+                yield row, cells
+    except csv.Error as error:
+        yield row + 1, _Unreadable(str(error))
+
+
+def _header(records: Iterator[tuple[int, list[str] | _Unreadable]]) -> list[str]:
+    _, cells = next(records, (0, []))
+    if isinstance(cells, _Unreadable):
+        raise ManifestError(f"header: got {cells.reason}, expected the names of the columns")
+    names = [name.strip() for name in cells]
+    while names and not names[-1]:
+        names.pop()
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
+        raise ManifestError(
+            f"header: got {shown(names[0])}, expected names separated by commas; "
+            "export the table with commas"
+        )
+    return names
+
+
+def _csv_batch(
+    names: Sequence[str], part: Sequence[tuple[int, list[str] | _Unreadable]]
+) -> RawBatch:
+    rows, records, errors = list[int](), list[list[str | None]](), list[RowError]()
+    for row, cells in part:
+        error = _row_error(row, cells, len(names))
+        if error:
+            errors.append(error)
+        else:
+            rows.append(row)
+            records.append([cell or None for cell in cells])
+    # Empty cells may follow the last column.
+    columns = zip(*(record[: len(names)] for record in records), strict=True)
+    empty: Iterable[tuple[str | None, ...]] = ((),) * len(names)
+    return RawBatch(rows, dict(zip(names, columns if records else empty, strict=True)), errors)
+
+
+def _row_error(row: int, cells: list[str] | _Unreadable, width: int) -> RowError | None:
+    if isinstance(cells, _Unreadable):
+        remedy = "close each quote and double those inside; the rows from here on were not read"
+        return RowError(row, "", cells.reason, "quoted cells of CSV", remedy)
+    if len(cells) < width:
+        remedy = "an empty cell still needs its comma"
+    elif any(cells[width:]):
+        remedy = "put a cell that holds a comma in quotes"
+    else:
+        return None
+    return RowError(row, "", len(cells), f"{width} cells as in the header", remedy)
+
+
+def _read_parquet(
+    file: BinaryIO, allowed: Collection[str], required: Sequence[str]
+) -> Iterator[RawBatch]:
+    with _reading_parquet():
+        # The defaults hold the whole file, or a column of a whole row group, in memory.
+        table = pq.ParquetFile(
+            file, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True
+        )
+        names = table.schema_arrow.names
+    _check_columns(names, allowed, required)
+    batches, first = table.iter_batches(ROWS_AT_ONCE), 1
+    while True:
+        with _reading_parquet():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        columns = dict(zip(names, map(_values, batch.columns), strict=True))
+        yield RawBatch(range(first, first + len(batch)), columns)
+        first += len(batch)
+
+
+@contextmanager
+def _reading_parquet() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        # An error of the store has a number or a class of its own and is no fault of the file.
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
+            raise
+        raise ManifestError(
+            f"table: got a damaged Parquet file ({error}), expected a whole one; write it again"
+        ) from error
+
+
+def _values(column: pa.Array) -> list[object]:
+    """The cells of a column as plain values; what has none stays a scalar of Arrow."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not pa.types.is_nested(column.type):
+        try:
+            return list(column.to_pylist())
+        except UnicodeDecodeError:
+            return list(column.cast(pa.large_binary()).to_pylist())
+        except (ValueError, OverflowError):
+            pass
+    return [cell if cell.is_valid else None for cell in column]
+
+
+def _check_columns(names: Sequence[str], allowed: Collection[str], required: Sequence[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            remedy = did_you_mean(name, allowed, "remove it")
+            raise ManifestError(
+                f"columns: got {shown(name)}, expected some of {', '.join(allowed)}; {remedy}"
+            )
+        if names.count(name) > 1:
+            raise ManifestError(f"columns: got {name} twice, expected each once; remove one")
+    for name in required:
+        if name not in names:
+            got = ", ".join(names) or "nothing"
+            raise ManifestError(f"columns: got {got}, expected {name} among them; add it")

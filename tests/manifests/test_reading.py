@@ -1,0 +1,276 @@
+import io
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manifests.building import write_edits
+from manifests.edits import Edit, edits_batch, pair_id
+from manifests.errors import ManifestError
+from manifests.instructions import Instruction
+from manifests.reading import read_edits, stream_edits
+from manifests.schemas import EDITS
+from manifests.tables import ROWS_AT_ONCE
+
+from manifest_samples import EDITS_DRAWN, csv_file, messages, parquet_file
+
+INSTRUCTION = Instruction(target_prompt="x", alpha=1.0)
+LISTS = st.lists(EDITS_DRAWN, min_size=1, max_size=5, unique_by=pair_id)
+HEADER = ("image_id", "target_prompt")
+
+
+def read(file: io.BytesIO) -> pa.Table:
+    return pa.Table.from_batches(read_edits(file), EDITS)
+
+
+def table(edits: list[Edit]) -> pa.Table:
+    return pa.Table.from_batches([edits_batch(edits)])
+
+
+@given(LISTS)
+@settings(deadline=None, max_examples=40)
+def test_parquet_round_trip(edits: list[Edit]) -> None:
+    sink = io.BytesIO()
+    assert write_edits([edits_batch(edits)], sink) == len(edits)
+    sink.seek(0)
+    assert read(sink).equals(table(edits), check_metadata=True)
+
+
+@given(LISTS)
+@settings(deadline=None, max_examples=40)
+def test_csv_round_trip(edits: list[Edit]) -> None:
+    rows = [
+        ["" if value is None else value for value in row.values()]
+        for row in table(edits).to_pylist()
+    ]
+    file = csv_file(EDITS.names, rows)
+    assert read(file).equals(table(edits))
+    without_ids = csv_file(EDITS.names[1:], [row[1:] for row in rows])
+    assert read(without_ids).equals(table(edits))
+    assert not file.closed
+
+
+WRITERS = {
+    "pandas csv": lambda frame, sink: frame.to_csv(sink, index=False),
+    "pandas csv for Excel": lambda frame, sink: frame.to_csv(
+        sink, index=False, encoding="utf-8-sig", lineterminator="\r\n"
+    ),
+    "pandas parquet": lambda frame, sink: frame.to_parquet(sink, index=False),
+    "arrow csv": lambda frame, sink: pa.csv.write_csv(
+        pa.Table.from_pandas(frame, preserve_index=False), sink
+    ),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_other_libraries_write(writer: str) -> None:
+    frame = pd.DataFrame(
+        {
+            "image_id": ["a", "b"],
+            "target_prompt": ['a "smiling",\nface', "\U0001f600 \u05e9\u05dc\u05d5\u05dd"],
+            "alpha": [2, 3],
+            "num_channels": [20, None],  # pandas makes 20.0 of it
+            "options": pd.Series([None, None], dtype="object"),
+        }
+    )
+    sink = io.BytesIO()
+    WRITERS[writer](frame, sink)
+    sink.seek(0)
+    got = read(sink).to_pylist()
+    assert [row["target_prompt"] for row in got] == [*frame["target_prompt"]]
+    assert [(row["alpha"], row["num_channels"]) for row in got] == [(2.0, 20), (3.0, None)]
+
+
+def test_hand_written_csv_has_defaults_blank_rows_and_spare_commas() -> None:
+    text = (
+        "\ufeff image_id , target_prompt,method,alpha,,\r\n"
+        "\r\n"
+        'a,"a\nsmile",,,,\r\n'
+        ",,,,,\r\n"
+        "b,a hat,mapper, 2 ,,"
+    )
+    got = read(io.BytesIO(text.encode())).to_pylist()
+    assert [(r["image_id"], r["target_prompt"], r["method"], r["alpha"]) for r in got] == [
+        ("a", "a\nsmile", "global", 4.0),
+        ("b", "a hat", "mapper", 2.0),
+    ]
+    assert {row["neutral_prompt"] for row in got} == {"a face"}
+
+
+def test_given_pair_ids_are_kept_and_missing_ones_computed() -> None:
+    rows = [("mine-1", "a", "x"), ("", "b", "x")]
+    given_id, computed = read(csv_file(("pair_id", *HEADER), rows))["pair_id"].to_pylist()
+    assert given_id == "mine-1"
+    assert computed == read(csv_file(HEADER, [("b", "x")]))["pair_id"].to_pylist()[0]
+
+
+def test_options_come_out_in_one_notation() -> None:
+    texts = ['{"steps": 40, "lr": 1}', '{"lr":1.0,"steps":40}']
+    rows = [(name, "x", "optimize", text) for name, text in zip("ab", texts, strict=True)]
+    got = read(csv_file((*HEADER, "method", "options"), rows))
+    assert {*got["options"].to_pylist()} == {'{"lr":1.0,"steps":40}'}
+
+
+@pytest.mark.parametrize(
+    "alpha",
+    [
+        pa.array([2, 3], pa.uint8()),
+        pa.array([2, 3], pa.float16()),
+        pa.array([Decimal("2.0"), Decimal("3.0")]),
+        pa.array(["2", "3e0"]),
+        pa.array(["2", "3"]).dictionary_encode(),
+        pa.array(["2", "3"], pa.large_string()),
+    ],
+    ids=lambda alpha: str(alpha.type),
+)
+def test_numbers_of_any_type_are_numbers(alpha: pa.Array) -> None:
+    file = parquet_file({"image_id": ["a", "b"], "target_prompt": ["x", "y"], "alpha": alpha})
+    assert read(file)["alpha"].to_pylist() == [2.0, 3.0]
+
+
+def _invalid_text() -> pa.Array:
+    offsets, content = np.array([0, 2, 3], np.int32), b"\xff\xfeb"
+    return pa.Array.from_buffers(pa.utf8(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(content)])
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "got"),
+    [
+        ("image_id", pa.array([12, 13]), "12"),
+        ("image_id", pa.array([b"a", b"b"]), "b'a'"),
+        ("target_prompt", _invalid_text(), r"b'\xff\xfe'"),
+        ("target_prompt", pa.array([["x"], ["y"]]), "['x']"),
+        ("target_prompt", pa.array([1.5, 2.5]), "1.5"),
+        ("alpha", pa.array([True, False]), "True"),
+        ("alpha", pa.array([float("nan"), float("inf")]), "nan"),
+        ("alpha", pa.array(["4,0", "\u0664"]), "'4,0'"),
+        ("alpha", pa.array([2**62, 2**63 - 1], pa.timestamp("us")), "Timestamp"),
+        ("num_channels", pa.array([1.5, 2.5]), "1.5"),
+        ("options", pa.array([{"steps": 1}, {"steps": 2}]), "steps"),
+    ],
+    ids=str,
+)
+def test_a_wrong_type_is_an_error_of_each_row(column: str, cells: pa.Array, got: str) -> None:
+    columns = {"image_id": ["a", "b"], "target_prompt": ["x", "y"], column: cells}
+    said = messages(parquet_file(columns))
+    assert said[0].startswith(f"row 1, column {column}: got ")
+    assert got in said[0]
+    assert any(line.startswith("row 2") for line in said) or got in {"1.5", r"b'\xff\xfe'"}
+
+
+def test_nulls_are_defaults_where_there_are_some() -> None:
+    nothing = pa.nulls(2)
+    columns = dict.fromkeys(("neutral_prompt", "method", "alpha", "options", "pair_id"), nothing)
+    columns |= {"image_id": pa.array(["a", "b"]), "target_prompt": pa.array(["x", "y"])}
+    assert read(parquet_file(columns))["method"].to_pylist() == ["global", "global"]
+    columns["target_prompt"] = nothing
+    assert len(messages(parquet_file(columns))) == 2
+
+
+def test_rows_are_numbered_as_in_a_spreadsheet_or_from_one() -> None:
+    text = 'image_id,target_prompt\n\n"a","two\nlines"\n\n/b,x\n'
+    (csv_message,) = messages(io.BytesIO(text.encode()))
+    assert csv_message.startswith("row 5, column image_id: got '/b'")
+    (parquet_message,) = messages(
+        parquet_file({"image_id": ["a", "/b"], "target_prompt": ["x", "x"]})
+    )
+    assert parquet_message.startswith("row 2, column image_id")
+
+
+def test_numbers_run_on_over_batches() -> None:
+    count = ROWS_AT_ONCE + 10
+    ids = [f"p{row}" for row in range(1, count + 1)]
+    ids[-1] = "?"
+    (said,) = messages(parquet_file({"image_id": ids, "target_prompt": ["x"] * count}))
+    assert said.startswith(f"row {count:,}, ")
+    (said,) = messages(csv_file(HEADER, ((name, "x") for name in ids)))
+    assert said.startswith(f"row {count + 1:,}, ")
+
+
+class Counting(io.BytesIO):
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        self.taken += len(content)
+        return content
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        content = super().read1(size)
+        self.taken += len(content)
+        return content
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_files_are_streamed(kind: str) -> None:
+    rows = 4 * ROWS_AT_ONCE
+    ids = [f"p{row:08d}-{hash(str(row)):020d}" for row in range(rows)]
+    columns = {"image_id": ids, "target_prompt": ["x"] * rows}
+    sink = io.BytesIO()
+    if kind == "csv":
+        pa.csv.write_csv(pa.table(columns), sink)
+    else:
+        pq.write_table(pa.table(columns), sink, row_group_size=ROWS_AT_ONCE)
+    file = Counting(sink.getvalue())
+    batches = read_edits(file)
+    assert len(next(batches)) == ROWS_AT_ONCE
+    assert file.taken < len(sink.getvalue()) * 0.6
+    assert sum(map(len, batches)) == rows - ROWS_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "got nothing, expected image_id"),
+        (b"\n\n", "got nothing, expected image_id"),
+        (b"image_id,prompt\n", "got 'prompt', expected some of pair_id, image_id, neutral_prompt"),
+        (b"image_id,target_promt\n", "did you mean 'target_prompt'?"),
+        (b"image_id,target_prompt,size\n", "; remove it"),
+        (b"image_id,image_id,target_prompt\n", "got image_id twice"),
+        (b"image_id,alpha\n", "got image_id, alpha, expected target_prompt among them"),
+        (b"image_id;target_prompt\n", "expected names separated by commas"),
+        (b"image_id\ttarget_prompt\n", "expected names separated by commas"),
+        (b'"image_id,target_prompt\n', "unexpected end of data"),
+        (b"PK\x03\x04...", "got a spreadsheet or archive"),
+        ("image_id".encode("utf-16"), "got UTF-16 text"),
+        (b"\x89PNG\r\n\x1a\n", "columns: got"),
+        (b"x" * 50_000 + b"\n", "... (50,000 characters), expected some of"),
+        (b"PAR1", "damaged Parquet"),
+        (b"PAR1" + bytes(1000) + b"PAR1", "damaged Parquet"),
+    ],
+)
+def test_files_that_are_no_manifest(content: bytes, said: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        list(read_edits(io.BytesIO(content)))
+    assert said in str(caught.value)
+    assert caught.value.errors == ()
+
+
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7])
+def test_damage_within_a_manifest_is_found(place: float) -> None:
+    sink = io.BytesIO()
+    edits = [Edit(f"p{row}-{row**7}", INSTRUCTION) for row in range(2_000)]
+    write_edits([edits_batch(edits)], sink)
+    content = bytearray(sink.getvalue())
+    content[int(place * len(content))] ^= 1
+    with pytest.raises(ManifestError, match="damaged"):
+        list(read_edits(io.BytesIO(bytes(content))))
+
+
+def test_errors_of_the_store_are_not_taken_for_damage() -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 0:
+                raise ConnectionResetError("the store hung up")
+            return super().read(size)
+
+    sink = io.BytesIO()
+    write_edits([edits_batch([Edit("a", INSTRUCTION)])], sink)
+    with pytest.raises(ConnectionResetError):
+        list(stream_edits(Failing(sink.getvalue())))
