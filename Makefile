@@ -30,7 +30,7 @@ format: $(VENV)/.installed
 	$(RUN) ruff check --fix .
 
 demo: $(VENV)/.installed
-	$(RUN) demo
+	$(VENV)/bin/styleclip demo
 
 bench: $(VENV)/.installed
 	$(RUN) benchmarks

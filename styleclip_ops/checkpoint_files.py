@@ -169,10 +169,24 @@ def read_own(file: BinaryIO, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 def write_own(
     file: BinaryIO, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write tensors as safetensors with the kind and architecture of the network."""
+    """Write tensors as safetensors with the kind and architecture of the network.
+
+    Equal content gives equal bytes.
+    """
     metadata = {"format": _FORMAT, "kind": kind, "config": json.dumps(config, sort_keys=True)}
     owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    file.write(safetensors.torch.save(owned, metadata=metadata))
+    file.write(_with_sorted_metadata(safetensors.torch.save(owned, metadata=metadata)))
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Put the metadata in order, which the library writes in another order every time."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # The tensors begin at a multiple of eight bytes.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def write_torch(file: BinaryIO, data: Mapping[str, Any]) -> None:

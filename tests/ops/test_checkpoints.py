@@ -616,3 +616,12 @@ def test_identity_network_in_the_published_layout_is_strict() -> None:
     del state["body.3.res_layer.5.fc1.weight"]
     with pytest.raises(CheckpointError, match=r"missing tensor body\.3\.res_layer\.5\.fc1\.weight"):
         load_arcface(torch_file(state))
+
+
+def test_equal_networks_give_equal_files(generator):
+    files = []
+    for _ in range(8):
+        file = io.BytesIO()
+        save_safetensors(generator, file)
+        files.append(file.getvalue())
+    assert len(set(files)) == 1

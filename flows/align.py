@@ -1,0 +1,48 @@
+"""Photographs -> aligned crops."""
+
+import time
+
+from prefect import flow
+
+from flows.shards import run_shards
+from flows.summary import Summary
+from tasks.alignment import FacesPolicy, align_photos_shard, plan_photos
+from tasks.storage import Folder
+
+
+@flow(name="align-photos")
+def align_photos(
+    photos: str,
+    workspace: str,
+    *,
+    faces: FacesPolicy = "largest",
+    crop_size: int = 256,
+    minimum_face: float = 32.0,
+    shard_size: int = 64,
+    workers: int = 2,
+) -> Summary:
+    """Find faces with dlib and cut them out as the FFHQ data set does.
+
+    Photographs that the workspace already has are left alone. A photograph that cannot be used
+    becomes a row with a status.
+
+    Args:
+        photos: A folder, a glob, an object-store prefix, or a CSV or Parquet listing.
+        workspace: Folder or URL that holds all data.
+        faces: Of a photograph with several: the largest, all, or none of them (reject_several).
+        crop_size: Side of the crops in pixels; 1024 for the published FFHQ models' best detail.
+        minimum_face: Least side of a face's FFHQ quad in pixels of the photograph.
+        shard_size: Photographs of a shard.
+        workers: Shards at a time.
+    """
+    began = time.monotonic()
+    shards = plan_photos(workspace, photos, shard_size)
+    arguments = {
+        "workspace": workspace,
+        "crop_size": crop_size,
+        "faces": faces,
+        "minimum_face": minimum_face,
+    }
+    counts = run_shards("align", align_photos_shard, shards, workers, arguments)
+    wrote = Folder(workspace).url_of("crops")
+    return Summary("align", wrote, counts, time.monotonic() - began)

@@ -1,0 +1,109 @@
+"""The command `styleclip`. Every command is a flow or a task; their signatures are its options."""
+
+import json
+import sys
+import traceback
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from flows.environment import set_defaults
+
+set_defaults()
+
+from flows.align import align_photos  # noqa: E402
+from flows.demo import run_demo  # noqa: E402
+from flows.edit import edit_dataset  # noqa: E402
+from flows.evaluate import evaluate_run  # noqa: E402
+from flows.interchange import export_directions, export_latents, import_latents  # noqa: E402
+from flows.invert import invert_faces  # noqa: E402
+from flows.mappers import train_mappers  # noqa: E402
+from flows.pipeline import run_pipeline  # noqa: E402
+from flows.progress import console  # noqa: E402
+from flows.relevance import build_relevance  # noqa: E402
+from flows.summary import Summary  # noqa: E402
+from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
+from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
+
+USER_ERROR, STAGE_FAILED = 2, 1
+
+app = App(
+    name="styleclip",
+    help="Edit large sets of face photographs by text with StyleCLIP.",
+    version_flags=["--version"],
+    result_action="return_value",
+)
+app.command(run_demo, name="demo")
+app.command(run_pipeline, name="run")
+app.command(align_photos, name="align")
+app.command(invert_faces, name="invert")
+app.command(build_relevance, name="relevance")
+app.command(train_mappers, name="train-mapper")
+app.command(edit_dataset, name="edit")
+app.command(evaluate_run, name="evaluate")
+
+manifest = App(name="manifest", help="Build and check manifests.", result_action="return_value")
+manifest.command(build_edit_manifest, name="build")
+manifest.command(validate_edit_manifest, name="validate")
+app.command(manifest)
+
+weights = App(name="weights", help="Bundles of weights.", result_action="return_value")
+weights.command(list_weights, name="list")
+weights.command(add_weights, name="add")
+weights.command(verify_weights, name="verify")
+weights.command(convert_weights, name="convert")
+app.command(weights)
+
+latents = App(
+    name="latents", help="Latents from and for other tools.", result_action="return_value"
+)
+latents.command(import_latents, name="import")
+latents.command(export_latents, name="export")
+latents.command(export_directions, name="export-directions")
+app.command(latents)
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    trace: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Run a command.
+
+    Args:
+        tokens: The command and its arguments.
+        json_output: Print the result as one line of JSON.
+        trace: Show where in the code an error arose.
+    """
+    try:
+        result = app(tokens)
+    except KeyboardInterrupt:
+        console.print("interrupted; give the same command to continue")
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if trace:
+            traceback.print_exc()
+        console.print(f"[bold red]error[/] {type(error).__name__}", end=": ")
+        console.print(str(error), markup=False)
+        return STAGE_FAILED if isinstance(error, RuntimeError) else USER_ERROR
+    if isinstance(result, Summary):
+        print(json.dumps(asdict(result)) if json_output else result.line)  # noqa: T201
+        return 0 if not result.failed else STAGE_FAILED
+    if result is not None:
+        _show(result, json_output)
+    return 0
+
+
+def _show(result: Any, as_json: bool) -> None:
+    print(json.dumps(result) if as_json else result)  # noqa: T201
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    sys.exit(app.meta())
+
+
+if __name__ == "__main__":
+    main()

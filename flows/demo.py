@@ -1,0 +1,28 @@
+"""The whole main job on the models and photographs that come with the product."""
+
+from importlib import resources
+from pathlib import Path
+
+from flows.pipeline import run_pipeline
+from flows.summary import Summary
+from tasks.directions import RelevanceConfig
+
+# Enough for models of 64 px; the published counts are for 1024 px.
+_RELEVANCE = RelevanceConfig(num_images=24, num_statistics=4000)
+
+
+def run_demo(output: str = "demo-output") -> Summary:
+    """Align, invert, edit and judge the demo photographs by all three methods.
+
+    Args:
+        output: Folder for everything that is made.
+    """
+    demo = resources.files("demo")
+    return run_pipeline(
+        str(demo / "photos"),
+        str(demo / "prompts.csv"),
+        str(Path(output).resolve()),
+        run="demo",
+        relevance=_RELEVANCE,
+        shard_size=32,
+    )

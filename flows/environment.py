@@ -1,0 +1,19 @@
+"""Settings of Prefect that must be there before it is imported."""
+
+import os
+
+# Whoever sets one of these keeps it.
+_SETTINGS = {
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # The first start makes a database, which takes a minute on a busy machine.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+    # A processor's threads that wait by spinning slow the others down.
+    "OMP_WAIT_POLICY": "passive",
+}
+
+
+def set_defaults() -> None:
+    """Set what is not set."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)  # noqa: TID251

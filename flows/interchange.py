@@ -1,0 +1,76 @@
+"""Latents and directions from and for other tools of the field."""
+
+import time
+
+from prefect import flow
+
+from flows.shards import run_shards
+from flows.summary import Summary
+from tasks.interchange import plan_import, write_directions, write_latents
+from tasks.inversion import invert_faces_shard
+from tasks.models import DEMO_MODELS
+from tasks.storage import read_url
+
+
+@flow(name="import-latents")
+def import_latents(
+    workspace: str,
+    source: str,
+    *,
+    names: str = "",
+    models: str = DEMO_MODELS,
+    device: str = "auto",
+    batch_size: int = 8,
+    shard_size: int = 256,
+) -> Summary:
+    """Take latents of another tool into the W+ store; they can then be edited like photographs.
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        source: latents.pt (a tensor) or w_plus.npy, [N, num_ws, w_dim].
+        names: Text file with one image id a line; made of the file's name where empty.
+        models: Bundle of weights: the URL of its JSON file, or `demo`.
+        device: auto, cpu, cuda, cuda:1, mps.
+        batch_size: Images that go through the networks together.
+        shard_size: Faces of a shard of a new store.
+    """
+    began = time.monotonic()
+    image_ids = read_url(names).decode().split() if names else None
+    shards = plan_import(workspace, source, image_ids, models, device, shard_size)
+    arguments = {
+        "workspace": workspace,
+        "models": models,
+        "device": device,
+        "batch_size": batch_size,
+    }
+    counts = run_shards("import", invert_faces_shard, shards, 1, arguments)
+    return Summary("import", workspace, counts, time.monotonic() - began)
+
+
+def export_latents(
+    workspace: str, destination: str, *, models: str = DEMO_MODELS, device: str = "auto"
+) -> Summary:
+    """Write all latents of a workspace as one array, with their names beside it.
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        destination: A name ending in .npy or .pt.
+        models: Bundle of weights that made them.
+        device: auto, cpu, cuda, cuda:1, mps.
+    """
+    began = time.monotonic()
+    count = write_latents(workspace, destination, models, device)
+    return Summary("export", destination, {"latents": count}, time.monotonic() - began)
+
+
+def export_directions(store: str, destination: str) -> Summary:
+    """Write the channel CLIP directions of a store as the published fs3.npy.
+
+    Args:
+        store: Folder of a direction store, as `styleclip relevance` names it.
+        destination: For example fs3.npy.
+    """
+    began = time.monotonic()
+    channels, width = write_directions(store, destination)
+    facts = {"shape": [channels, width]}
+    return Summary("export", destination, {"channels": channels}, time.monotonic() - began, facts)

@@ -1,0 +1,45 @@
+"""Aligned crops -> W+ latents."""
+
+import time
+
+from prefect import flow
+
+from flows.shards import run_shards
+from flows.summary import Summary
+from tasks.inversion import invert_faces_shard, plan_inversion
+from tasks.latents import latent_folder
+from tasks.models import DEMO_MODELS, open_models
+from tasks.storage import Folder
+
+
+@flow(name="invert-faces")
+def invert_faces(
+    workspace: str,
+    *,
+    models: str = DEMO_MODELS,
+    device: str = "auto",
+    batch_size: int = 8,
+    shard_size: int = 256,
+    workers: int = 1,
+) -> Summary:
+    """Invert aligned faces with e4e into the Zarr store of W+ latents.
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        models: Bundle of weights: the URL of its JSON file, or `demo`.
+        device: auto, cpu, cuda, cuda:1, mps.
+        batch_size: Faces that go through the networks together.
+        shard_size: Faces of a shard of a new store.
+        workers: Shards at a time.
+    """
+    began = time.monotonic()
+    shards = plan_inversion(workspace, models, device, shard_size)
+    arguments = {
+        "workspace": workspace,
+        "models": models,
+        "device": device,
+        "batch_size": batch_size,
+    }
+    counts = run_shards("invert", invert_faces_shard, shards, workers, arguments)
+    wrote = latent_folder(Folder(workspace), open_models(models, device)).url
+    return Summary("invert", wrote, counts, time.monotonic() - began)

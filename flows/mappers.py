@@ -1,0 +1,68 @@
+"""Mappers: one trained network for a prompt."""
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+from cyclopts import Parameter
+from prefect import flow
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import Task
+
+from flows.progress import progress_bar
+from flows.summary import Summary
+from tasks.mappers import MapperConfig, train_prompt_mapper
+from tasks.models import DEMO_MODELS
+from tasks.storage import Folder
+
+_DEFAULT = MapperConfig()
+_TRAIN = Task(
+    fn=train_prompt_mapper,
+    name="train-mapper",
+    task_run_name="mapper-{target_prompt}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+)
+
+
+@flow(name="train-mappers")
+def train_mappers(
+    workspace: str,
+    prompts: list[str],
+    *,
+    models: str = DEMO_MODELS,
+    mapper: Annotated[MapperConfig, Parameter(name="*")] = _DEFAULT,
+    device: str = "auto",
+    checkpoint_steps: int = 200,
+) -> Summary:
+    """Train a mapper for each prompt that has none; a stopped training continues.
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        prompts: Target prompts, such as "a face with purple hair".
+        models: Bundle of weights: the URL of its JSON file, or `demo`.
+        mapper: How to train.
+        device: auto, cpu, cuda, cuda:1, mps.
+        checkpoint_steps: Steps between checkpoints.
+    """
+    wanted = [(prompt, mapper) for prompt in prompts]
+    return train_all(workspace, wanted, models, device, checkpoint_steps)
+
+
+def train_all(
+    workspace: str,
+    wanted: Sequence[tuple[str, MapperConfig]],
+    models: str,
+    device: str,
+    checkpoint_steps: int,
+) -> Summary:
+    """Train mappers, each a prompt and how, one after the other, as tasks of the flow at hand."""
+    began, urls = time.monotonic(), list[str]()
+    for prompt, config in wanted:
+        with progress_bar("mapper", config.steps) as bar:
+            arguments = (workspace, models, device, prompt, config, checkpoint_steps, bar.show)
+            urls.append(_TRAIN(*arguments))
+    wrote = Folder(workspace).url_of("mappers")
+    counts = {"ready": len(urls)}
+    return Summary("mappers", wrote, counts, time.monotonic() - began, {"mappers": urls})

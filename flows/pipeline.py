@@ -1,0 +1,86 @@
+"""Photographs in, edited photographs and a report out."""
+
+import time
+from typing import Annotated
+
+from cyclopts import Parameter
+from prefect import flow
+
+from flows.align import align_photos
+from flows.edit import edit_dataset
+from flows.evaluate import evaluate_run
+from flows.invert import invert_faces
+from flows.progress import console
+from flows.summary import Summary
+from tasks.alignment import FacesPolicy
+from tasks.directions import RelevanceConfig
+from tasks.manifest_files import build_manifest, read_prompts, usable_faces
+from tasks.models import DEMO_MODELS
+from tasks.runs import ImageFormat, OutputLayout, run_folder
+
+_DEFAULT = RelevanceConfig()
+
+
+@flow(name="run-pipeline")
+def run_pipeline(
+    photos: str,
+    prompts: str,
+    workspace: str,
+    *,
+    run: str = "run",
+    models: str = DEMO_MODELS,
+    relevance: Annotated[RelevanceConfig, Parameter(name="*")] = _DEFAULT,
+    faces: FacesPolicy = "largest",
+    crop_size: int = 256,
+    image_format: ImageFormat = "png",
+    output: OutputLayout = "files",
+    device: str = "auto",
+    batch_size: int = 8,
+    shard_size: int = 256,
+    workers: int = 1,
+) -> Summary:
+    """Align, invert, edit and judge: every photograph with every prompt.
+
+    Each stage continues where it was stopped.
+
+    Args:
+        photos: A folder, a glob, an object-store prefix, or a CSV or Parquet listing.
+        prompts: CSV or Parquet of prompts: target_prompt, and where wanted neutral_prompt, method,
+            alpha, beta or num_channels, options.
+        workspace: Folder or URL that holds all data.
+        run: Name of the run; its folder is runs/NAME in the workspace.
+        models: Bundle of weights: the URL of its JSON file, or `demo`.
+        relevance: How to measure directions that are not there.
+        faces: Of a photograph with several: the largest, all, or none of them (reject_several).
+        crop_size: Side of the crops in pixels.
+        image_format: Of the edited images; both are lossless and carry their provenance.
+        output: Single files, or a tar a shard in the layout of webdataset.
+        device: auto, cpu, cuda, cuda:1, mps.
+        batch_size: Images that go through the networks together.
+        shard_size: Rows of a shard.
+        workers: Shards at a time.
+    """
+    began = time.monotonic()
+    align = align_photos(photos, workspace, faces=faces, crop_size=crop_size)
+    console.print(align.line)
+    invert = invert_faces(workspace, models=models, device=device, batch_size=batch_size)
+    console.print(invert.line)
+    manifest = run_folder(workspace, run).url_of("pairs.parquet")
+    build_manifest(usable_faces(workspace), read_prompts(prompts), manifest)
+    edit = edit_dataset(
+        workspace,
+        manifest,
+        run=run,
+        models=models,
+        relevance=relevance,
+        image_format=image_format,
+        output=output,
+        device=device,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        workers=workers,
+    )
+    console.print(edit.line)
+    report = evaluate_run(workspace, run)
+    facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
+    return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)

@@ -1,0 +1,77 @@
+"""Progress for people: bars with an ETA on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+# Progress goes to stderr; stdout is for the result.
+console = Console(stderr=True, highlight=False)
+
+
+class Bar:
+    """Report how far a stage is.
+
+    Args:
+        label: Of the stage.
+        total: Steps in all.
+        progress: Where to draw; lines are printed where None.
+    """
+
+    def __init__(self, label: str, total: int, progress: Progress | None) -> None:
+        self._label, self._total, self._progress = label, total, progress
+        self._bar = progress.add_task(label, total=total, note="") if progress else None
+        self._began = self._spoke = time.monotonic()
+        self._done = 0
+
+    def show(self, done: int, _total: int) -> None:
+        """Say that `done` steps are done now, as trainings call it."""
+        self.advance(done)
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Say that `done` steps are done now."""
+        self._done = done
+        if self._progress is not None and self._bar is not None:
+            self._progress.update(self._bar, completed=done, note=note)
+            return
+        now = time.monotonic()
+        if now - self._spoke > _SECONDS_BETWEEN_LINES and done < self._total:
+            self._spoke = now
+            left = (now - self._began) / max(done, 1) * (self._total - done)
+            console.print(f"{self._label}: {done} of {self._total}, ETA {left:.0f} s  {note}")
+
+
+@contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Bar]:
+    """Show a bar on a terminal while the block runs."""
+    if not sys.stderr.isatty():
+        yield Bar(label, total, None)
+        return
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bar(label, total, progress)
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Write counts by status, as `38 ok, 2 no_face`."""
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)

@@ -1,0 +1,36 @@
+"""What a flow tells when it ends."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flows.progress import describe_counts
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The end of a stage.
+
+    Attributes:
+        stage: Its name.
+        wrote: URL of what it wrote.
+        counts: Rows by status that this call worked on; empty where all was done before.
+        seconds: How long it took.
+        facts: Further plain values.
+    """
+
+    stage: str
+    wrote: str
+    counts: Mapping[str, int]
+    seconds: float
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something that was asked for is not there at all."""
+        return bool(self.counts.get("failed")) and set(self.counts) <= {"failed", "sound"}
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        counts = describe_counts(self.counts) or "nothing left to do"
+        return f"{self.stage}: {counts} in {self.seconds:.0f} s; wrote {self.wrote}"

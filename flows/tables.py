@@ -1,0 +1,83 @@
+"""Commands about manifests."""
+
+import time
+from itertools import islice
+
+from flows.progress import console
+from flows.summary import Summary
+from manifests.schemas import Method
+from tasks.manifest_files import (
+    ask,
+    build_manifest,
+    manifest_errors,
+    read_prompts,
+    stream_manifest,
+    usable_faces,
+)
+
+_SHOWN_ERRORS = 50
+
+
+def build_edit_manifest(
+    workspace: str,
+    destination: str,
+    *,
+    prompts: str = "",
+    target: list[str] | None = None,
+    neutral: str = "a face",
+    method: Method = "global",
+    alpha: list[float] | None = None,
+    beta: float | None = None,
+    num_channels: int | None = None,
+) -> Summary:
+    """Write a manifest of every aligned face with every prompt.
+
+    styleclip manifest build ws edits.parquet --target "a smiling face" --alpha 2 --alpha 4
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        destination: Parquet file to write.
+        prompts: CSV or Parquet of prompts, with the columns of a manifest but pair_id and image_id;
+            a cell of alpha may hold several strengths, as in 2;4;6.
+        target: Target prompts, instead of a table.
+        neutral: What the photographs show.
+        method: global, mapper or optimize.
+        alpha: Strengths.
+        beta: Disentanglement threshold, for the method global.
+        num_channels: Style channels to keep instead, for the method global.
+    """
+    began = time.monotonic()
+    if bool(prompts) == bool(target):
+        raise ValueError(
+            f"prompts: got {prompts or 'none'} and targets {target or 'none'}, expected one of "
+            "--prompts TABLE and --target PROMPT"
+        )
+    settings = {
+        "neutral_prompt": neutral,
+        "method": method,
+        "beta": beta,
+        "num_channels": num_channels,
+    }
+    asked = read_prompts(prompts) if prompts else ask(target or [], alpha or [], **settings)
+    rows = build_manifest(usable_faces(workspace), asked, destination)
+    return Summary("manifest", destination, {"rows": rows}, time.monotonic() - began)
+
+
+def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
+    """Check a manifest, and say what to do about every mistake.
+
+    Args:
+        manifest: CSV or Parquet, one row an edited image.
+        workspace: Whose faces it must name; not checked where empty.
+    """
+    began = time.monotonic()
+    errors = manifest_errors(manifest, workspace)
+    shown = [*islice(errors, _SHOWN_ERRORS)]
+    for error in shown:
+        console.print(str(error), markup=False)
+    count = len(shown) + sum(1 for _ in errors)
+    if count > len(shown):
+        console.print(f"... and {count - len(shown):,} more")
+    rows = 0 if count else sum(len(batch) for batch in stream_manifest(manifest))
+    counts = {"sound": rows, "failed": count}
+    return Summary("manifest", manifest, counts, time.monotonic() - began)

@@ -1,0 +1,329 @@
+"""Edits: rows of a manifest -> edited images, one result row each."""
+
+import json
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from manifests.schemas import RESULTS
+from styleclip_ops.direction import apply_direction, style_direction, text_direction
+from styleclip_ops.errors import NoChannelError, StyleClipError
+from styleclip_ops.mapper import FullStyleSpaceMapper
+from styleclip_ops.metrics import ImageEmbeddings, cosine_similarity, edit_metrics
+from styleclip_ops.optimize import OptimizeConfig, optimize_latents, optimize_style_codes
+from styleclip_ops.pictures import tensor_to_images
+from tasks.directions import DirectionStore
+from tasks.latents import Latents
+from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
+from tasks.models import Models, open_models
+from tasks.outputs import Output, open_output
+from tasks.provenance import CODE_VERSION
+from tasks.runs import RunSettings, read_settings, run_ledger, store_of
+from tasks.storage import Folder, sha256
+
+Row = dict[str, Any]
+
+
+def edit_pairs_shard(run: str, device: str, shard: int) -> dict[str, int]:
+    """Make the edits of one shard of a run and commit them.
+
+    Args:
+        run: URL of the run.
+        device: See `tasks.models.open_models`.
+        shard: Its number.
+
+    Returns:
+        Rows by status.
+    """
+    folder = Folder(run)
+    settings = read_settings(folder)
+    networks = open_models(settings.models, device)
+    _check_fingerprints(settings, networks)
+    ledger = run_ledger(folder)
+    rows = [_begun(unit, settings, shard) for unit in ledger.units(shard).to_pylist()]
+    editor = Editor(settings, networks)
+    output = open_output(folder, settings.output, settings.image_format, shard)
+    for batch in editor.batches(rows, settings.batch_size):
+        editor.edit(batch, output)
+    output.close()
+    ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), {"statuses": _counts(rows)})
+    return _counts(rows)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one method that are edited together, with what is stored of their images."""
+
+    method: str
+    rows: list[Row]
+    latents: Latents
+
+
+class Editor:
+    """Edit rows with the networks and assets of a run.
+
+    Args:
+        settings: Of the run.
+        networks: Its networks.
+    """
+
+    def __init__(self, settings: RunSettings, networks: Models) -> None:
+        self._settings, self._networks = settings, networks
+        self._methods: dict[str, Callable[[Batch], Tensor]] = {
+            "global": self._global,
+            "mapper": self._mapper,
+            "optimize": self._optimize,
+        }
+
+    def batches(self, rows: Sequence[Row], batch_size: int) -> Iterator[Batch]:
+        """Group rows that can be edited together; those without a latent get their status."""
+        store = store_of(self._settings)
+        places = store.rows_of([row["image_id"] for row in rows])
+        for row, place in zip(rows, places, strict=True):
+            if place is None:
+                row |= {
+                    "status": "no_latent",
+                    "error": f"image {row['image_id']!r}: no latent in {store.folder.url}; "
+                    "align and invert it first",
+                }
+        known = [(row, place) for row, place in zip(rows, places, strict=True) if place is not None]
+        for group in _grouped(known, lambda pair: _together(pair[0])):
+            for start in range(0, len(group), batch_size):
+                part = group[start : start + batch_size]
+                latents = store.read([place for _, place in part])
+                yield Batch(part[0][0]["method"], [row for row, _ in part], latents)
+
+    def edit(self, batch: Batch, output: Output) -> None:
+        """Edit a batch: write its images, and fill in its rows."""
+        began = time.monotonic()
+        try:
+            images = self._methods[batch.method](batch)
+        except NoChannelError as error:
+            _fail(batch.rows, "no_channel", error)
+            return
+        except StyleClipError as error:
+            _fail(batch.rows, "failed", error)
+            return
+        scores = self._score(batch, images)
+        pictures = tensor_to_images(images)
+        seconds = (time.monotonic() - began) / len(batch.rows)
+        for index, row in enumerate(batch.rows):
+            row["edit_key"] = _edit_key(row)
+            if not bool(images[index].isfinite().all()):
+                row |= {"status": "failed", "error": "the edited image holds NaN or infinity"}
+                continue
+            name = f"{slug(row['target_prompt'])}-{row['method']}-{row['pair_id']}"
+            uri, digest = output.write(row["image_id"], name, pictures[index], _provenance(row))
+            row |= {"status": "ok", "output_uri": uri, "output_sha256": digest}
+            row |= {metric: _number(values[index]) for metric, values in scores.items()}
+            row["seconds"] = seconds
+
+    @torch.no_grad()
+    def _global(self, batch: Batch) -> Tensor:
+        generator = self._networks.generator
+        s = generator.w_plus_to_s(self._w_plus(batch))
+        row = batch.rows[0]
+        direction, fingerprint = _direction(
+            self._settings.directions,
+            self._networks,
+            row["neutral_prompt"],
+            row["target_prompt"],
+            row["beta"],
+            row["num_channels"],
+        )
+        _name_asset(batch.rows, fingerprint)
+        return generator.synthesize(apply_direction(s, direction, self._alphas(batch)))
+
+    @torch.no_grad()
+    def _mapper(self, batch: Batch) -> Tensor:
+        generator, row = self._networks.generator, batch.rows[0]
+        mapper, fingerprint = _mapper(
+            mapper_url(row, self._settings, self._networks), self._networks
+        )
+        _name_asset(batch.rows, fingerprint)
+        w_plus = self._w_plus(batch)
+        in_style_space = isinstance(mapper, FullStyleSpaceMapper)
+        latents = generator.w_plus_to_s(w_plus) if in_style_space else w_plus
+        edited = _between(latents, mapper.edit(latents), self._alphas(batch))
+        return generator.synthesize(edited) if in_style_space else generator(edited)
+
+    def _optimize(self, batch: Batch) -> Tensor:
+        networks, generator = self._networks, self._networks.generator
+        options = json.loads(batch.rows[0]["options"] or "{}")
+        in_style_space = options.pop("space", "w_plus") == "style"
+        optimize = optimize_style_codes if in_style_space else optimize_latents
+        w_plus = self._w_plus(batch)
+        latents = generator.w_plus_to_s(w_plus) if in_style_space else w_plus
+        texts = networks.clip.embed_texts([row["target_prompt"] for row in batch.rows])
+        config = OptimizeConfig(**options)
+        identity = networks.identity if config.id_lambda > 0 else None
+        found = optimize(generator, networks.clip, latents, texts, config, identity)
+        edited = _between(latents, found, self._alphas(batch))
+        with torch.no_grad():
+            return generator.synthesize(edited) if in_style_space else generator(edited)
+
+    @torch.no_grad()
+    def _score(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
+        judge, device = self._networks.judge, self._networks.device
+        stored = {
+            name: torch.from_numpy(getattr(batch.latents, name)).to(device)
+            for name in Latents.__dataclass_fields__
+        }
+        inversion = ImageEmbeddings(stored["inversion_clip"], stored["inversion_identity"])
+        target = judge.embed_texts([row["target_prompt"] for row in batch.rows])
+        scores = edit_metrics(
+            ImageEmbeddings(stored["source_clip"], stored["source_identity"]),
+            inversion,
+            ImageEmbeddings(judge.embed_images(images), self._networks.identity.embed(images)),
+            judge.embed_texts([row["neutral_prompt"] for row in batch.rows]),
+            target,
+        )
+        before = cosine_similarity(inversion.clip, target)
+        return scores._asdict() | {"clip_cosine_inversion": before}
+
+    def _w_plus(self, batch: Batch) -> Tensor:
+        return torch.from_numpy(batch.latents.w_plus).to(self._networks.device)
+
+    def _alphas(self, batch: Batch) -> Tensor:
+        return torch.tensor([row["alpha"] for row in batch.rows], device=self._networks.device)
+
+
+def mapper_url(row: Row, settings: RunSettings, networks: Models) -> str:
+    """Return where the mapper of a row is: as the row says, or that of its prompt and options."""
+    if row["mapper_uri"]:
+        return str(row["mapper_uri"])
+    config = MapperConfig(**json.loads(row["options"] or "{}"))
+    return mapper_folder(Folder(settings.workspace), networks, row["target_prompt"], config).url
+
+
+@lru_cache(maxsize=4096)
+def _direction(
+    store: str,
+    networks: Models,
+    neutral: str,
+    target: str,
+    beta: float | None,
+    num_channels: int | None,
+) -> tuple[Tensor, str]:
+    """The style direction of a prompt, and the fingerprint of the asset behind it."""
+    assets = _directions(store)
+    direction = style_direction(
+        assets.channel_clip_directions,
+        text_direction(networks.clip, neutral, target).cpu(),
+        assets.channel_std,
+        networks.generator.layout,
+        beta,
+        num_channels,
+    )
+    return direction.to(networks.device), assets.fingerprint
+
+
+@lru_cache(maxsize=4)
+def _directions(store: str) -> Any:
+    return DirectionStore(Folder(store)).read()
+
+
+@lru_cache(maxsize=64)
+def _mapper(url: str, networks: Models) -> tuple[Any, str]:
+    return read_mapper(Folder(url), networks)
+
+
+def _between(latents: Tensor, edited: Tensor, alphas: Tensor) -> Tensor:
+    """Go the share `alphas` [N] of the way from latents to edited latents."""
+    shape = (-1, *(1 for _ in latents.shape[1:]))
+    return latents + alphas.reshape(shape).to(latents) * (edited - latents)
+
+
+def _begun(unit: Row, settings: RunSettings, shard: int) -> Row:
+    """A result row that has nothing but its manifest row and provenance."""
+    row = dict.fromkeys(RESULTS.names) | unit
+    marks = {f"{role}_fingerprint": value for role, value in settings.fingerprints.items()}
+    row |= {name: value for name, value in marks.items() if name in RESULTS.names}
+    return row | {"shard": shard, "code_version": CODE_VERSION, "status": "failed"}
+
+
+def _together(row: Row) -> Hashable:
+    """What rows of one batch have in common."""
+    shared: tuple[Hashable, ...] = (row["method"], row["options"])
+    if row["method"] == "global":
+        names = ("neutral_prompt", "target_prompt", "beta", "num_channels")
+        shared += tuple(row[name] for name in names)
+    if row["method"] == "mapper":
+        shared += (row["mapper_uri"], row["target_prompt"])
+    return shared
+
+
+def _grouped(items: Iterable[Any], key: Callable[[Any], Hashable]) -> list[list[Any]]:
+    """Groups in the order of their first items."""
+    groups: dict[Hashable, list[Any]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return [*groups.values()]
+
+
+def _name_asset(rows: list[Row], fingerprint: str) -> None:
+    for row in rows:
+        row["asset_fingerprint"] = fingerprint
+
+
+def _fail(rows: list[Row], status: str, error: Exception) -> None:
+    for row in rows:
+        row |= {"status": status, "error": str(error)}
+
+
+_CONTENT = (
+    "image_id",
+    "neutral_prompt",
+    "target_prompt",
+    "method",
+    "alpha",
+    "beta",
+    "num_channels",
+    "options",
+    "generator_fingerprint",
+    "encoder_fingerprint",
+    "clip_fingerprint",
+    "asset_fingerprint",
+    "code_version",
+)
+
+
+def _edit_key(row: Row) -> str:
+    """Address an edit by all that its image depends on."""
+    content = {name: row[name] for name in _CONTENT}
+    return sha256(json.dumps(content, sort_keys=True).encode())
+
+
+def _provenance(row: Row) -> Row:
+    """What an edited image says of itself."""
+    names = [*_CONTENT, "pair_id", "mapper_uri", "identity_fingerprint", "edit_key"]
+    return {name: row[name] for name in names if row[name] is not None}
+
+
+def _number(value: Tensor) -> float | None:
+    """A metric as a number; null where it has none."""
+    number = float(value)
+    return number if number == number else None
+
+
+def _check_fingerprints(settings: RunSettings, networks: Models) -> None:
+    """Refuse other weights than the run was begun with, which a worker might have."""
+    for role, wanted in settings.fingerprints.items():
+        if role != "judge" and networks.fingerprint(role) != wanted:  # type: ignore[arg-type]
+            raise StyleClipError(
+                f"{role}: got weights {networks.fingerprint(role)}, "  # type: ignore[arg-type]
+                f"expected {wanted}, which the run was begun with"
+            )
+
+
+def _counts(rows: Iterable[Row]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    return counts

@@ -1,0 +1,61 @@
+"""The rows of a gallery as compact columns that a page's script reads."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.evaluation import SCORES
+from tasks.pictures import Picture, Pictures
+
+_TEXTS = ("target_prompt", "neutral_prompt", "method", "status", "error", "options")
+_NUMBERS = ("alpha", "beta", "num_channels", "seconds")
+_DIGITS = 4
+
+
+def gallery_columns(rows: pd.DataFrame, pictures: Pictures) -> dict[str, Any]:
+    """Return what a page needs to filter, sort and show rows.
+
+    Args:
+        rows: Of `score_rows`, those to show.
+        pictures: Theirs.
+
+    Returns:
+        Values for JSON: `texts` with the different values of each text column, `rows` with columns
+        of numbers and of places among those texts, `faces` and `edits` with pictures as
+        [thumbnail, original or null, side in pixels], null where missing.
+    """
+    texts, columns = dict[str, list[str]](), dict[str, list[Any]]()
+    for column in _TEXTS:
+        texts[column], columns[column] = _encoded(rows[column].fillna(""))
+    ids, columns["face"] = _encoded(rows["image_id"])
+    scores = [name for name in SCORES if rows[name].notna().any()]
+    for column in (*_NUMBERS, *scores):
+        columns[column] = _rounded(rows[column])
+    return {
+        "texts": texts,
+        "scores": scores,
+        "rows": columns | {"pair_id": rows["pair_id"].to_list()},
+        "faces": [
+            [name, _values(pictures.sources.get(name)), _values(pictures.inversions.get(name))]
+            for name in ids
+        ],
+        "edits": [_values(pictures.edits.get(index)) for index in rows.index],
+    }
+
+
+def _encoded(column: Iterable[str]) -> tuple[list[str], list[int]]:
+    """The different values in the order they come, and the place of each value among them."""
+    places: dict[str, int] = {}
+    encoded = [places.setdefault(value, len(places)) for value in column]
+    return [*places], encoded
+
+
+def _rounded(column: pd.Series) -> list[float | None]:
+    numbers = column.astype(float)
+    return [round(n, _DIGITS) if np.isfinite(n) else None for n in numbers.tolist()]
+
+
+def _values(picture: Picture | None) -> list[Any] | None:
+    return [picture.thumb, picture.full, picture.side] if picture else None

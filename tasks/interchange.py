@@ -1,0 +1,136 @@
+"""Latents and directions from and for other tools of the field."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from styleclip_ops.checkpoint_files import read_data
+from tasks.directions import DirectionStore
+from tasks.latents import LatentStore, LatentStoreError, latent_folder
+from tasks.models import open_models
+from tasks.storage import Folder, read_url, sha256, split_url
+
+IMPORTS = "imports"
+
+
+def plan_import(
+    workspace: str,
+    source: str,
+    image_ids: Sequence[str] | None,
+    models: str,
+    device: str,
+    shard_size: int,
+) -> list[int]:
+    """Take in latents that another tool made, and plan their rows of the W+ store.
+
+    Args:
+        workspace: URL of the workspace.
+        source: `latents.pt` (a tensor) or `w_plus.npy`, [N, num_ws, w_dim].
+        image_ids: N names; made of the file's name and the row where None.
+        models: URL of the bundle.
+        device: See `tasks.models.open_models`.
+        shard_size: See `LatentStore.create`.
+
+    Returns:
+        Shards to write with `tasks.inversion.invert_faces_shard`.
+
+    Raises:
+        LatentStoreError: The latents have another shape, or the names another number.
+    """
+    root, networks = Folder(workspace), open_models(models, device)
+    w_plus = _read_latents(source)
+    wanted = (networks.generator.num_ws, networks.generator.config.w_dim)
+    if w_plus.ndim != 3 or w_plus.shape[1:] != wanted:
+        raise LatentStoreError(
+            f"{source}: got latents of shape {list(w_plus.shape)}, expected [N, {wanted[0]}, "
+            f"{wanted[1]}] of this generator"
+        )
+    _, name = split_url(source)
+    ids = list(image_ids) if image_ids else [f"{_stem(name)}-{i:05d}" for i in range(len(w_plus))]
+    if len(ids) != len(w_plus):
+        raise LatentStoreError(f"{source}: got {len(ids)} names, expected {len(w_plus)}")
+    sink = io.BytesIO()
+    np.save(sink, w_plus.astype(np.float32))
+    copy = f"{IMPORTS}/{sha256(sink.getvalue())[:16]}.npy"
+    root.write(copy, sink.getvalue())
+    store = LatentStore(latent_folder(root, networks))
+    store.create(networks, shard_size)
+    uris = [f"{root.url_of(copy)}#{row}" for row in range(len(ids))]
+    units = pa.table({"image_id": ids, "crop_uri": [""] * len(ids), "w_plus_uri": uris})
+    store.ledger.extend(units, "image_id", store.shard_size)
+    store.grow()
+    return store.ledger.pending()
+
+
+def write_latents(workspace: str, destination: str, models: str, device: str) -> int:
+    """Write all latents as `.npy` or `.pt` [N, num_ws, w_dim], their names beside as `.txt`.
+
+    Returns:
+        How many.
+
+    Raises:
+        LatentStoreError: There are none, or the destination has another suffix.
+    """
+    store = LatentStore(latent_folder(Folder(workspace), open_models(models, device)))
+    found = [
+        (image_id, row)
+        for table in store.ledger.results()
+        for image_id, row, status in zip(
+            *(table[name].to_pylist() for name in ("image_id", "row", "status")), strict=True
+        )
+        if status == "ok"
+    ]
+    if not found:
+        raise LatentStoreError(f"{store.folder.url}: got no latents, expected some to export")
+    w_plus = store.read([row for _, row in found]).w_plus
+    folder, name = split_url(destination)
+    sink = io.BytesIO()
+    if name.endswith(".npy"):
+        np.save(sink, w_plus)
+    elif name.endswith(".pt"):
+        torch.save(torch.from_numpy(w_plus), sink)
+    else:
+        raise LatentStoreError(f"destination: got {name}, expected a name ending in .npy or .pt")
+    folder.write(name, sink.getvalue())
+    folder.write(f"{_stem(name)}.txt", "\n".join(image_id for image_id, _ in found).encode())
+    return len(found)
+
+
+def write_directions(store: str, destination: str) -> tuple[int, int]:
+    """Write channel CLIP directions as the published `fs3.npy`.
+
+    Returns:
+        Its shape [C, E].
+    """
+    directions = DirectionStore(Folder(store)).read().channel_clip_directions
+    sink = io.BytesIO()
+    np.save(sink, directions.numpy())
+    folder, name = split_url(destination)
+    folder.write(name, sink.getvalue())
+    return directions.shape[0], directions.shape[1]
+
+
+def read_imported(uri: str) -> NDArray[np.float32]:
+    """Return one imported latent [num_ws, w_dim] from `FILE.npy#ROW`."""
+    place, _, row = uri.partition("#")
+    found: NDArray[np.float32] = np.load(io.BytesIO(read_url(place)), allow_pickle=False)[int(row)]
+    return found
+
+
+def _read_latents(source: str) -> NDArray[np.float32]:
+    content = read_url(source)
+    if source.endswith(".npy"):
+        array: NDArray[np.float32] = np.load(io.BytesIO(content), allow_pickle=False)
+        return array
+    data = read_data(io.BytesIO(content))
+    if not isinstance(data, torch.Tensor):
+        raise LatentStoreError(f"{source}: got {type(data).__name__}, expected a tensor")
+    return data.float().numpy()
+
+
+def _stem(name: str) -> str:
+    return name.rsplit(".", 1)[0]

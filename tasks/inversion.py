@@ -1,0 +1,163 @@
+"""Inversion: aligned crops -> W+ latents, with the embeddings that every edit needs."""
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from styleclip_ops.metrics import cosine_similarity
+from styleclip_ops.pictures import images_to_tensor, tensor_to_images
+from tasks.alignment import faces_table
+from tasks.interchange import read_imported
+from tasks.latents import FACE_UNITS, LATENTS, Latents, LatentStore, latent_folder
+from tasks.models import Models, open_models
+from tasks.provenance import CODE_VERSION, png_bytes
+from tasks.storage import Folder, read_url, sha256
+
+INVERSIONS = "inversions"
+
+Row = dict[str, Any]
+
+
+def plan_inversion(workspace: str, models: str, device: str, shard_size: int) -> list[int]:
+    """Plan all aligned faces that have no latent yet.
+
+    Args:
+        workspace: URL of the workspace.
+        models: URL of the bundle.
+        device: See `tasks.models.open_models`.
+        shard_size: Faces of a shard, see `LatentStore.create`.
+
+    Returns:
+        Shards to invert.
+    """
+    networks = open_models(models, device)
+    store = LatentStore(latent_folder(Folder(workspace), networks))
+    store.create(networks, shard_size)
+    faces = faces_table(workspace)
+    units = faces.filter(pc.equal(faces["status"], "ok")).select(["image_id", "crop_uri"])
+    units = units.append_column("w_plus_uri", pa.nulls(len(units), pa.string())).cast(FACE_UNITS)
+    store.ledger.extend(units, "image_id", store.shard_size)
+    store.grow()
+    return store.ledger.pending()
+
+
+def invert_faces_shard(
+    workspace: str, models: str, device: str, shard: int, batch_size: int
+) -> dict[str, int]:
+    """Invert one shard and commit it.
+
+    Args:
+        workspace: URL of the workspace.
+        models: URL of the bundle.
+        device: See `tasks.models.open_models`.
+        shard: Its number.
+        batch_size: Faces that go through the networks together.
+
+    Returns:
+        Faces by status.
+    """
+    root, networks = Folder(workspace), open_models(models, device)
+    store = LatentStore(latent_folder(root, networks))
+    units = store.ledger.units(shard).to_pylist()
+    rows = [_begun(unit, shard * store.shard_size + i) for i, unit in enumerate(units)]
+    places, found = list[int](), list[Latents]()
+    for start in range(0, len(units), batch_size):
+        batch = range(start, min(start + batch_size, len(units)))
+        for chosen, latents in _invert_batch(batch, units, rows, networks, root):
+            places += chosen
+            found.append(latents)
+    latents = _concatenate(found, store)
+    store.write(shard, latents, places, rows)
+    store.ledger.commit(shard, pa.Table.from_pylist(rows, LATENTS))
+    return dict(Counter(row["status"] for row in rows))
+
+
+def _begun(unit: Row, row: int) -> Row:
+    nothing = dict.fromkeys(LATENTS.names)
+    return nothing | {"image_id": unit["image_id"], "row": row, "status": "ok", "source_sha256": ""}
+
+
+def _invert_batch(
+    batch: Sequence[int], units: list[Row], rows: list[Row], networks: Models, root: Folder
+) -> list[tuple[list[int], Latents]]:
+    """Invert the units at the places `batch`, crops and imported latents apart."""
+    imported = [place for place in batch if units[place]["w_plus_uri"]]
+    crops = {
+        place: crop
+        for place in batch
+        if place not in imported and (crop := _read_crop(units[place], rows[place])) is not None
+    }
+    done = []
+    if crops:
+        w_plus, sources = _encode([*crops.values()], networks)
+        done.append(
+            ([*crops], _describe(w_plus, sources, [rows[p] for p in crops], networks, root))
+        )
+    if imported:
+        w_plus, sources = _render([units[p]["w_plus_uri"] for p in imported], networks)
+        latents = _describe(w_plus, sources, [rows[p] for p in imported], networks, root)
+        done.append((imported, latents))
+    return done
+
+
+def _read_crop(unit: Row, row: Row) -> Image.Image | None:
+    try:
+        content = read_url(unit["crop_uri"])
+        row["source_sha256"] = sha256(content)
+        return Image.open(io.BytesIO(content)).convert("RGB")
+    except (FileNotFoundError, UnidentifiedImageError) as error:
+        row |= {"status": "unreadable", "error": f"{unit['crop_uri']}: {error}"}
+        return None
+
+
+@torch.no_grad()
+def _encode(crops: list[Image.Image], networks: Models) -> tuple[Tensor, Tensor]:
+    """W+ [N, num_ws, w_dim] of crops, and the crops as images [N, 3, R, R]."""
+    size = networks.encoder.config.input_size
+    w_plus = networks.encoder(images_to_tensor(crops, size).to(networks.device))
+    return w_plus, images_to_tensor(crops).to(networks.device)
+
+
+@torch.no_grad()
+def _render(uris: list[str], networks: Models) -> tuple[Tensor, Tensor]:
+    """Imported W+, and what the generator renders from it in place of unknown photographs."""
+    w_plus = torch.from_numpy(np.stack([read_imported(uri) for uri in uris])).to(networks.device)
+    return w_plus, networks.generator(w_plus)
+
+
+@torch.no_grad()
+def _describe(
+    w_plus: Tensor, sources: Tensor, rows: list[Row], networks: Models, root: Folder
+) -> Latents:
+    """Embed sources and inversions, write the inversions, and say in the rows how near they are."""
+    inversions = networks.generator(w_plus)
+    clip, identity = networks.judge.embed_images, networks.identity.embed
+    embedded = [clip(sources), clip(inversions), identity(sources), identity(inversions)]
+    image = cosine_similarity(embedded[0], embedded[1]).tolist()
+    same_person = cosine_similarity(embedded[2], embedded[3]).tolist()
+    shown = images_to_tensor(tensor_to_images(sources), networks.generator.resolution)
+    l1 = (inversions.clamp(-1, 1).cpu() - shown).abs().mean(dim=(1, 2, 3)).tolist()
+    for index, (row, picture) in enumerate(zip(rows, tensor_to_images(inversions), strict=True)):
+        name = f"{INVERSIONS}/{row['image_id']}.png"
+        facts = {"image_id": row["image_id"], "code_version": CODE_VERSION, "kind": "inversion"}
+        root.write(name, png_bytes(picture, facts))
+        row |= {"inversion_uri": root.url_of(name), "l1": l1[index]}
+        row |= {"image_inversion": image[index], "identity_inversion": same_person[index]}
+        if not bool(w_plus[index].isfinite().all()):
+            row |= {"status": "failed", "error": "the latent holds NaN or infinity"}
+    return Latents(*(tensor.float().cpu().numpy() for tensor in (w_plus, *embedded)))
+
+
+def _concatenate(batches: list[Latents], store: LatentStore) -> Latents:
+    if not batches:
+        return store.none()
+    names = Latents.__dataclass_fields__
+    return Latents(*(np.concatenate([getattr(b, name) for b in batches]) for name in names))

@@ -1,0 +1,121 @@
+"""Manifests and prompt tables as files on any URL."""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests.building import build_edits, instructions, read_instructions, write_edits
+from manifests.errors import ManifestError, RowError
+from manifests.instructions import Instruction
+from manifests.reading import read_edits, stream_edits
+from manifests.validation import validate_edits
+from tasks.alignment import faces_table
+from tasks.mappers import MapperConfig
+from tasks.storage import split_url
+
+
+def stream_manifest(manifest: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a manifest.
+
+    Args:
+        manifest: URL of a CSV or Parquet file.
+
+    Raises:
+        ManifestError: It is not there, or a row has a mistake.
+    """
+    with _opened(manifest) as file:
+        yield from read_edits(file)
+
+
+def manifest_errors(manifest: str, workspace: str) -> Iterator[RowError]:
+    """Yield everything that is wrong with a manifest.
+
+    Args:
+        manifest: URL of a CSV or Parquet file.
+        workspace: Whose faces it must name; any where empty.
+    """
+    known = set(usable_faces(workspace)) if workspace else None
+    with _opened(manifest) as file:
+        yield from validate_edits(stream_edits(file), known)
+
+
+def usable_faces(workspace: str) -> list[str]:
+    """Return the image ids of all aligned faces of a workspace, in the order of its ledger."""
+    faces = faces_table(workspace)
+    found: list[str] = faces.filter(pc.equal(faces["status"], "ok"))["image_id"].to_pylist()
+    return found
+
+
+def build_manifest(
+    image_ids: Sequence[str], prompts: Sequence[Instruction], destination: str
+) -> int:
+    """Write a manifest of every image with every prompt.
+
+    Args:
+        image_ids: Of aligned faces.
+        prompts: What is asked of each, see `read_prompts`.
+        destination: URL of the Parquet file.
+
+    Returns:
+        Its rows.
+
+    Raises:
+        ManifestError: There is no image, or a prompt comes twice.
+    """
+    if not image_ids:
+        raise ManifestError("images: got none, expected aligned faces; run `styleclip align` first")
+    sink = io.BytesIO()
+    rows = write_edits(build_edits(image_ids, prompts), sink)
+    folder, name = split_url(destination)
+    folder.write(name, sink.getvalue())
+    return rows
+
+
+def read_prompts(prompts: str) -> list[Instruction]:
+    """Read a prompt table from a URL.
+
+    Raises:
+        ManifestError: It is not there, or a row has a mistake.
+    """
+    with _opened(prompts) as file:
+        return read_instructions(file)
+
+
+def ask(prompts: Iterable[str], alphas: Iterable[float], **settings: Any) -> list[Instruction]:
+    """Ask for every prompt at every strength, see `manifests.building.instructions`."""
+    return instructions(prompts, alphas, **settings)
+
+
+def survey_manifest(manifest: str) -> tuple[set[str], list[tuple[str, MapperConfig]]]:
+    """Return the methods that a manifest uses, and the mappers that it wants trained.
+
+    Raises:
+        ManifestError: It is not there, or a row has a mistake.
+    """
+    methods, wanted = set[str](), dict[tuple[str, str | None], None]()
+    for batch in stream_manifest(manifest):
+        methods.update(batch["method"].to_pylist())
+        rows = batch.filter(
+            pc.and_(pc.equal(batch["method"], "mapper"), pc.is_null(batch["mapper_uri"]))
+        )
+        pairs = zip(rows["target_prompt"].to_pylist(), rows["options"].to_pylist(), strict=True)
+        wanted.update(dict.fromkeys(pairs))
+    mappers = [(prompt, MapperConfig(**json.loads(text or "{}"))) for prompt, text in wanted]
+    return methods, mappers
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[Any]:
+    folder, name = split_url(url)
+    try:
+        with folder.open(name) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise ManifestError(
+            f"table: got {url}, which is not there, expected a CSV or Parquet file"
+        ) from error

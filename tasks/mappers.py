@@ -1,0 +1,265 @@
+"""Mapper assets: one small network for one prompt, trained so that it can be stopped anywhere."""
+
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from manifests.schemas import MAPPER_LOG
+from styleclip_ops.checkpoints import load_mapper, save_safetensors
+from styleclip_ops.errors import ConfigError
+from styleclip_ops.generator import Generator
+from styleclip_ops.mapper import (
+    LevelsMapper,
+    Mapper,
+    SingleMapper,
+    WithoutToRGBStyleSpaceMapper,
+)
+from styleclip_ops.mapper_training import MapperLossConfig, train_mapper
+from styleclip_ops.ranger import Ranger
+from tasks.ledger import read_table, table_bytes
+from tasks.models import Models, Role, open_models
+from tasks.provenance import CODE_VERSION
+from tasks.storage import Folder, sha256
+
+MapperType = Literal["levels", "single", "style_space"]
+WEIGHTS, CARD, LOG, CHECKPOINT = (
+    "mapper.safetensors",
+    "mapper.json",
+    "training.parquet",
+    "checkpoint.pt",
+)
+
+# Told steps done and steps in all.
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class MapperConfig:
+    """How a mapper is trained (StyleCLIP, section 5); the defaults but the steps are published.
+
+    Attributes:
+        mapper_type: `levels` and `single` edit W+, `style_space` edits S without toRGB.
+        steps: Updates; 50,000 published.
+        batch_size: Latents in a step.
+        learning_rate: Of Ranger.
+        clip_lambda, id_lambda, l2_lambda: Weights of the loss.
+        coarse, medium, fine: Levels of a `levels` mapper.
+        truncation_psi: Of the random faces that it learns from.
+        seed: Of the initial weights and the random faces.
+    """
+
+    mapper_type: MapperType = "levels"
+    steps: int = 2_000
+    batch_size: int = 2
+    learning_rate: float = 0.5
+    clip_lambda: float = 1.0
+    id_lambda: float = 0.1
+    l2_lambda: float = 0.8
+    coarse: bool = True
+    medium: bool = True
+    fine: bool = True
+    truncation_psi: float = 0.7
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mapper_type not in ("levels", "single", "style_space"):
+            raise ConfigError(
+                f"mapper_type: got {self.mapper_type!r}, expected levels, single or style_space"
+            )
+        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0:
+            raise ConfigError(
+                f"mapper: got steps {self.steps}, batch_size {self.batch_size}, learning_rate "
+                f"{self.learning_rate}, expected positive values"
+            )
+        self.loss_config()
+
+    def loss_config(self) -> MapperLossConfig:
+        """Return the weights of the loss."""
+        return MapperLossConfig(self.clip_lambda, self.id_lambda, self.l2_lambda)
+
+
+def mapper_folder(
+    workspace: Folder, models: Models, target_prompt: str, config: MapperConfig
+) -> Folder:
+    """Return where the mapper of a prompt is in a workspace."""
+    key = _binding(models) | {"target_prompt": target_prompt, "config": asdict(config)}
+    digest = sha256(json.dumps(key, sort_keys=True).encode())[:12]
+    return workspace / "mappers" / f"{slug(target_prompt)}-{digest}"
+
+
+def slug(text: str, longest: int = 40) -> str:
+    """Turn a prompt into a part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:longest].strip("-") or "prompt"
+
+
+def read_mapper(folder: Folder, models: Models) -> tuple[Mapper, str]:
+    """Load a finished mapper and the fingerprint of its weights.
+
+    Raises:
+        ConfigError: It was trained for another generator, or is not finished.
+    """
+    if not folder.exists(WEIGHTS):
+        raise ConfigError(
+            f"{folder.url}: got no {WEIGHTS}, expected a finished mapper; "
+            "run `styleclip train-mapper` to its end"
+        )
+    if folder.exists(CARD):
+        got = json.loads(folder.read(CARD))["generator_fingerprint"]
+        if got != models.fingerprint("generator"):
+            raise ConfigError(
+                f"{folder.url}: got a mapper for the generator {got}, expected "
+                f"{models.fingerprint('generator')}; train one for this generator"
+            )
+    content = folder.read(WEIGHTS)
+    mapper = load_mapper(io.BytesIO(content)).to(models.device).eval().requires_grad_(False)
+    return mapper, sha256(content)[:16]
+
+
+def train_prompt_mapper(
+    workspace: str,
+    models: str,
+    device: str,
+    target_prompt: str,
+    config: MapperConfig,
+    checkpoint_steps: int = 200,
+    on_progress: OnProgress | None = None,
+) -> str:
+    """Train the mapper of a prompt, from its checkpoint if there is one.
+
+    An interrupted training ends with the same weights as an uninterrupted one.
+
+    Args:
+        workspace: URL of the workspace.
+        models: URL of the bundle.
+        device: See `tasks.models.open_models`.
+        target_prompt: For example "a face with purple hair".
+        config: How.
+        checkpoint_steps: Steps between checkpoints.
+        on_progress: Told the progress.
+
+    Returns:
+        The URL of the asset's folder.
+    """
+    networks = open_models(models, device)
+    folder = mapper_folder(Folder(workspace), networks, target_prompt, config)
+    if folder.exists(WEIGHTS):
+        return folder.url
+    training = _Training(networks, config)
+    log = training.resume(folder)
+    text = networks.clip.embed_texts([target_prompt])
+    losses = train_mapper(
+        networks.generator,
+        networks.clip,
+        training.mapper,
+        training.optimizer,
+        training.batches(len(log)),
+        text,
+        config.loss_config(),
+        networks.identity if config.id_lambda > 0 else None,
+    )
+    began = time.monotonic()
+    for loss in losses:
+        row = {"step": len(log), "loss": float(loss.total), "clip": float(loss.clip)}
+        row |= {"identity": float(loss.identity), "l2": float(loss.l2)}
+        log.append(row | {"seconds": time.monotonic() - began})
+        began = time.monotonic()
+        if on_progress is not None:
+            on_progress(len(log), config.steps)
+        if len(log) % checkpoint_steps == 0:
+            training.save(folder, log)
+    _finish(folder, training.mapper, log, networks, target_prompt, config)
+    return folder.url
+
+
+class _Training:
+    """A mapper with its optimizer, and the latents that each step learns from."""
+
+    def __init__(self, networks: Models, config: MapperConfig) -> None:
+        self._generator, self._config = networks.generator, config
+        torch.manual_seed(config.seed)
+        self.mapper = _build(config, networks.generator).to(networks.device)
+        self.optimizer = Ranger(self.mapper.parameters(), lr=config.learning_rate)
+
+    def batches(self, first: int) -> Iterator[Tensor]:
+        """Yield the latents of step `first` and on; those of a step depend on it and the seed."""
+        config, generator = self._config, self._generator
+        for step in range(first, config.steps):
+            random = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+            z = torch.randn(config.batch_size, generator.config.z_dim, generator=random)
+            w = generator.mapping(z.to(generator.w_avg))
+            w_plus = generator.w_to_w_plus(w, config.truncation_psi)
+            in_style_space = config.mapper_type == "style_space"
+            yield generator.w_plus_to_s(w_plus) if in_style_space else w_plus
+
+    def resume(self, folder: Folder) -> list[dict[str, Any]]:
+        """Take over the checkpoint, if there is one, and return the log until there."""
+        if not folder.exists(CHECKPOINT):
+            return []
+        saved = torch.load(io.BytesIO(folder.read(CHECKPOINT)), weights_only=True)
+        self.mapper.load_state_dict(saved["mapper"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        log: list[dict[str, Any]] = read_table(saved["log"].numpy().tobytes()).to_pylist()
+        return log
+
+    def save(self, folder: Folder, log: list[dict[str, Any]]) -> None:
+        """Write a checkpoint: weights, optimizer and log in one file, so that they agree."""
+        content = bytearray(table_bytes(_log_table(log)))
+        sink = io.BytesIO()
+        torch.save(
+            {
+                "mapper": self.mapper.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "log": torch.frombuffer(content, dtype=torch.uint8),
+            },
+            sink,
+        )
+        folder.write(CHECKPOINT, sink.getvalue())
+
+
+def _build(config: MapperConfig, generator: Generator) -> Mapper:
+    w_dim = generator.config.w_dim
+    if config.mapper_type == "levels":
+        return LevelsMapper(config.coarse, config.medium, config.fine, w_dim)
+    if config.mapper_type == "single":
+        return SingleMapper(w_dim)
+    return WithoutToRGBStyleSpaceMapper(generator.layout)
+
+
+def _finish(
+    folder: Folder,
+    mapper: Mapper,
+    log: list[dict[str, Any]],
+    networks: Models,
+    target_prompt: str,
+    config: MapperConfig,
+) -> None:
+    """Write the asset; the weights come last, and make it finished."""
+    card = _binding(networks) | {
+        "target_prompt": target_prompt,
+        "config": asdict(config),
+        "code_version": CODE_VERSION,
+        "final_loss": log[-1],
+    }
+    sink = io.BytesIO()
+    save_safetensors(mapper, sink)
+    folder.write(LOG, table_bytes(_log_table(log)))
+    folder.write(CARD, json.dumps(card, indent=2, ensure_ascii=False).encode())
+    folder.write(WEIGHTS, sink.getvalue())
+    folder.remove(CHECKPOINT)
+
+
+def _log_table(log: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(log, MAPPER_LOG)
+
+
+def _binding(models: Models) -> dict[str, Any]:
+    roles: tuple[Role, ...] = ("generator", "clip", "identity")
+    return {f"{role}_fingerprint": models.fingerprint(role) for role in roles if models.has(role)}

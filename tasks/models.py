@@ -1,0 +1,251 @@
+"""Networks by role: where their weights are, loaded once a process; the one place for devices.
+
+A bundle is a JSON file that names the weights: {"generator": {"uri": "generator.safetensors",
+"sha256": ..., "licence": ..., "source": ...}, ...}. Relative URIs are relative to the bundle.
+"""
+
+import hashlib
+import io
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, get_args
+
+import torch
+
+from styleclip_ops.checkpoints import load_arcface, load_clip, load_e4e, load_generator
+from styleclip_ops.clip import ClipModel
+from styleclip_ops.encoder import E4eEncoder
+from styleclip_ops.errors import StyleClipError
+from styleclip_ops.generator import Generator
+from styleclip_ops.identity import ArcFace
+from tasks.storage import Folder, sha256, split_url
+
+# Names the bundle that comes with the product.
+DEMO_MODELS = "demo"
+
+Role = Literal["generator", "encoder", "clip", "identity", "judge"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+class BundleError(StyleClipError, ValueError):
+    """A bundle of weights is incomplete, or a file in it is not what it says."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights of one network are.
+
+    Attributes:
+        uri: A file, or the folder of a Hugging Face CLIP; relative to the bundle or absolute.
+        sha256: Expected digest of the file; not checked where empty.
+        licence: Under which they may be used.
+        source: Where their authors published them.
+    """
+
+    uri: str
+    sha256: str = ""
+    licence: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The weights of a pipeline, by role; `judge` is a second CLIP that only judges.
+
+    Attributes:
+        url: Of the JSON file.
+        weights: By role.
+    """
+
+    url: str
+    weights: Mapping[Role, Weights]
+
+    def locate(self, role: Role) -> str:
+        """Return the URL of a network's weights.
+
+        Raises:
+            BundleError: The bundle has no such network.
+        """
+        if role not in self.weights:
+            raise BundleError(
+                f"{self.url}: got weights for {[*self.weights]}, expected also {role!r}; "
+                f"add them with `styleclip weights add {role} URI --models {self.url}`"
+            )
+        uri = self.weights[role].uri
+        if "://" in uri or uri.startswith("/"):
+            return uri
+        folder, _ = split_url(self.url)
+        return folder.url_of(uri)
+
+
+def read_bundle(url: str) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        BundleError: There is no such file, or it is no bundle.
+    """
+    if url == DEMO_MODELS:
+        url = str(resources.files("demo") / "models" / "bundle.json")
+    folder, name = split_url(url)
+    try:
+        values = json.loads(folder.read(name))
+        weights = {role: Weights(**entry) for role, entry in values.items()}
+    except FileNotFoundError:
+        raise BundleError(
+            f"models: got {url}, which is not there, expected the JSON file of a bundle"
+        ) from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BundleError(f"{url}: got no bundle of weights ({error}), expected JSON") from error
+    unknown = sorted(set(weights) - set(ROLES))
+    if unknown:
+        raise BundleError(f"{url}: got roles {unknown}, expected some of {[*ROLES]}")
+    return Bundle(url, weights)
+
+
+def write_bundle(bundle: Bundle) -> None:
+    """Write a bundle to its URL."""
+    folder, name = split_url(bundle.url)
+    values = {role: asdict(entry) for role, entry in bundle.weights.items()}
+    folder.write(name, (json.dumps(values, indent=2) + "\n").encode())
+
+
+class Models:
+    """The networks of a bundle, each loaded when it is first asked for.
+
+    Args:
+        bundle: Where the weights are.
+        device: Where the networks run.
+    """
+
+    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+        self.bundle, self.device = bundle, device
+        self._lock = threading.RLock()
+        self._networks: dict[Role, torch.nn.Module] = {}
+        self._fingerprints: dict[Role, str] = {}
+
+    def has(self, role: Role) -> bool:
+        """Return whether the bundle names such a network."""
+        return role in self.bundle.weights
+
+    @property
+    def generator(self) -> Generator:
+        """The generator."""
+        return self._load("generator", load_generator)
+
+    @property
+    def encoder(self) -> E4eEncoder:
+        """The e4e encoder."""
+        return self._load("encoder", load_e4e)
+
+    @property
+    def identity(self) -> ArcFace:
+        """The identity network."""
+        return self._load("identity", load_arcface)
+
+    @property
+    def clip(self) -> ClipModel:
+        """The CLIP that edits are made with."""
+        return self._load("clip", load_clip)
+
+    @property
+    def judge(self) -> ClipModel:
+        """The CLIP that edits are judged with: the one they are made with where there is no other.
+
+        A report says which.
+        """
+        return self._load("judge", load_clip) if self.has("judge") else self.clip
+
+    def fingerprint(self, role: Role) -> str:
+        """Return 16 hexadecimal digits that name the content of a network's weights.
+
+        Raises:
+            BundleError: The digest is not the expected one.
+        """
+        with self._lock:
+            if role not in self._fingerprints:
+                self._fingerprints[role] = self._digest(role)
+            return self._fingerprints[role]
+
+    def fingerprints(self, *roles: Role) -> dict[str, str]:
+        """Return the fingerprints of several networks, by role."""
+        return {role: self.fingerprint(role) for role in roles}
+
+    def _digest(self, role: Role) -> str:
+        url, entry = self.bundle.locate(role), self.bundle.weights[role]
+        folder, name = split_url(url)
+        names = (folder / name).names()
+        if names:
+            listing = [(n, sha256((folder / name).read(n))) for n in names]
+            digest = sha256(json.dumps(listing).encode())
+        else:
+            try:
+                digest = _file_digest(folder, name)
+            except FileNotFoundError:
+                raise BundleError(
+                    f"{role}: got {url}, which is not there, expected weights; "
+                    f"mend {self.bundle.url}"
+                ) from None
+        if entry.sha256 and digest != entry.sha256:
+            raise BundleError(
+                f"{url}: got sha256 {digest}, expected {entry.sha256}; "
+                "the file is damaged or another one"
+            )
+        return digest[:16]
+
+    def _load(self, role: Role, read: Callable[[Any], M]) -> M:
+        with self._lock:
+            if role not in self._networks:
+                self.fingerprint(role)
+                network = _read(self.bundle.locate(role), read)
+                network = network.to(self.device).eval().requires_grad_(False)
+                self._networks[role] = network
+            return cast(M, self._networks[role])
+
+
+def _read(url: str, read: Callable[[Any], M]) -> M:
+    folder, name = split_url(url)
+    inside = folder / name
+    names = inside.names()
+    if not names:
+        return read(io.BytesIO(folder.read(name)))
+    # transformers reads folders of this machine only.
+    with tempfile.TemporaryDirectory() as copy:
+        for entry in names:
+            (Path(copy) / entry).write_bytes(inside.read(entry))
+        return read(copy)
+
+
+def _file_digest(folder: Folder, name: str) -> str:
+    digest = hashlib.sha256()
+    with folder.open(name) as file:
+        while block := file.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def best_device() -> str:
+    """Return the accelerator of this machine, or the processor."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None else accelerator.type
+
+
+@cache
+def open_models(url: str, device: str = "auto") -> Models:
+    """Open a bundle once a process.
+
+    Args:
+        url: Of the bundle's JSON file.
+        device: `auto`, or a device that torch knows: cpu, cuda, cuda:1, mps.
+
+    Raises:
+        BundleError: It is no bundle.
+    """
+    return Models(read_bundle(url), torch.device(best_device() if device == "auto" else device))

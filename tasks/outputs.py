@@ -1,0 +1,111 @@
+"""Where edited images go: single files, or tar shards in the layout of webdataset."""
+
+import io
+import json
+import tarfile
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from PIL import Image
+
+from tasks.provenance import png_bytes, webp_bytes
+from tasks.storage import Folder, read_url, sha256
+
+IMAGES = "images"
+_ENCODERS: Mapping[str, Callable[[Image.Image, Mapping[str, object]], bytes]] = {
+    "png": png_bytes,
+    "webp": webp_bytes,
+}
+
+
+class Output(Protocol):
+    """What takes the images of one shard."""
+
+    def write(
+        self, image_id: str, name: str, image: Image.Image, facts: Mapping[str, object]
+    ) -> tuple[str, str]:
+        """Take one image; return its URI and the sha256 of its file."""
+
+    def close(self) -> None:
+        """Make everything durable; rows must not be committed before."""
+
+
+def open_output(folder: Folder, layout: str, image_format: str, shard: int) -> Output:
+    """Open the output of a shard of the run in `folder`."""
+    if layout == "webdataset":
+        return TarOutput(folder, image_format, shard)
+    return FileOutput(folder, image_format)
+
+
+class FileOutput:
+    """Write `images/<image_id>/<name>.<format>`."""
+
+    def __init__(self, folder: Folder, image_format: str) -> None:
+        self._folder, self._format = folder, image_format
+
+    def write(
+        self, image_id: str, name: str, image: Image.Image, facts: Mapping[str, object]
+    ) -> tuple[str, str]:
+        """Write one file."""
+        content = _ENCODERS[self._format](image, facts)
+        path = f"{IMAGES}/{image_id}/{name}.{self._format}"
+        self._folder.write(path, content)
+        return self._folder.url_of(path), sha256(content)
+
+    def close(self) -> None:
+        """Do nothing: every file is whole when it is written."""
+
+
+class TarOutput:
+    """Collect a shard in one tar: `<pair>.png` and `<pair>.json` beside it.
+
+    The URI of an image is that of the tar, `#`, and the name of the member.
+    """
+
+    def __init__(self, folder: Folder, image_format: str, shard: int) -> None:
+        self._folder, self._format = folder, image_format
+        self._path = f"{IMAGES}/shard-{shard:05d}-{uuid.uuid4().hex[:8]}.tar"
+        self._content = io.BytesIO()
+        self._tar = tarfile.open(fileobj=self._content, mode="w")  # noqa: SIM115
+
+    def write(
+        self, image_id: str, name: str, image: Image.Image, facts: Mapping[str, object]
+    ) -> tuple[str, str]:
+        """Add one image and its provenance."""
+        content = _ENCODERS[self._format](image, facts)
+        # A dot ends the key of a sample in this layout.
+        key = f"{image_id}-{name}".replace(".", "_")
+        self._add(f"{key}.{self._format}", content)
+        self._add(f"{key}.json", json.dumps(facts, sort_keys=True).encode())
+        return f"{self._folder.url_of(self._path)}#{key}.{self._format}", sha256(content)
+
+    def close(self) -> None:
+        """Write the tar."""
+        self._tar.close()
+        self._folder.write(self._path, self._content.getvalue())
+
+    def _add(self, name: str, content: bytes) -> None:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        self._tar.addfile(entry, io.BytesIO(content))
+
+
+def read_image(uri: str) -> bytes:
+    """Return the file of an edited image, from wherever a result row says it is.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    place, _, member = uri.partition("#")
+    content = read_url(place)
+    if not member:
+        return content
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        try:
+            file = tar.extractfile(member)
+        except KeyError:
+            file = None
+        if file is None:
+            raise FileNotFoundError(uri)
+        return file.read()

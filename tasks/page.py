@@ -1,0 +1,191 @@
+"""The page of a report: what it shows, and its HTML."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tasks.evaluation import Estimate, Evaluation, Group
+from tasks.examples import RANK, Kind
+from tasks.pictures import Picture
+from tasks.plots import Plot
+
+# The side of a small picture in CSS pixels; those of small models are enlarged to a multiple.
+_TILE = 128
+_NONE = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An edited image of a strip."""
+
+    pair_id: str
+    alpha: float
+    picture: Picture | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A face before and after its edits.
+
+    Attributes:
+        kind: Why it is shown.
+        rank: What it was chosen by.
+        image_id: Of the face.
+        source: The aligned photograph.
+        inversion: Its unedited rendering.
+        edits: By ascending alpha.
+    """
+
+    kind: Kind
+    rank: float
+    image_id: str
+    source: Picture | None
+    inversion: Picture | None
+    edits: Sequence[Edit]
+
+
+@dataclass(frozen=True)
+class MethodPart:
+    """What one method did for a prompt.
+
+    Attributes:
+        pooled: All strengths together.
+        best: The best strength; None where no pair is scored.
+        strengths: By ascending alpha.
+        strips: Examples at the best strength.
+    """
+
+    pooled: Group
+    best: Group | None
+    strengths: Sequence[Group]
+    strips: Sequence[Strip]
+
+
+@dataclass(frozen=True)
+class PromptPart:
+    """What was done for a prompt.
+
+    Attributes:
+        prompt: The target prompt.
+        neutral: The prompts that it was compared with.
+        methods: The one with the best strength first.
+        plots: By their address.
+    """
+
+    prompt: str
+    neutral: Sequence[str]
+    methods: Sequence[MethodPart]
+    plots: Mapping[str, Plot]
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page shows.
+
+    Attributes:
+        name: Of the run.
+        facts: What was run, as plain text by name.
+        notes: What a reader must know before trusting the numbers.
+        evaluation: The numbers.
+        faces: Different faces that were edited.
+        methods: In the order of their columns.
+        prompts: In the order of the manifest.
+        plots: Those of the whole run by their address.
+        glossary: What the scores are, in words by name.
+        gallery: See `tasks.gallery.gallery_columns`.
+        side: Pixels of the edited images.
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    notes: Sequence[str]
+    evaluation: Evaluation
+    faces: int
+    methods: Sequence[str]
+    prompts: Sequence[PromptPart]
+    plots: Mapping[str, Plot]
+    glossary: Mapping[str, str]
+    gallery: Mapping[str, Any]
+    side: int
+
+
+def render_page(page: Page) -> str:
+    """Write the page as one HTML document that runs no script and loads no style but its own."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("tasks", "report_page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "clip": _clip,
+        "cosine": _cosine,
+        "lost": _lost,
+        "percent": _percent,
+        "range": _range,
+    }
+    texts = {name: _source(templates, name) for name in ("page.css", "page.js")}
+    tile = tile_side(page.side)
+    style = f":root{{--tile:{tile}px}}\n{texts['page.css']}"
+    return templates.get_template("page.html").render(
+        page=page,
+        rank=RANK,
+        tile=tile,
+        style=Markup(style),  # noqa: S704 our own file
+        script=Markup(texts["page.js"]),  # noqa: S704
+        style_hash=_csp_hash(style),
+        script_hash=_csp_hash(texts["page.js"]),
+    )
+
+
+def tile_side(side: int) -> int:
+    """Return the CSS pixels at which to show a picture: for a small one a multiple of its own."""
+    return side * max(1, round(_TILE / side)) if 0 < side < _TILE else _TILE
+
+
+def _source(templates: jinja2.Environment, name: str) -> str:
+    loader = templates.loader
+    return loader.get_source(templates, name)[0] if loader else ""
+
+
+def _csp_hash(text: str) -> str:
+    """The source expression by which a Content-Security-Policy allows an inline text."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _percent(share: float | None) -> str:
+    return _NONE if share is None else f"{share:.0%}"
+
+
+def _cosine(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.2f}"
+
+
+def _range(estimate: Estimate, percent: bool = False) -> str:
+    """The interval of an estimate in figures; empty where it has none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    if percent:
+        return f"{100 * estimate.low:.0f} to {100 * estimate.high:.0f}"
+    return f"{estimate.low:.2f} to {estimate.high:.2f}"
+
+
+def _lost(similarity: Estimate) -> Estimate:
+    """What is missing of a similarity: 1 - similarity."""
+    if similarity.mean is None:
+        return similarity
+    mean = 1 - similarity.mean
+    if similarity.low is None or similarity.high is None:
+        return replace(similarity, mean=mean)
+    return replace(similarity, mean=mean, low=1 - similarity.high, high=1 - similarity.low)
+
+
+def _clip(percent: float) -> float:
+    return round(min(max(percent, 0.0), 100.0), 2)

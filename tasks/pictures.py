@@ -1,0 +1,136 @@
+"""The pictures of a run, as a report refers to them: thumbnails beside it, originals by links."""
+
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import quote
+
+import pandas as pd
+
+from tasks.storage import Folder
+from tasks.thumbnails import Source, Thumbnail, make_thumbnails
+
+THUMBNAILS = "thumbs"
+CROPS, INVERSIONS = "crops", "inversions"
+
+K = TypeVar("K")
+_IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that a page shows.
+
+    Attributes:
+        thumb: Address of its thumbnail, relative to the page.
+        full: Address of the original, relative to the page; None where it has none of its own.
+        side: Pixels of the longer side of the original.
+    """
+
+    thumb: str
+    full: str | None
+    side: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a run; one that is absent, damaged or altered is not among them.
+
+    Attributes:
+        edits: By the index of the row.
+        sources: Aligned photographs by image id.
+        inversions: Unedited renderings by image id.
+        missing: How many edits have no picture though they are ok.
+    """
+
+    edits: Mapping[int, Picture]
+    sources: Mapping[str, Picture]
+    inversions: Mapping[str, Picture]
+    missing: int
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run and its workspace are.
+
+    Attributes:
+        run: The run's folder.
+        workspace: The workspace's folder.
+        began: URL that the workspace had when the run began, which its rows still name.
+    """
+
+    run: Folder
+    workspace: Folder
+    began: str
+
+    def find(self, uri: str | None) -> str | None:
+        """Return where a file of the run is now; None if it is in neither of the folders."""
+        if uri and uri.startswith(f"{self.began}/"):
+            uri = self.workspace.url + uri.removeprefix(self.began)
+        inside = uri and uri.startswith((f"{self.run.url}/", f"{self.workspace.url}/"))
+        return uri if inside and ".." not in str(uri).split("/") else None
+
+
+def find_pictures(
+    places: Places,
+    report: Folder,
+    rows: pd.DataFrame,
+    crop_digests: Mapping[str, str],
+    advance: Callable[[int, int], None] | None = None,
+) -> Pictures:
+    """Write the thumbnails of a run's pictures, and tell where they are.
+
+    Args:
+        places: Where the run is.
+        report: Folder of the page.
+        rows: Result rows to show.
+        crop_digests: sha256 of aligned photographs by image id, where known.
+        advance: Called with the number of pictures done and of all.
+    """
+    names = [name for name in dict.fromkeys(rows["image_id"]) if _IMAGE_ID.fullmatch(name)]
+    crops = {
+        name: Source((places.workspace / CROPS).url_of(f"{name}.png"), crop_digests.get(name))
+        for name in names
+    }
+    inversions = {
+        name: Source((places.workspace / INVERSIONS).url_of(f"{name}.png")) for name in names
+    }
+    edits = dict(_edits(places, rows))
+    wanted = [*crops.values(), *inversions.values(), *edits.values()]
+    thumbnails = make_thumbnails(report / THUMBNAILS, wanted, advance)
+
+    def shown(sources: Mapping[K, Source]) -> dict[K, Picture]:
+        return {
+            key: _picture(report, source, thumbnails[source.uri])
+            for key, source in sources.items()
+            if source.uri in thumbnails
+        }
+
+    found = shown(edits)
+    missing = int((rows["status"] == "ok").sum()) - len(found)
+    return Pictures(found, shown(crops), shown(inversions), missing)
+
+
+def relative_url(folder: Folder, url: str) -> str:
+    """Return the address of a file for a page in a folder of the same store."""
+    return quote(posixpath.relpath(_path(url), _path(folder.url)))
+
+
+def _edits(places: Places, rows: pd.DataFrame) -> Iterator[tuple[int, Source]]:
+    columns = (rows["status"], rows["output_uri"], rows["output_sha256"])
+    for key, status, uri, digest in zip(rows.index, *columns, strict=True):
+        found = places.find(uri) if status == "ok" else None
+        if found:
+            yield int(key), Source(found, digest)
+
+
+def _picture(report: Folder, source: Source, thumbnail: Thumbnail) -> Picture:
+    # A browser cannot look into a tar.
+    full = None if "#" in source.uri else relative_url(report, source.uri)
+    return Picture(f"{THUMBNAILS}/{thumbnail.name}", full, thumbnail.side)
+
+
+def _path(url: str) -> str:
+    return "/" + url.partition("://")[2] if "://" in url else url

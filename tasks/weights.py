@@ -1,0 +1,120 @@
+"""Bundles of weights: what they name, whether it is there and sound, and other layouts of it."""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from styleclip_ops.checkpoints import (
+    load_arcface,
+    load_e4e,
+    load_generator,
+    load_mapper,
+    save_rosinality_generator,
+    save_safetensors,
+)
+from tasks.models import (
+    Bundle,
+    BundleError,
+    Models,
+    Role,
+    Weights,
+    open_models,
+    read_bundle,
+    write_bundle,
+)
+from tasks.storage import read_url, split_url
+
+Convertible = Literal["generator", "encoder", "identity", "mapper"]
+Layout = Literal["safetensors", "rosinality"]
+
+_READERS: Mapping[Convertible, Callable[[Any], Any]] = {
+    "generator": load_generator,
+    "encoder": load_e4e,
+    "identity": load_arcface,
+    "mapper": load_mapper,
+}
+
+
+def describe_bundle(models: str) -> list[dict[str, str]]:
+    """Return role, URL, licence and source of every network of a bundle."""
+    bundle = read_bundle(models)
+    return [
+        {
+            "role": role,
+            "url": bundle.locate(role),
+            "licence": entry.licence,
+            "source": entry.source,
+            "sha256": entry.sha256,
+        }
+        for role, entry in bundle.weights.items()
+    ]
+
+
+def add_to_bundle(models: str, role: Role, weights: Weights) -> str:
+    """Name the weights of a role in a bundle, which is made if it is not there.
+
+    Returns:
+        The fingerprint of the weights.
+
+    Raises:
+        BundleError: The weights are not there, or have another digest; nothing is changed then.
+    """
+    folder, name = split_url(models)
+    known = read_bundle(models).weights if folder.exists(name) else {}
+    bundle = Bundle(models, {**known, role: weights})
+    fingerprint = _fingerprint(bundle, role)
+    write_bundle(bundle)
+    return fingerprint
+
+
+def verify_bundle(models: str, device: str) -> list[dict[str, str]]:
+    """Read every network of a bundle, and check that they fit each other.
+
+    Returns:
+        Role, URL, fingerprint and what is wrong, empty where nothing is.
+    """
+    networks = open_models(models, device)
+    rows = []
+    for role in networks.bundle.weights:
+        row = {"role": role, "url": networks.bundle.locate(role), "fingerprint": "", "error": ""}
+        try:
+            row["fingerprint"] = networks.fingerprint(role)
+            getattr(networks, role)
+        except (ValueError, OSError) as error:
+            row["error"] = str(error)
+        rows.append(row)
+    if networks.has("encoder") and not any(row["error"] for row in rows):
+        rows[-1]["error"] = _mismatch(networks)
+    return rows
+
+
+def convert_weights_file(source: str, destination: str, kind: Convertible, layout: Layout) -> None:
+    """Read weights in any layout and write them in another.
+
+    Raises:
+        BundleError: Only generators have the rosinality layout.
+    """
+    network = _READERS[kind](io.BytesIO(read_url(source)))
+    sink = io.BytesIO()
+    if layout == "safetensors":
+        save_safetensors(network, sink)
+    elif kind == "generator":
+        save_rosinality_generator(network, sink)
+    else:
+        raise BundleError(f"layout: got rosinality for {kind}, expected it for a generator")
+    folder, name = split_url(destination)
+    folder.write(name, sink.getvalue())
+
+
+def _mismatch(networks: Models) -> str:
+    wanted, got = networks.generator.num_ws, networks.encoder.config.num_ws
+    if wanted == got:
+        return ""
+    return f"encoder: got {got} rows of W+, expected the generator's {wanted}"
+
+
+def _fingerprint(bundle: Bundle, role: Role) -> str:
+    import torch
+
+    return Models(replace(bundle), torch.device("cpu")).fingerprint(role)

@@ -1,0 +1,69 @@
+"""The command line: results on stdout, all else on stderr, and no traceback."""
+
+import json
+
+import pytest
+
+from flows.cli import app
+
+
+def call(capsys, *words: str) -> tuple[int, str, str]:
+    status = app.meta(list(words))
+    shown = capsys.readouterr()
+    return status, shown.out, shown.err
+
+
+MISTAKEN = "image_id,target_prompt,method,alpha\nanna,a smile,globl,4\nanna,a smile,global,four\n"
+
+
+@pytest.fixture
+def mistaken(tmp_path) -> str:
+    path = tmp_path / "edits.csv"
+    path.write_text(MISTAKEN)
+    return str(path)
+
+
+def test_every_mistake_of_a_manifest_is_told(capsys, mistaken):
+    status, out, err = call(capsys, "manifest", "validate", mistaken)
+    assert status == 1
+    assert "row 2, column method: got 'globl'" in err
+    assert "row 3, column alpha: got 'four', expected a finite number" in err
+    assert "2 failed" in out
+
+
+def test_json_is_one_line_for_programs(capsys, mistaken):
+    status, out, _ = call(capsys, "--json", "manifest", "validate", mistaken)
+    assert json.loads(out)["counts"] == {"sound": 0, "failed": 2}
+    assert status == 1
+
+
+def test_a_missing_file_is_an_error_without_a_traceback(capsys, tmp_path):
+    status, out, err = call(capsys, "manifest", "validate", str(tmp_path / "none.csv"))
+    assert (status, out) == (2, "")
+    assert "which is not there" in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_weights_are_listed_and_verified(capsys, models):
+    status, out, _ = call(capsys, "--json", "weights", "list", models)
+    assert status == 0
+    assert [row["role"] for row in json.loads(out)] == ["generator", "encoder", "clip", "identity"]
+    status, out, _ = call(capsys, "weights", "verify", models)
+    assert (status, "4 sound" in out) == (0, True)
+
+
+def test_a_damaged_checkpoint_fails_the_check(capsys, models, tmp_path):
+    (tmp_path / "generator.pt").write_bytes(b"\x89PNG not a checkpoint")
+    bundle = str(tmp_path / "bundle.json")
+    call(capsys, "weights", "add", "generator", "generator.pt", "--models", bundle)
+    status, out, _ = call(capsys, "--json", "weights", "verify", bundle)
+    assert status == 1
+    assert "no checkpoint" in json.loads(out)["facts"]["weights"][0]["error"]
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "align", "invert", "relevance", "train-mapper", "edit", "evaluate"]
+)
+def test_every_command_explains_every_option(capsys, command):
+    app([command, "--help"])
+    assert "Folder or URL that holds all data" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,271 @@
+"""Photographs become crops and rows: one row a photograph and face, whatever the bytes are."""
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from styleclip_ops.alignment import align_face
+from styleclip_ops.errors import ConfigError
+from tasks.alignment import (
+    AlignmentConfig,
+    align_photos_shard,
+    cut_face,
+    faces_ledger,
+    faces_table,
+    plan_photos,
+)
+from tasks.detection import face_detector
+from tasks.listing import distinct_id
+from tasks.listing_table import ListingError
+from tasks.provenance import CODE_VERSION, read_facts
+from tasks.storage import Folder, read_url, sha256, split_url
+
+from published import golden
+
+PHOTOS = Path(__file__).parents[2] / "demo" / "photos"
+
+
+def upload(folder: Folder, *names: str) -> Folder:
+    for name in names:
+        folder.write(name, (PHOTOS / name).read_bytes())
+    return folder
+
+
+def align(workspace: str, source: str, **options) -> list[dict]:
+    parameters = {"crop_size": 64, "faces": "largest", "minimum_face": 100} | options
+    for shard in plan_photos(workspace, source, 2):
+        align_photos_shard(workspace, shard, **parameters)
+    return faces_table(workspace).to_pylist()
+
+
+def test_every_photograph_has_its_row_on_every_store(root):
+    photos = upload(Folder(f"{root}/in"), "astronaut.png", "nobody.jpg", "not-a-picture.jpg")
+    workspace = f"{root}/workspace"
+    assert plan_photos(workspace, photos.url, 2) == [0, 1]
+    assert align_photos_shard(workspace, 0, 64, "largest", 100) == {"ok": 1, "no_face": 1}
+    assert align_photos_shard(workspace, 1, 64, "largest", 100) == {"unreadable": 1}
+    assert plan_photos(workspace, photos.url, 2) == []
+    found, nobody, text = faces_table(workspace).to_pylist()
+
+    content = read_url(found["crop_uri"])
+    assert (split_url(found["crop_uri"])[1], sha256(content)) == (
+        "astronaut.png",
+        found["crop_sha256"],
+    )
+    assert found["crop_uri"] == Folder(workspace).url_of("crops/astronaut.png")
+    quad = np.reshape(found["quad"], (4, 2))
+    np.testing.assert_allclose(quad, golden("astronaut")["det0_quad"].numpy(), atol=2)
+    assert (found["face_index"], found["num_faces"], found["error"]) == (0, 1, None)
+    assert (found["width"], found["height"]) == (512, 512)
+    assert found["score"] > 0.8
+    source = (PHOTOS / "astronaut.png").read_bytes()
+    assert found["source_sha256"] == sha256(source)
+    assert read_facts(content) == {
+        "kind": "crop",
+        "image_id": "astronaut",
+        "source_sha256": sha256(source),
+        "quad": quad.tolist(),
+        "code_version": CODE_VERSION,
+    }
+    assert (nobody["status"], nobody["num_faces"], nobody["width"]) == ("no_face", 0, 512)
+    assert nobody["error"] == "found no face whose quad has about 91 px or more"
+    assert (text["status"], text["num_faces"], text["width"]) == ("unreadable", None, None)
+    assert "of something else, expected an image" in text["error"]
+    for row in (nobody, text):
+        assert (row["face_index"], row["quad"], row["crop_uri"]) == (None, None, None)
+
+
+def test_the_crop_is_that_of_the_published_recipe(tmp_path):
+    upload(Folder(str(tmp_path / "in")), "astronaut.png")
+    (row,) = align(str(tmp_path), str(tmp_path / "in"), crop_size=256, minimum_face=60)
+    crop = np.int16(Image.open(row["crop_uri"]))
+    difference = np.abs(crop - golden("astronaut")["det0_aligned_e4e_256"].numpy())
+    # The quad may differ by a pixel.
+    assert difference.mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("faces", "expected"),
+    [
+        ("largest", {("pair-1", "ok"): 1, ("person-4", "ok"): 1}),
+        ("all", {("pair-1", "ok"): 1, ("pair-1.face1", "ok"): 1, ("person-4", "ok"): 1}),
+        ("reject_several", {("pair-1", "several_faces"): 1, ("person-4", "ok"): 1}),
+    ],
+)
+def test_the_policy_decides_on_several_faces(tmp_path, faces, expected):
+    photos = upload(Folder(str(tmp_path / "in")), "pair-1.jpg", "person-4.jpg")
+    rows = align(str(tmp_path), photos.url, faces=faces, minimum_face=280)
+    assert Counter((row["image_id"], row["status"]) for row in rows) == expected
+    pair = [row for row in rows if "pair" in row["image_id"]]
+    assert {row["num_faces"] for row in pair} == {2}
+    if faces == "all":
+        assert [row["face_index"] for row in pair] == [0, 1]
+        quads = [np.reshape(row["quad"], (4, 2)) for row in pair]
+        sides = [np.linalg.norm(quad[3] - quad[0]) for quad in quads]
+        assert sides[0] > sides[1]
+        crops = [np.int16(Image.open(row["crop_uri"])) for row in pair]
+        assert np.abs(crops[0] - crops[1]).mean() > 20
+    if faces == "reject_several":
+        assert pair[0]["error"] == "got 2 faces, expected one"
+        assert pair[0]["quad"] is None
+
+
+def test_bystanders_below_the_limit_do_not_reject_a_photograph(tmp_path):
+    photos = upload(Folder(str(tmp_path / "in")), "pair-1.jpg")
+    # The two quads have sides of about 320 and 310 px.
+    (row,) = align(str(tmp_path), photos.url, faces="reject_several", minimum_face=316)
+    assert (row["status"], row["num_faces"], row["face_index"]) == ("ok", 2, 0)
+
+
+def test_a_face_below_the_limit_is_too_small(tmp_path):
+    photos = upload(Folder(str(tmp_path / "in")), "person-1.jpg")
+    (row,) = align(str(tmp_path), photos.url, minimum_face=400)
+    assert (row["status"], row["num_faces"], row["crop_uri"]) == ("too_small", 1, None)
+    assert row["error"].startswith("got a quad of 1")
+    assert row["error"].endswith(" px, expected 400")
+    assert row["quad"] is not None
+    assert not (tmp_path / "crops").exists()
+
+
+def test_no_bytes_stop_a_shard(tmp_path):
+    picture = (PHOTOS / "person-4.jpg").read_bytes()
+    files = {
+        "cut.jpg": picture[:9000],
+        "empty.jpg": b"",
+        "text.png": b"no picture",
+        "bomb.gif": b"GIF89a" + b"\xff" * 7 + b"\0" * 20,
+        "mislabelled.png": picture,
+        "thin.png": _png(Image.new("RGB", (4000, 1))),
+        "dot.png": _png(Image.new("RGBA", (1, 1))),
+    }
+    for name, content in files.items():
+        Folder(str(tmp_path / "in")).write(name, content)
+    listing = tmp_path / "in" / "list.csv"
+    names = [*files, "missing.jpg", "text.png/inside.jpg"]
+    listing.write_text("\n".join(["path", *names]))
+    rows = align(str(tmp_path), str(listing))
+    assert len(rows) == len(names)
+    statuses = {Path(row["source_uri"]).name: row["status"] for row in rows}
+    expected = dict.fromkeys((Path(name).name for name in names), "unreadable")
+    assert statuses == expected | {
+        "mislabelled.png": "ok",
+        "thin.png": "no_face",
+        "dot.png": "no_face",
+    }
+    assert all((row["error"] is None) == (row["status"] == "ok") for row in rows)
+
+
+def test_crops_carry_nothing_private(tmp_path):
+    exif = Image.Exif()
+    exif[0x010E] = "home of a person"
+    exif[0x8825] = {1: "N", 2: (52.0, 30.0, 0.0)}
+    (tmp_path / "in").mkdir()
+    with Image.open(PHOTOS / "person-4.jpg") as photo:
+        photo.save(tmp_path / "in" / "a.jpg", exif=exif, comment="home of a person", quality=90)
+    (row,) = align(str(tmp_path), str(tmp_path / "in"))
+    with Image.open(row["crop_uri"]) as crop:
+        assert set(crop.info) == {"styleclip"}
+        assert len(crop.getexif()) == 0
+    assert b"home of" not in Path(row["crop_uri"]).read_bytes()
+
+
+def test_a_fault_of_the_store_leaves_the_shard_pending(tmp_path, monkeypatch):
+    photos = upload(Folder(str(tmp_path / "in")), "person-4.jpg", "not-a-picture.jpg")
+    workspace = str(tmp_path)
+    write = Folder.write
+
+    def fail(self, name, content):
+        raise TimeoutError("the store does not answer")
+
+    monkeypatch.setattr(Folder, "write", fail)
+    plan_photos(workspace, photos.url, 9)
+    with pytest.raises(TimeoutError, match="does not answer"):
+        align_photos_shard(workspace, 0, 64, "largest", 100)
+    assert faces_ledger(workspace).pending() == [0]
+    assert len(faces_table(workspace)) == 0
+    monkeypatch.setattr(Folder, "write", write)
+    assert align_photos_shard(workspace, 0, 64, "largest", 100) == {"ok": 1, "unreadable": 1}
+
+
+def test_new_photographs_are_planned_and_old_ones_keep_their_ids(tmp_path):
+    folder, workspace = Folder(str(tmp_path / "in")), str(tmp_path)
+    upload(folder, "not-a-picture.jpg")
+    (first,) = align(workspace, folder.url)
+    folder.write("not-a-picture.png", b"text too")
+    second = align(workspace, folder.url)
+    assert [row["image_id"] for row in second] == [
+        "not-a-picture",
+        distinct_id("not-a-picture", "not-a-picture.png"),
+    ]
+    assert second[0] == first
+
+
+def test_another_folder_s_photograph_of_the_same_name_gets_another_id(tmp_path):
+    for name in ("one", "two"):
+        Folder(str(tmp_path / name)).write("a.jpg", name.encode())
+    align(str(tmp_path), str(tmp_path / "one"))
+    rows = align(str(tmp_path), str(tmp_path / "two"))
+    uri = str(tmp_path / "two" / "a.jpg")
+    assert [row["image_id"] for row in rows] == ["a", distinct_id("a", uri)]
+
+
+def test_a_listing_cannot_give_an_id_that_another_photograph_has(tmp_path):
+    Folder(str(tmp_path / "in")).write("a.jpg", b"x")
+    align(str(tmp_path), str(tmp_path / "in"))
+    (tmp_path / "list.csv").write_text("image_id,path\na,other.jpg\n")
+    with pytest.raises(
+        ListingError, match="image_id a: got .*other.jpg, expected .*in/a.jpg, which"
+    ):
+        plan_photos(str(tmp_path), str(tmp_path / "list.csv"), 2)
+
+
+def test_other_parameters_are_refused_and_the_difference_named(tmp_path):
+    Folder(str(tmp_path / "in")).write("a.jpg", b"x")
+    align(str(tmp_path), str(tmp_path / "in"))
+    with pytest.raises(ConfigError, match="crop_size: got 128, expected 64 as for the faces that"):
+        align_photos_shard(str(tmp_path), 0, 128, "largest", 100)
+    with pytest.raises(ConfigError, match="faces: got 'all', expected 'largest'"):
+        align_photos_shard(str(tmp_path), 0, 64, "all", 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_size": 8}, "crop_size: got 8, expected an integer from 16 to 4096"),
+        ({"faces": "best"}, "faces: got 'best', expected one of"),
+        ({"minimum_face": float("nan")}, "minimum_face: got nan, expected a number of pixels"),
+        ({"minimum_face": -1.0}, "minimum_face: got -1.0"),
+    ],
+)
+def test_parameters_outside_their_range_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        AlignmentConfig(**options)
+
+
+@pytest.mark.parametrize(("scale", "size"), [(1, 256), (3, 64), (3, 256)])
+def test_cutting_a_face_out_first_changes_nothing_to_see(scale, size):
+    photo = Image.open(PHOTOS / "grace_hopper.jpg").convert("RGB")
+    photo = photo.resize((photo.width * scale, photo.height * scale), Image.Resampling.BICUBIC)
+    (face,) = face_detector().find_faces(photo, 250 * scale)
+    whole = np.int16(align_face(photo, face.landmarks, size))
+    assert np.abs(np.int16(cut_face(photo, face, size)) - whole).mean() < 1
+
+
+def test_a_crop_depends_on_the_photograph_alone(tmp_path):
+    photos = upload(Folder(str(tmp_path / "in")), "person-4.jpg", "pair-1.jpg")
+    rows = [align(str(tmp_path / name), photos.url) for name in ("one", "two")]
+    digests = [[row["crop_sha256"] for row in found] for found in rows]
+    assert digests[0] == digests[1]
+    settings = json.loads((tmp_path / "one" / "faces" / "settings.json").read_text())
+    assert settings == {"crop_size": 64, "faces": "largest", "minimum_face": 100.0}
+
+
+def _png(image: Image.Image) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, "PNG")
+    return sink.getvalue()

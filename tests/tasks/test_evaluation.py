@@ -1,0 +1,245 @@
+"""Numbers of a run against plain recomputation, and what must not count."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from manifests.schemas import FACES, METRICS, RESULTS
+from styleclip_ops.errors import ConfigError
+from styleclip_ops.metrics import bootstrap_interval
+from tasks.evaluation import (
+    SCORES,
+    Criteria,
+    Estimate,
+    Evaluation,
+    Group,
+    evaluate_results,
+    score_rows,
+)
+from tasks.examples import choose_examples
+
+GOOD = {"clip_cosine_inversion": 0.2, "clip_cosine": 0.3, "directional_edit": 0.4}
+GOOD |= {"identity_edit": 0.9}
+CRITERIA = Criteria(directional=0.1, identity=0.5, resamples=200)
+
+
+def row(image: str = "ann", method: str = "global", alpha: float = 4.0, **values) -> dict:
+    given = {"image_id": image, "target_prompt": "a smiling face", "method": method, "status": "ok"}
+    named = {"neutral_prompt": "a face", "alpha": alpha, "shard": 0, "code_version": "0"}
+    rest = {"pair_id": f"{image}-{method}-{alpha}", "generator_fingerprint": ""}
+    return dict.fromkeys(RESULTS.names) | given | named | rest | values
+
+
+def table(*rows: dict) -> pa.Table:
+    return pa.Table.from_pylist([*rows], RESULTS)
+
+
+def evaluated(*rows: dict, **criteria) -> Evaluation:
+    return evaluate_results(table(*rows), criteria=Criteria(**{"resamples": 200} | criteria))
+
+
+def only_group(*rows: dict) -> Group:
+    (group,) = evaluated(*rows).by_prompt
+    return group
+
+
+def spread_rows(count: int, **fixed) -> list[dict]:
+    random = np.random.default_rng(5)
+    return [
+        row(f"face-{n}", **{name: float(random.uniform(-1, 1)) for name in METRICS} | fixed)
+        for n in range(count)
+    ]
+
+
+def test_means_and_intervals_are_those_of_the_values():
+    rows = spread_rows(9)
+    group = only_group(*rows)
+    for name in METRICS:
+        values = torch.tensor([row[name] for row in rows], dtype=torch.float64)
+        want = bootstrap_interval(values, num_resamples=200)
+        got = group.scores[name]
+        assert (got.count, got.faces) == (9, 9)
+        assert (got.mean, got.low, got.high) == pytest.approx(tuple(want), abs=1e-12), name
+
+
+def test_repeated_faces_do_not_narrow_the_interval():
+    rows = spread_rows(8)
+    again = [row | {"alpha": 5.0} for row in rows]
+    once, twice = only_group(*rows), only_group(*rows, *again)
+    for name in METRICS:
+        single, double = once.scores[name], twice.scores[name]
+        assert (double.count, double.faces) == (16, 8)
+        assert (double.mean, double.low, double.high) == pytest.approx(
+            (single.mean, single.low, single.high)
+        )
+
+
+def test_unequal_faces_keep_the_plain_mean_inside_the_interval():
+    rows = [*spread_rows(6), row("face-0", alpha=6.0, identity_edit=-0.9)]
+    values = [row["identity_edit"] for row in rows]
+    score = only_group(*rows).scores["identity_edit"]
+    assert score.mean == pytest.approx(np.mean(values))
+    assert min(values) <= score.low < score.mean < score.high <= max(values)
+
+
+@pytest.mark.parametrize("hole", [None, math.nan, math.inf, -math.inf])
+def test_holes_do_not_count(hole):
+    score = only_group(row("ann", directional_edit=0.2), row("bob", directional_edit=hole)).scores[
+        "directional_edit"
+    ]
+    assert score == Estimate(1, 1, 0.2)
+
+
+def test_one_face_has_no_interval():
+    score = only_group(row(alpha=2.0, **GOOD), row(alpha=4.0, **GOOD)).scores["identity_edit"]
+    assert score == Estimate(2, 1, 0.9)
+
+
+def test_failed_rows_are_counted_and_not_scored():
+    stray = row("bob", status="failed", error="?", seconds=100.0, **GOOD | {"identity_edit": -1.0})
+    group = only_group(row(seconds=2.0, **GOOD), stray, row("cid", status="no_latent"))
+    assert group.statuses == {"ok": 1, "failed": 1, "no_latent": 1}
+    assert (group.pairs, group.faces, group.failed) == (3, 3, 2)
+    assert group.scores["identity_edit"] == Estimate(1, 1, 0.9)
+    assert group.seconds == Estimate(1, 1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "success", "kept"),
+    [
+        ({}, 1.0, 1.0),
+        ({"directional_edit": 0.1}, 1.0, 1.0),
+        ({"directional_edit": 0.0999}, 0.0, 1.0),
+        ({"clip_cosine": 0.2}, 0.0, 1.0),
+        ({"clip_cosine": 0.19}, 0.0, 1.0),
+        ({"identity_edit": 0.49}, 1.0, 0.0),
+        ({"identity_edit": None}, 1.0, None),
+        ({"directional_edit": math.nan}, None, 1.0),
+        ({"clip_cosine_inversion": None}, None, 1.0),
+        ({"alpha": -4.0, "directional_edit": -0.4}, None, 1.0),
+        ({"alpha": 0.0}, None, 1.0),
+    ],
+)
+def test_success_is_what_its_definition_says(change, success, kept):
+    scores = only_group(row(**GOOD | change)).scores
+    assert scores["success"].mean == success
+    assert scores["identity_kept"].mean == kept
+    both = None if success is None or kept is None else success * kept
+    assert scores["success_and_identity"].mean == both
+
+
+def test_a_missing_column_has_no_values():
+    results = table(row(**GOOD)).drop_columns(["clip_cosine_inversion", "image_edit", "seconds"])
+    (group,) = evaluate_results(results, criteria=CRITERIA).by_prompt
+    assert group.scores["success"] == group.scores["image_edit"] == group.seconds == Estimate()
+    assert group.scores["identity_kept"].mean == 1
+
+
+def test_strengths_apart_and_together():
+    rows = [row("ann", alpha=alpha, **GOOD | {"identity_edit": 1 - alpha / 10}) for alpha in (6, 2)]
+    evaluation = evaluated(*rows, row("ann", "mapper", 1.0, **GOOD))
+    strengths = evaluation.strengths("global", "a smiling face")
+    assert [group.alpha for group in strengths] == [2, 6]
+    assert [group.scores["identity_edit"].mean for group in strengths] == pytest.approx([0.8, 0.4])
+    pooled = evaluation.pooled("global", "a smiling face")
+    assert (pooled.alpha, pooled.pairs) == (None, 2)
+    assert pooled.scores["identity_edit"].mean == pytest.approx(0.6)
+    (mapper,) = evaluation.strengths("mapper", "a smiling face")
+    assert (mapper.alpha, mapper.scores["identity_edit"].mean) == (1.0, 0.9)
+
+
+def test_the_least_of_equal_strengths_is_best():
+    weak = GOOD | {"directional_edit": 0.0}
+    rows = [row(alpha=2.0, **weak), row(alpha=4.0, **GOOD), row(alpha=6.0, **GOOD)]
+    evaluation = evaluated(*rows)
+    best = evaluation.best_strength("global", "a smiling face")
+    assert best is not None
+    assert (best.alpha, best.verdict) == (4.0, "works")
+    assert evaluated(row(status="failed")).best_strength("global", "a smiling face") is None
+
+
+@pytest.mark.parametrize(
+    ("good", "verdict"), [(4, "works"), (3, "mixed"), (2, "mixed"), (1, "weak")]
+)
+def test_verdicts(good, verdict):
+    rows = [row(str(n), **GOOD | {"clip_cosine": 0.3 if n < good else 0.1}) for n in range(5)]
+    assert only_group(*rows).verdict == verdict
+
+
+def test_settings_within_a_strength_are_counted():
+    rows = [row(num_channels=10), row(num_channels=20), row(num_channels=10, beta=None)]
+    assert only_group(*rows).settings == 2
+
+
+def test_time_and_earlier_stages():
+    statuses = ["ok", "no_face", "no_face"]
+    faces = pa.Table.from_pylist(
+        [
+            dict.fromkeys(FACES.names) | {"image_id": "", "source_uri": "", "status": s}
+            for s in statuses
+        ],
+        FACES,
+    )
+    rows = [row("ann", seconds=1.0), row("bob", seconds=3.0), row("bob", "mapper", seconds=None)]
+    evaluation = evaluate_results(table(*rows), faces, CRITERIA)
+    assert evaluation.faces == {"no_face": 2, "ok": 1}
+    assert list(evaluation.timing) == ["global"]
+    timing = evaluation.timing["global"]
+    assert (timing.pairs, timing.mean, timing.median, timing.pairs_per_hour) == (
+        2,
+        2.0,
+        2.0,
+        1800.0,
+    )
+
+
+def test_no_rows():
+    evaluation = evaluated()
+    assert (evaluation.pairs, evaluation.statuses, evaluation.by_prompt) == (0, {}, [])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"directional": 1.5}, {"identity": math.nan}, {"confidence": 1.0}, {"resamples": 0}]
+)
+def test_criteria_outside_their_range(wrong):
+    with pytest.raises(
+        ConfigError, match=next(iter(wrong)) if "resamples" not in wrong else "0 resamples"
+    ):
+        Criteria(**wrong)
+
+
+def test_examples_are_the_median_and_the_ends():
+    ranks = {"ann": 0.1, "bob": 0.5, "cid": 0.3, "dan": -0.2, "eve": 0.4}
+    rows = [
+        row(name, alpha=alpha, **GOOD | {"directional_edit": rank, "identity_edit": 1.0})
+        for name, rank in ranks.items()
+        for alpha in (4.0, 2.0)
+    ]
+    rows.append(row("fay", **GOOD | {"directional_edit": None}))
+    rows.append(row("bob", alpha=3.0, num_channels=7, **GOOD))
+    scored = score_rows(table(*rows), CRITERIA)
+    at_four = [g for g in evaluated(*rows).by_alpha if g.alpha == 4.0]
+    examples = choose_examples(scored, at_four[0])
+    found = {example.kind: example for example in examples}
+    faces = {kind: scored.at[example.pair, "image_id"] for kind, example in found.items()}
+    assert faces == {"typical": "cid", "best": "bob", "worst": "dan"}
+    assert found["best"].rank == 0.5
+    strip = scored.loc[[*found["best"].strip]]
+    assert strip["alpha"].tolist() == [2.0, 4.0]
+    assert set(strip["image_id"]) == {"bob"}
+
+
+def test_one_pair_is_one_example():
+    scored = score_rows(table(row(**GOOD)), CRITERIA)
+    (group,) = evaluated(row(**GOOD)).by_prompt
+    examples = choose_examples(scored, group.__class__(**vars(group) | {"alpha": 4.0}))
+    assert [example.kind for example in examples] == ["typical"]
+
+
+def test_every_score_has_a_number_or_none():
+    for score in only_group(row(), row("bob")).scores.values():
+        assert score == Estimate()
+    assert set(only_group(row()).scores) == set(SCORES)

@@ -1,0 +1,87 @@
+"""The W+ store: whole shards, NaN where nothing is, bound to its networks."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import zarr
+
+from tasks.inversion import invert_faces_shard
+from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
+from tasks.models import open_models
+from tasks.storage import Folder
+
+SHARD = 64
+
+
+def planned(root: str, models: str, crops: list[tuple[str, str]]) -> LatentStore:
+    networks = open_models(models, "cpu")
+    store = LatentStore(latent_folder(Folder(root), networks))
+    store.create(networks, SHARD)
+    rows = [{"image_id": name, "crop_uri": uri} for name, uri in crops]
+    store.ledger.extend(pa.Table.from_pylist(rows, FACE_UNITS), "image_id", store.shard_size)
+    store.grow()
+    return store
+
+
+@pytest.fixture
+def crops(crop_folder) -> list[tuple[str, str]]:
+    return [(f"face{i}", str(crop_folder / f"crop{i}.png")) for i in range(3)]
+
+
+def test_faces_are_inverted_once_and_found_by_name(root, models, crops):
+    store = planned(root, models, crops)
+    counts = invert_faces_shard(root, models, "cpu", 0, batch_size=2)
+    assert counts == {"ok": 3}
+    assert store.ledger.pending() == []
+    assert store.rows_of(["face2", "stranger", "face0"]) == [2, None, 0]
+    latents = store.read([2, 0, 2])
+    assert latents.w_plus.shape == (3, 8, 28)
+    np.testing.assert_array_equal(latents.w_plus[0], latents.w_plus[2])
+    np.testing.assert_allclose(np.linalg.norm(latents.source_clip, axis=1), 1, atol=1e-5)
+    assert (Folder(root) / "inversions").names() == [f"face{i}.png" for i in range(3)]
+
+
+def test_new_faces_go_into_a_new_shard(tmp_path, models, crops):
+    root = str(tmp_path / "ws")
+    planned(root, models, crops[:2])
+    invert_faces_shard(root, models, "cpu", 0, batch_size=8)
+    store = planned(root, models, crops)
+    assert store.ledger.pending() == [1]
+    invert_faces_shard(root, models, "cpu", 1, batch_size=8)
+    assert store.rows_of(["face0", "face1", "face2"]) == [0, 1, SHARD]
+
+
+def test_a_lost_crop_is_a_row_and_not_the_end(tmp_path, models, crops):
+    root = str(tmp_path / "ws")
+    store = planned(root, models, [("gone", str(tmp_path / "gone.png")), *crops])
+    assert invert_faces_shard(root, models, "cpu", 0, batch_size=8) == {"unreadable": 1, "ok": 3}
+    assert store.rows_of(["gone", "face0"]) == [None, 1]
+
+
+def test_a_lost_chunk_is_named_and_not_read_as_a_latent(tmp_path, models, crops):
+    root = str(tmp_path / "ws")
+    store = planned(root, models, crops)
+    invert_faces_shard(root, models, "cpu", 0, batch_size=8)
+    for path in (tmp_path / "ws").rglob("w_plus/c/*/*/*"):
+        path.unlink()
+    with pytest.raises(LatentStoreError, match=r"got NaN in rows \[1\]"):
+        store.read([1])
+
+
+def test_what_was_not_written_holds_nan(tmp_path, models, crops):
+    root = str(tmp_path / "ws")
+    store = planned(root, models, crops)
+    invert_faces_shard(root, models, "cpu", 0, batch_size=8)
+    group = zarr.open_group(store.folder.zarr_store("w_plus.zarr"), mode="r")
+    assert np.isnan(group["w_plus"][3:]).all()
+    assert group["image_id"][:4].tolist() == ["face0", "face1", "face2", ""]
+
+
+def test_a_store_of_other_networks_is_refused(tmp_path, models, crops):
+    root = str(tmp_path / "ws")
+    store = planned(root, models, crops)
+    zarr.open_group(store.folder.zarr_store("w_plus.zarr"), mode="r+").attrs.update(
+        generator_fingerprint="another"
+    )
+    with pytest.raises(LatentStoreError, match="generator_fingerprint differ"):
+        store.create(open_models(models, "cpu"), SHARD)

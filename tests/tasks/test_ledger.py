@@ -1,0 +1,78 @@
+"""The commit protocol: committed work counts once, everything else not at all."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pytest
+
+from tasks.ledger import Ledger, LedgerError
+from tasks.storage import Folder
+
+SCHEMA = pa.schema([("key", pa.string()), ("value", pa.int64())])
+
+
+def units(*keys: str) -> pa.Table:
+    return pa.table({"key": pa.array(keys, pa.string())})
+
+
+def rows(**values: int) -> pa.Table:
+    return pa.table({"key": [*values], "value": [*values.values()]}, SCHEMA)
+
+
+@pytest.fixture
+def ledger(root) -> Ledger:
+    return Ledger(Folder(root), SCHEMA)
+
+
+def test_units_are_planned_once_and_new_ones_later(ledger):
+    assert ledger.extend(units("a", "b", "c"), "key", 2) == [0, 1]
+    assert ledger.extend(units("a", "b", "c"), "key", 2) == []
+    assert ledger.extend(units("c", "d"), "key", 2) == [2]
+    planned = [ledger.units(shard)["key"].to_pylist() for shard in ledger.plans()]
+    assert planned == [["a", "b"], ["c"], ["d"]]
+
+
+def test_only_commits_count(ledger):
+    ledger.extend(units("a", "b"), "key", 1)
+    # What a killed writer leaves: a part, and no commit.
+    (ledger.folder / "results").write("part-00000-dead.parquet", b"half")
+    assert ledger.pending() == [0, 1]
+    ledger.commit(1, rows(b=2))
+    assert ledger.pending() == [0]
+    assert [table.to_pylist() for table in ledger.results()] == [[{"key": "b", "value": 2}]]
+
+
+def test_the_first_of_two_commits_wins_and_leaves_no_rest(ledger):
+    ledger.plan_shard(0, units("a"))
+    first = ledger.commit(0, rows(a=1), {"note": "first"})
+    second = ledger.commit(0, rows(a=9))
+    assert second == first
+    assert [table["value"].to_pylist() for table in ledger.results()] == [[1]]
+    assert (ledger.folder / "results").names() == [part.name for part in first.parts]
+
+
+def test_a_plan_cannot_be_changed(ledger):
+    ledger.plan_shard(0, units("a"))
+    ledger.plan_shard(0, units("a"))
+    with pytest.raises(LedgerError, match="got other rows than those planned before"):
+        ledger.plan_shard(0, units("b"))
+
+
+def test_a_damaged_part_is_named(ledger):
+    ledger.plan_shard(0, units("a"))
+    name = ledger.commit(0, rows(a=1)).parts[0].name
+    (ledger.folder / "results").write(name, b"other")
+    with pytest.raises(LedgerError, match=f"{name}: got 5 bytes with another digest"):
+        [*ledger.results()]
+
+
+def test_several_planners_plan_every_unit_once(tmp_path):
+    def plan(index: int) -> None:
+        keys = [f"k{i}" for i in range(index, index + 12)]
+        Ledger(Folder(str(tmp_path)), SCHEMA).extend(units(*keys), "key", 3)
+
+    with ThreadPoolExecutor(4) as pool:
+        [*pool.map(plan, [0, 4, 8, 2])]
+    ledger = Ledger(Folder(str(tmp_path)), SCHEMA)
+    planned = [key for shard in ledger.plans() for key in ledger.units(shard)["key"].to_pylist()]
+    assert sorted(planned) == sorted({f"k{i}" for i in range(20)})

@@ -1,0 +1,76 @@
+"""Mapper assets: a stopped training ends with the same weights as one that was not."""
+
+import json
+
+import pytest
+
+from styleclip_ops.errors import ConfigError
+from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug, train_prompt_mapper
+from tasks.models import open_models
+from tasks.storage import Folder
+
+CONFIG = MapperConfig(steps=7, mapper_type="style_space", learning_rate=0.05)
+
+
+def train(root: str, models: str, **options) -> Folder:
+    return Folder(train_prompt_mapper(root, models, "cpu", "a sad face", CONFIG, 2, **options))
+
+
+def stop_at(step: int):
+    def on_progress(done: int, _steps: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return on_progress
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_a_stopped_training_continues_to_the_same_weights(tmp_path, models, stop):
+    whole = train(str(tmp_path / "whole"), models)
+    with pytest.raises(KeyboardInterrupt):
+        train(str(tmp_path / "stopped"), models, on_progress=stop_at(stop))
+    stopped = train(str(tmp_path / "stopped"), models)
+    assert stopped.read("mapper.safetensors") == whole.read("mapper.safetensors")
+    assert stopped.names() == ["mapper.json", "mapper.safetensors", "training.parquet"]
+
+
+def test_an_asset_says_what_it_is_and_is_made_once(root, models):
+    folder = train(root, models)
+    card = json.loads(folder.read("mapper.json"))
+    assert card["target_prompt"] == "a sad face"
+    assert card["config"]["steps"] == 7
+    made = folder.read("training.parquet")
+    assert train(root, models).read("training.parquet") == made
+
+
+def test_a_mapper_of_another_generator_is_refused(tmp_path, models):
+    folder = train(str(tmp_path), models)
+    card = json.loads(folder.read("mapper.json"))
+    folder.write("mapper.json", json.dumps(card | {"generator_fingerprint": "other"}).encode())
+    with pytest.raises(ConfigError, match="got a mapper for the generator other"):
+        read_mapper(folder, open_models(models, "cpu"))
+
+
+def test_an_unfinished_mapper_is_refused(tmp_path, models):
+    networks = open_models(models, "cpu")
+    with pytest.raises(ConfigError, match="expected a finished mapper"):
+        read_mapper(mapper_folder(Folder(str(tmp_path)), networks, "a sad face", CONFIG), networks)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A  smiling/face!", "a-smiling-face"),
+        ("<b>", "b"),
+        ("\u7b11\u9854", "prompt"),
+        ("x" * 90, "x" * 40),
+    ],
+)
+def test_prompts_become_safe_names(prompt, name):
+    assert slug(prompt) == name
+
+
+@pytest.mark.parametrize("values", [{"steps": 0}, {"mapper_type": "x"}, {"l2_lambda": -1.0}])
+def test_settings_are_checked_before_any_model(values):
+    with pytest.raises(ConfigError):
+        MapperConfig(**values)

@@ -1,0 +1,80 @@
+"""Bundles of weights: found, checked, and refused when they are not what they say."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tasks.models import BundleError, Models, Weights, open_models, read_bundle
+from tasks.weights import add_to_bundle, convert_weights_file, describe_bundle, verify_bundle
+
+
+@pytest.fixture
+def own(models, tmp_path) -> str:
+    """A bundle of one's own to spoil."""
+    shutil.copytree(Path(models).parent, tmp_path / "models")
+    return str(tmp_path / "models" / "bundle.json")
+
+
+def test_a_bundle_is_sound(models):
+    rows = verify_bundle(models, "cpu")
+    assert [row["role"] for row in rows] == ["generator", "encoder", "clip", "identity"]
+    assert not any(row["error"] for row in rows)
+    assert all(len(row["fingerprint"]) == 16 for row in rows)
+
+
+def test_other_content_than_expected_is_refused(own, tmp_path):
+    generator = str(tmp_path / "models" / "generator.safetensors")
+    with pytest.raises(BundleError, match="expected 00"):
+        add_to_bundle(own, "generator", Weights(generator, sha256="00"))
+    assert read_bundle(own).weights["generator"].sha256 == ""
+
+
+def test_weights_are_added_with_licence_and_source(own, tmp_path):
+    weights = Weights("generator.safetensors", licence="MIT", source="https://example.org")
+    add_to_bundle(own, "judge", weights)
+    assert describe_bundle(own)[-1]["licence"] == "MIT"
+    with pytest.raises(BundleError, match="which is not there"):
+        add_to_bundle(own, "judge", Weights("nowhere.pt"))
+
+
+def test_an_encoder_of_another_generator_is_found(own, tmp_path, models):
+    from styleclip_ops.checkpoints import save_safetensors
+    from styleclip_ops.encoder import E4eConfig, E4eEncoder
+
+    small = open_models(models, "cpu").encoder.config
+    encoder = E4eEncoder(E4eConfig(10, small.w_dim, 32, small.trunk))
+    save_safetensors(encoder, tmp_path / "models" / "encoder.safetensors")
+    errors = [row["error"] for row in verify_bundle(own, "cpu") if row["error"]]
+    assert errors == ["encoder: got 10 rows of W+, expected the generator's 8"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"generator": 3}', '{"painter": {"uri": "x"}}'])
+def test_what_is_no_bundle_is_refused(tmp_path, content):
+    path = tmp_path / "bundle.json"
+    path.write_text(content)
+    with pytest.raises(BundleError):
+        read_bundle(str(path))
+
+
+def test_a_missing_network_says_how_to_add_it(tmp_path):
+    path = tmp_path / "bundle.json"
+    path.write_text(json.dumps({"generator": {"uri": "g.pt"}}))
+    with pytest.raises(BundleError, match="styleclip weights add clip URI"):
+        read_bundle(str(path)).locate("clip")
+
+
+def test_a_generator_keeps_its_images_in_every_layout(models, tmp_path):
+    import torch
+
+    source = str(Path(models).parent / "generator.safetensors")
+    convert_weights_file(source, str(tmp_path / "g.pt"), "generator", "rosinality")
+    convert_weights_file(str(tmp_path / "g.pt"), str(tmp_path / "g.st"), "generator", "safetensors")
+    bundle = tmp_path / "bundle.json"
+    bundle.write_text(json.dumps({"generator": {"uri": "g.st"}}))
+    w_plus = torch.randn(1, 8, 28)
+    again = Models(read_bundle(str(bundle)), torch.device("cpu")).generator(w_plus)
+    torch.testing.assert_close(
+        again, open_models(models, "cpu").generator(w_plus), atol=1e-4, rtol=0
+    )

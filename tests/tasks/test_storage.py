@@ -1,0 +1,71 @@
+"""Folders behave alike on a directory, in memory and on S3."""
+
+import os
+
+import pytest
+
+from tasks.storage import Folder, read_url, split_url
+
+
+def test_files_are_written_replaced_listed_and_removed(root):
+    folder = Folder(root)
+    folder.write("a/one.txt", b"1")
+    folder.write("a/one.txt", b"2")
+    folder.write("two.json", b"3")
+    assert folder.read("a/one.txt") == b"2"
+    assert folder.names() == ["a", "two.json"]
+    assert folder.names(".json") == ["two.json"]
+    assert (folder / "a").names() == ["one.txt"]
+    folder.remove("two.json")
+    folder.remove("two.json")
+    assert not folder.exists("two.json")
+    assert (folder / "nowhere").names() == []
+
+
+def test_create_never_replaces(root):
+    folder = Folder(root)
+    folder.create("commit.json", b"first")
+    with pytest.raises(FileExistsError):
+        folder.create("commit.json", b"second")
+    assert folder.read("commit.json") == b"first"
+
+
+def test_a_missing_file_says_so(root):
+    with pytest.raises(FileNotFoundError):
+        Folder(root).read("nothing")
+
+
+def test_urls_lead_back_to_the_files(root):
+    folder = Folder(root) / "deep"
+    folder.write("x.bin", b"x")
+    url = folder.url_of("x.bin")
+    parent, name = split_url(url)
+    assert (parent.url, name) == (folder.url, "x.bin")
+    assert read_url(url) == b"x"
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x"])
+def test_no_name_leads_out_of_a_folder(tmp_path, name):
+    with pytest.raises(ValueError, match="expected a path inside"):
+        Folder(str(tmp_path)).write(name, b"")
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated():
+    with pytest.raises(ValueError, match="give credentials in the environment") as caught:
+        Folder("s3://user:hunter2@bucket/path")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
+    folder = Folder(str(tmp_path))
+    folder.write("card.json", b"old")
+
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        folder.write("card.json", b"new")
+    monkeypatch.undo()
+    assert folder.read("card.json") == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
