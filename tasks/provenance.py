@@ -16,7 +16,8 @@ def png_bytes(image: Image.Image, facts: Mapping[str, object]) -> bytes:
     info = PngInfo()
     info.add_itxt("styleclip", json.dumps(facts, ensure_ascii=False, sort_keys=True))
     sink = io.BytesIO()
-    image.save(sink, "PNG", pnginfo=info)
+    # Level 2 takes a quarter of the time of the default, for a tenth more bytes.
+    image.save(sink, "PNG", pnginfo=info, compress_level=2)
     return sink.getvalue()
 
 

@@ -6,7 +6,7 @@ _FEW_FACES = 20
 _FINGERPRINTS = ("generator", "encoder", "clip", "judge", "identity")
 
 
-def reader_notes(rows: pd.DataFrame, waiting: int, pictures_missing: int, shown: int) -> list[str]:
+def reader_notes(rows: pd.DataFrame, waiting: int, pictures_missing: int) -> list[str]:
     """Return a sentence for each thing that limits what the numbers say.
 
     Args:
@@ -24,11 +24,11 @@ def reader_notes(rows: pd.DataFrame, waiting: int, pictures_missing: int, shown:
             notes.append(f"The rows come from {count} different {role} networks.")
     twice = int(rows["pair_id"].duplicated().sum())
     if twice:
-        notes.append(f"{twice:,} rows repeat the pair id of another.")
+        notes.append(f"Pair ids come again in other rows: {twice:,} times.")
     if len(rows) and rows["success"].isna().all():
         notes.append("No pair could be judged a success or not: scores are missing.")
     if 0 < faces < _FEW_FACES:
-        notes.append(f"{faces} faces are few: the intervals are rough.")
+        notes.append(f"Few faces ({faces}): the intervals are rough.")
     if pictures_missing:
         notes.append(f"{pictures_missing:,} edited images are absent, damaged or altered.")
     return notes
@@ -42,5 +42,5 @@ def _judge_note(rows: pd.DataFrame) -> str:
             "a second CLIP under the role judge would be a fairer one."
         )
     if own.any():
-        return f"{int(own.sum()):,} rows are judged by the CLIP that steered them, others are not."
+        return f"The CLIP that steered a row judges it in {int(own.sum()):,} of {len(own):,} rows."
     return "Another CLIP judges than the one that steered the edits."

@@ -28,8 +28,6 @@ def test_losses_vanish_for_equal_pictures_only():
     pictures = torch.rand(2, 3, 32, 32) * 2 - 1
     assert reconstruction_loss(pictures, pictures).item() == 0
     assert reconstruction_loss(pictures, pictures.roll(1, -1)).item() > 0
-    term = reconstruction_loss(pictures, pictures, lambda a, b: (a - b).mean() + 2)
-    assert term.item() == 2
 
 
 def test_edges_cost_more_than_brightness():

@@ -66,6 +66,7 @@ def test_a_lost_chunk_is_named(tmp_path, models):
 def test_another_way_of_measuring_is_another_store(tmp_path, models):
     networks, folder = open_models(models, "cpu"), Folder(str(tmp_path))
     other = RelevanceConfig(num_images=3, num_statistics=50)
-    assert direction_folder(folder, networks, CONFIG).url != direction_folder(
-        folder, networks, other
-    ).url
+    assert (
+        direction_folder(folder, networks, CONFIG).url
+        != direction_folder(folder, networks, other).url
+    )

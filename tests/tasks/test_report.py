@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 import tasks.report
 from manifests.schemas import EDITS, FACES, RESULTS
@@ -25,6 +26,7 @@ from tasks.evaluation import Criteria
 from tasks.ledger import Ledger
 from tasks.page import tile_side
 from tasks.report import write_report
+from tasks.report_notes import reader_notes
 from tasks.runs import RunError
 from tasks.storage import Folder, sha256
 
@@ -341,7 +343,32 @@ def test_notes_say_what_limits_the_numbers(finished):
     text = Document(report_of(finished)).text
     assert "7 planned pairs have no result yet" in text
     assert "The CLIP that judges is the one that steered the edits" in text
-    assert "5 faces are few" in text
+    assert "Few faces (5)" in text
+
+
+def test_notes_on_judges_networks_and_repeated_pairs():
+    row = {
+        "image_id": "ann",
+        "success": 1.0,
+        "encoder_fingerprint": "e",
+        "identity_fingerprint": "i",
+    }
+    row |= {"generator_fingerprint": "g", "clip_fingerprint": "c", "judge_fingerprint": "j"}
+    other = row | {"judge_fingerprint": "c", "generator_fingerprint": "h", "success": math.nan}
+    faces = [{"image_id": f"face-{n}", "pair_id": f"{n}"} for n in range(20)]
+    fair = pd.DataFrame([row | face for face in faces])
+    assert reader_notes(fair, 0, 0) == ["Another CLIP judges than the one that steered the edits."]
+    mixed = pd.DataFrame([row | faces[0], other | faces[0]])
+    assert reader_notes(mixed, 1200, 0) == [
+        "The CLIP that steered a row judges it in 1 of 2 rows.",
+        "1,200 planned pairs have no result yet: the run is not finished.",
+        "The rows come from 2 different generator networks.",
+        "The rows come from 2 different judge networks.",
+        "Pair ids come again in other rows: 1 times.",
+        "Few faces (1): the intervals are rough.",
+    ]
+    (unscored,) = [n for n in reader_notes(mixed[1:], 0, 0) if "success" in n]
+    assert unscored == "No pair could be judged a success or not: scores are missing."
 
 
 def test_a_second_report_reads_no_edited_image_again(tmp_path):
@@ -498,9 +525,10 @@ def visit(request, browser, finished) -> Iterator[Visit]:
 def test_the_page_fits_and_shows_all_its_pictures(visit):
     page = visit.page
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    for image in page.locator("#prompts img:visible, #plots img:visible, .card img").all():
-        image.scroll_into_view_if_needed()
-        image.evaluate("image => image.decode()")
+    shown = page.locator("#prompts img, #plots img, #run img, .card img")
+    shown.evaluate_all(
+        "all => Promise.all(all.map(image => { image.loading = 'eager'; return image.decode(); }))"
+    )
     sizes = page.locator(".card img").evaluate_all("all => all.map(i => [i.width, i.height])")
     assert sizes
     assert {tuple(size) for size in sizes} == {(128, 128)}
@@ -548,7 +576,7 @@ def test_a_pair_opens_compares_and_has_a_link(visit, finished):
     page.select_option("[name=method]", "mapper")
     page.locator(".card").nth(1).click()
     viewer = page.locator("#viewer")
-    assert viewer.is_visible()
+    expect(viewer).to_be_visible()
     link = page.evaluate("location.hash")
     assert "method=mapper" in link
     page.keyboard.press("ArrowRight")
@@ -572,11 +600,11 @@ def test_a_pair_opens_compares_and_has_a_link(visit, finished):
     assert page.locator("#split").input_value() == "26"
     assert "26%" in page.locator("#after").evaluate("i => getComputedStyle(i).clipPath")
     page.keyboard.press("Escape")
-    assert not viewer.is_visible()
+    expect(viewer).not_to_be_visible()
     assert "pair=" not in page.evaluate("location.hash")
     page.goto(f"file://{report_of(finished).url}/index.html{link}")
     page.reload()
-    assert viewer.is_visible()
+    expect(viewer).to_be_visible()
     assert page.locator("[name=method]").input_value() == "mapper"
 
 
@@ -584,24 +612,27 @@ def test_a_failed_pair_says_why(visit):
     page = visit.page
     page.select_option("[name=status]", "no_channel")
     page.locator(".card").first.click()
-    assert "no channel passes <beta>" in page.locator("#absent").inner_text()
+    expect(page.locator("#absent")).to_have_text("no channel: no channel passes <beta>")
 
 
 def test_links_of_strips_and_tables_lead_to_pairs(visit):
     page = visit.page
     page.locator(".film .chosen").first.click()
-    assert page.locator("#viewer").is_visible()
+    expect(page.locator("#viewer")).to_be_visible()
     page.keyboard.press("Escape")
     page.locator("#plots summary").first.click()
     page.locator("#plots a", has_text="show").first.click()
-    assert visit.count() == 5
-    assert page.locator("[name=alpha]").input_value() == "2"
+    expect(page.locator("#count")).to_have_text("5 of 60 pairs")
+    expect(page.locator("[name=alpha]")).to_have_value("2")
     # A prompt of any signs comes through the address.
     page.locator("#plots summary").last.click()
     page.locator("#plots a", has_text="show").last.click()
-    assert visit.count() == 5 * len([m for p, m, _ in PLAN if (p, m) == (HOSTILE, "mapper")])
+    expect(page.locator("[name=prompt]")).to_have_value(HOSTILE)
+    method = page.locator("[name=method]").input_value()
+    (alphas,) = [alphas for prompt, name, alphas in PLAN if (prompt, name) == (HOSTILE, method)]
+    assert visit.count() == 5 * len(alphas)
     page.reload()
-    assert page.locator("[name=prompt]").input_value() == HOSTILE
+    expect(page.locator("[name=prompt]")).to_have_value(HOSTILE)
 
 
 def test_plots_follow_the_color_scheme(visit):

@@ -1,0 +1,84 @@
+"""Alignment against the published procedure: the whole photograph searched, one after the other."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import dlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from benchmarks.paired import Ratio, compare
+from styleclip_ops.alignment import align_face, ffhq_quad
+from tasks.alignment import align_photos_shard, faces_table, plan_photos
+from tasks.detection import landmark_model
+
+Quads = npt.NDArray[np.float64]
+
+PHOTOS = Path(__file__).parents[1] / "demo" / "photos"
+NAMES = ("astronaut.png", "grace_hopper.jpg")
+CROP_SIZE = 256
+MINIMUM_FACE = 64
+# Pixels that the faces found may differ by.
+TOLERANCE = 2.0
+
+
+class PublishedAligner:
+    """Decode whole, search at twice the size, read landmarks, crop; the best detection is taken."""
+
+    def __init__(self) -> None:
+        self._detector: Any = dlib.get_frontal_face_detector()
+        self._predictor: Any = dlib.shape_predictor(str(landmark_model()))
+
+    def align(self, path: Path) -> Quads:
+        """Write the crop beside the photograph, and return its quad [4, 2]."""
+        photo = Image.open(path).convert("RGB")
+        pixels = np.array(photo)
+        points = self._predictor(pixels, self._detector(pixels, 1)[0]).parts()
+        landmarks = np.array([[point.x, point.y] for point in points], np.float64)
+        align_face(photo, landmarks, CROP_SIZE).save(path.with_suffix(".crop.png"))
+        return ffhq_quad(landmarks)
+
+
+def run() -> Iterator[Ratio]:
+    """Compare on two photographs of people as they are, and enlarged to four megapixels."""
+    published = PublishedAligner()
+    for megapixels, copies in ((None, 8), (4, 2)):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [*_photographs(megapixels, copies, Path(folder))]
+            theirs = partial(_theirs, published, paths)
+            ours = partial(_ours, folder, count())
+            deviation = np.abs(theirs() - ours()).max()
+            if deviation > TOLERANCE:
+                raise RuntimeError(f"quads: got {deviation:.1f} px apart, expected {TOLERANCE}")
+            name = f"alignment of {megapixels or 0.3} megapixels, all threads: against published"
+            yield compare(name, ours, theirs, 3)
+
+
+def _theirs(published: PublishedAligner, paths: Sequence[Path]) -> Quads:
+    return np.array([published.align(path) for path in paths])
+
+
+def _ours(folder: str, runs: Iterator[int]) -> Quads:
+    """Align all photographs in a new workspace, and return their quads [N, 4, 2]."""
+    workspace = f"{folder}/workspace-{next(runs)}"
+    for shard in plan_photos(workspace, f"{folder}/*.jpg", 64):
+        align_photos_shard(workspace, shard, CROP_SIZE, "largest", MINIMUM_FACE)
+    return np.array(faces_table(workspace)["quad"].to_pylist()).reshape(-1, 4, 2)
+
+
+def _photographs(megapixels: float | None, copies: int, folder: Path) -> Iterator[Path]:
+    for name in NAMES:
+        photo = Image.open(PHOTOS / name).convert("RGB")
+        if megapixels:
+            scale = (megapixels * 1e6 / (photo.width * photo.height)) ** 0.5
+            size = (round(photo.width * scale), round(photo.height * scale))
+            photo = photo.resize(size, Image.Resampling.BICUBIC)
+        for index in range(copies):
+            path = folder / f"{Path(name).stem}-{index}.jpg"
+            photo.save(path, quality=92)
+            yield path
