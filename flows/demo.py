@@ -8,7 +8,7 @@ from flows.summary import Summary
 from tasks.directions import RelevanceConfig
 
 # Enough for models of 64 px; the published counts are for 1024 px.
-_RELEVANCE = RelevanceConfig(num_images=24, num_statistics=4000)
+_RELEVANCE = RelevanceConfig(num_images=12, num_statistics=4000, mode="fast")
 
 
 def run_demo(output: str = "demo-output") -> Summary:

@@ -4,6 +4,7 @@ import time
 
 from prefect import flow
 
+from flows.artifacts import show_report
 from flows.summary import Summary
 from tasks.report import write_report
 from tasks.runs import run_folder
@@ -21,4 +22,5 @@ def evaluate_run(workspace: str, run: str = "run") -> Summary:
     report = write_report(run_folder(workspace, run).url)
     scored = report.pairs - report.failed
     counts = {"ok": scored, "not ok": report.failed, "waiting": report.waiting}
+    show_report(report.page, counts)
     return Summary("evaluate", report.page, counts, time.monotonic() - began)

@@ -9,6 +9,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 
+from flows.artifacts import ProgressArtifact, show_counts
 from flows.progress import describe_counts, progress_bar
 
 ShardWork = Callable[..., dict[str, int]]
@@ -62,6 +63,9 @@ def run_shards(
     counts, failed, done = Counter[str](), list[tuple[int, str]](), 0
     waiting, running = deque(shards), deque[tuple[int, PrefectFuture[dict[str, int]]]]()
     shard_work = shard_task(work)
+    if not shards:
+        return {}
+    shown = ProgressArtifact(label, len(shards))
     with (
         progress_bar(label, len(shards)) as bar,
         _pool(workers) as runner,
@@ -79,6 +83,8 @@ def run_shards(
             else:
                 failed.append((shard, str(future.state.message)))
             bar.advance(done, describe_counts(counts))
+            shown.advance(done)
+    show_counts(label, counts)
     if failed:
         shard, message = failed[0]
         raise StageError(

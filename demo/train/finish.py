@@ -11,7 +11,7 @@ from demo.train.descent import Schedule, descend
 from demo.train.device import mixed_precision
 from demo.train.discriminator import Discriminator
 from demo.train.judging import HeldOut
-from demo.train.losses import PictureLoss, reconstruction_loss
+from demo.train.losses import reconstruction_loss
 from demo.train.shards import PortraitShards
 from demo.train.synthesis import ConditionedGenerator
 from demo.train.trainee import PictureTrainee, PortraitBatches
@@ -47,7 +47,6 @@ class FinishTrainee(PictureTrainee):
         shards: Portraits to learn from.
         held_out: Portraits to be judged by.
         device: Where to train.
-        perceptual: A further loss, see `demo.train.losses.reconstruction_loss`.
     """
 
     def __init__(
@@ -57,10 +56,9 @@ class FinishTrainee(PictureTrainee):
         shards: PortraitShards,
         held_out: PortraitShards,
         device: torch.device,
-        perceptual: PictureLoss | None = None,
     ) -> None:
         self.samples_per_step = config.batch
-        self._config, self._device, self._perceptual = config, device, perceptual
+        self._config, self._device = config, device
         self._batches = PortraitBatches(shards, config.batch, config.seed, device)
         torch.manual_seed(config.seed)
         self._judge = Discriminator(conditioned.generator.config.channels).to(device)
@@ -87,7 +85,7 @@ class FinishTrainee(PictureTrainee):
             drawn = self._model(parameters)
         rate = self._config.schedule.at(index)
         descend(self._judging, self._judge_loss(wanted, drawn.detach().float(), index), rate)
-        loss = reconstruction_loss(drawn, wanted, self._perceptual)
+        loss = reconstruction_loss(drawn, wanted)
         with mixed_precision(self._device):
             scores = self._judge(drawn)
         loss = loss + self._config.adversarial * F.softplus(-scores.float()).mean()

@@ -1,12 +1,7 @@
 """Losses between pictures. Each is the mean of absolute values of filtered differences."""
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor
-
-# predicted, wanted [N, 3, H, W] -> scalar
-PictureLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def laplacian_l1(difference: Tensor, levels: int = 4) -> Tensor:
@@ -32,16 +27,12 @@ def gradient_l1(difference: Tensor) -> Tensor:
     return across.abs().mean() + down.abs().mean()
 
 
-def reconstruction_loss(
-    predicted: Tensor, wanted: Tensor, perceptual: PictureLoss | None = None
-) -> Tensor:
+def reconstruction_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
     """Compare pictures [N, 3, H, W] in [-1, 1]: L1, Laplacian pyramid, gradients.
 
     Args:
         predicted: Generated pictures, of any floating type.
         wanted: The pictures wanted.
-        perceptual: A further term, from networks that see attributes, say.
     """
     difference = predicted.float() - wanted
-    loss = difference.abs().mean() + laplacian_l1(difference) + gradient_l1(difference)
-    return loss if perceptual is None else loss + perceptual(predicted.float(), wanted)
+    return difference.abs().mean() + laplacian_l1(difference) + gradient_l1(difference)

@@ -4,18 +4,34 @@ A further stage is a module with a configuration and a `demo.train.loop.Trainee`
 in Plan, a function `run_...` here that opens what it reads, and an entry in STAGES.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from demo.train.clip import ClipTrainee, ClipTraining
+from demo.train.clip_export import export_clip
+from demo.train.clip_judging import ClipJudge
 from demo.train.clock import Deadline
+from demo.train.crops import render_crop_series
 from demo.train.data import render_series
+from demo.train.encoder import EncoderConfig, EncoderSources, EncoderTrainee, export_encoder
 from demo.train.export import export_generator
 from demo.train.finish import FinishConfig, FinishTrainee
+from demo.train.identity import (
+    HeldOutPersons,
+    IdentityConfig,
+    IdentityTrainee,
+    export_identity,
+)
+from demo.train.judge import JudgeConfig, judge_models
 from demo.train.loop import Rhythm, restart_if_moved, train
 from demo.train.mapping import MappingConfig, MappingTrainee
+from demo.train.persons import PersonsConfig, render_persons
+from demo.train.probes import load_probe
+from demo.train.probing import ProbeTrainee, ProbeTraining, export_probe
 from demo.train.progress import Report
 from demo.train.shards import PortraitShards, SeriesConfig
 from demo.train.synthesis import (
@@ -24,6 +40,7 @@ from demo.train.synthesis import (
     SynthesisTrainee,
     load_conditioned,
 )
+from styleclip_ops.checkpoints import load_arcface
 
 # Widths whose generator, with a mapping network of 512, takes 7 MB in half precision.
 CHANNELS: Mapping[int, tuple[int, ...]] = {
@@ -31,7 +48,7 @@ CHANNELS: Mapping[int, tuple[int, ...]] = {
     64: (128, 128, 96, 64, 32),
     128: (128, 128, 96, 64, 48, 32),
 }
-TRAIN_SEED, HELD_OUT_SEED = 1, 2
+TRAIN_SEED, HELD_OUT_SEED, CROPS_SEED, PERSONS_SEED, EDITS_SEED = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -45,10 +62,14 @@ class Plan:
         size: Side of the portraits in pixels.
         num: Portraits to render and learn from.
         held_out: Portraits kept for judging.
+        crops: Portraits before rooms, for the encoder.
+        persons: Persons, portrayed again and again, kept for judging the identity network.
+        edit_pairs: Pairs of portraits for each edit that CLIP is judged by.
         shard: Portraits in a file.
         workers: Processes that render, on a processor.
-        synthesis, finish, mapping: How to train in these stages.
-        synthesis_steps, finish_steps, mapping_steps: Where they end.
+        synthesis, finish, mapping, probes, identity, clip, encoder: How to train in these stages.
+        synthesis_steps, finish_steps, mapping_steps, probes_steps, identity_steps, clip_steps,
+            encoder_steps: Where they end.
         rhythm: How often to save and to speak.
     """
 
@@ -58,24 +79,36 @@ class Plan:
     size: int = 64
     num: int = 48_000
     held_out: int = 512
+    crops: int = 2048
+    persons: PersonsConfig = field(default_factory=lambda: PersonsConfig(PERSONS_SEED))
+    edit_pairs: int = 8
     shard: int = 512
     workers: int = 1
     synthesis: SynthesisConfig = field(default_factory=lambda: SynthesisConfig(CHANNELS[64]))
     finish: FinishConfig = field(default_factory=FinishConfig)
     mapping: MappingConfig = field(default_factory=MappingConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    probes: ProbeTraining = field(default_factory=ProbeTraining)
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+    clip: ClipTraining = field(default_factory=ClipTraining)
     synthesis_steps: int = 200_000
     finish_steps: int = 20_000
     mapping_steps: int = 20_000
+    encoder_steps: int = 20_000
+    probes_steps: int = 8000
+    identity_steps: int = 4000
+    clip_steps: int = 20_000
     rhythm: Rhythm = field(default_factory=Rhythm)
 
     def series_folder(self, name: str) -> Path:
-        """Return the folder of the series `train` or `heldout`."""
+        """Return the folder of the series `train`, `heldout` or `crops`."""
         return self.runs / "data" / f"{self.size}px" / name
 
     def shards(self, name: str) -> PortraitShards:
-        """Open what is rendered of the series `train` or `heldout`."""
-        limit = self.num if name == "train" else self.held_out
-        return PortraitShards(self.series_folder(name), limit)
+        """Open what is rendered of the series `train`, `heldout` or `crops`."""
+        limits = {"train": self.num, "heldout": self.held_out, "crops": self.crops}
+        return PortraitShards(self.series_folder(name), limits[name])
 
 
 Stage = Callable[[Plan, Deadline, Report], None]
@@ -125,6 +158,91 @@ def run_mapping(plan: Plan, deadline: Deadline, report: Report) -> None:
     report(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
 
 
+def run_probes(plan: Plan, deadline: Deadline, report: Report) -> None:
+    """Train the probe that tells attributes, and write it."""
+    shards = plan.shards("train")
+    trainee = ProbeTrainee(plan.probes, shards, plan.shards("heldout"), plan.device)
+    train(trainee, plan.runs / "probes", plan.probes_steps, deadline, report, plan.rhythm)
+    path = export_probe(trainee, plan.models, plan.runs, shards)
+    report(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def run_identity(plan: Plan, deadline: Deadline, report: Report) -> None:
+    """Render the persons to be judged by, train the identity network, and write it."""
+    persons, shards = plan.persons, plan.shards("train")
+    folder = plan.runs / "data" / f"{persons.size}px" / "persons"
+    render_persons(folder, persons, deadline, report, plan.device)
+    known = PortraitShards(folder, persons.persons * persons.portraits)
+    held_out = HeldOutPersons(known, persons.portraits, plan.size, plan.device)
+    trainee = IdentityTrainee(plan.identity, shards, held_out, plan.device)
+    train(trainee, plan.runs / "identity", plan.identity_steps, deadline, report, plan.rhythm)
+    data = f"{len(shards)} renders of {shards.size} px, series {shards.card}"
+    path = export_identity(trainee, held_out, plan.models, plan.runs, data)
+    report(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def run_clip(plan: Plan, deadline: Deadline, report: Report) -> None:
+    """Train the CLIP, and write it."""
+    shards = plan.shards("train")
+    judge = ClipJudge(plan.shards("heldout"), plan.edit_pairs, EDITS_SEED, plan.device)
+    trainee = ClipTrainee(plan.clip, shards, judge, plan.device)
+    train(trainee, plan.runs / "clip", plan.clip_steps, deadline, report, plan.rhythm)
+    path = export_clip(trainee.clip, judge, plan.models, plan.runs, shards)
+    report(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def run_encoder(plan: Plan, deadline: Deadline, report: Report) -> None:
+    """Train the encoder for the generator as it is, and write it."""
+    conditioned, source = _mapped(plan)
+    series = SeriesConfig(CROPS_SEED, plan.size, plan.shard)
+    folder = plan.series_folder("crops")
+    render_crop_series(folder, series, plan.crops, deadline, report, plan.device)
+    probe = load_probe(plan.models / "probes.safetensors").to(plan.device)
+    identity = load_arcface(plan.models / "identity.safetensors").to(plan.device)
+    sources = EncoderSources(
+        conditioned.to(plan.device),
+        plan.shards("train"),
+        plan.shards("crops"),
+        plan.shards("heldout"),
+        identity,
+        probe,
+    )
+    trainee = EncoderTrainee(plan.encoder, sources, plan.device)
+    restart_if_moved(plan.runs / "encoder", source)
+    train(trainee, plan.runs / "encoder", plan.encoder_steps, deadline, report, plan.rhythm)
+    path = export_encoder(trainee.encoder, plan.models, plan.runs, sources)
+    report(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def run_judge(plan: Plan, deadline: Deadline, report: Report) -> None:
+    """Judge the finished models, and write the figures into their cards."""
+    judge_models(
+        plan.judge,
+        plan.models,
+        plan.shards("train"),
+        plan.shards("heldout"),
+        plan.runs / "judge",
+        plan.device,
+        deadline,
+        report,
+    )
+
+
+def _mapped(plan: Plan) -> tuple[ConditionedGenerator, dict[str, object]]:
+    """Load the latest generator with the mapping network trained for it, and what it came from."""
+    finished = (plan.runs / "finish" / "checkpoint.pt").exists()
+    stage = "finish" if finished else "synthesis"
+    conditioned, step = _conditioned(plan, stage)
+    source: dict[str, object] = {"stage": stage, "step": step}
+    card = plan.runs / "mapping" / "source.json"
+    got = json.loads(card.read_text(encoding="utf-8")) if card.exists() else None
+    if got != source:
+        raise ValueError(f"{card}: got {got}, expected {source}; run the stage `mapping`")
+    saved = torch.load(card.with_name("checkpoint.pt"), map_location="cpu", weights_only=True)
+    conditioned.generator.mapping.load_state_dict(saved["trainee"]["average"])
+    return conditioned, source
+
+
 def _conditioned(plan: Plan, stage: str) -> tuple[ConditionedGenerator, int]:
     """Load the averaged generator that `synthesis` or `finish` has come to, and its step."""
     checkpoint = plan.runs / stage / "checkpoint.pt"
@@ -139,6 +257,11 @@ STAGES: Mapping[str, Stage] = {
     "synthesis": run_synthesis,
     "finish": run_finish,
     "mapping": run_mapping,
+    "probes": run_probes,
+    "clip": run_clip,
+    "identity": run_identity,
+    "encoder": run_encoder,
+    "judge": run_judge,
 }
 
 # group -> its stages, with the share of the group's time that each takes

@@ -11,7 +11,7 @@ from demo.train.averaging import WeightAverage
 from demo.train.descent import Schedule, descend
 from demo.train.device import mixed_precision
 from demo.train.judging import HeldOut
-from demo.train.losses import PictureLoss, reconstruction_loss
+from demo.train.losses import reconstruction_loss
 from demo.train.networks import ParameterToW
 from demo.train.shards import PortraitShards
 from demo.train.trainee import PictureTrainee, PortraitBatches
@@ -61,7 +61,6 @@ class SynthesisTrainee(PictureTrainee):
         shards: Portraits to learn from.
         held_out: Portraits to be judged by.
         device: Where to train.
-        perceptual: A further loss, see `demo.train.losses.reconstruction_loss`.
     """
 
     def __init__(
@@ -70,10 +69,9 @@ class SynthesisTrainee(PictureTrainee):
         shards: PortraitShards,
         held_out: PortraitShards,
         device: torch.device,
-        perceptual: PictureLoss | None = None,
     ) -> None:
         self.samples_per_step = config.batch
-        self._config, self._device, self._perceptual = config, device, perceptual
+        self._config, self._device = config, device
         self._batches = PortraitBatches(shards, config.batch, config.seed, device)
         self._model = _build(config, self._batches).to(device)
         self._averaging = WeightAverage(self._model)
@@ -92,7 +90,7 @@ class SynthesisTrainee(PictureTrainee):
         parameters, wanted = self._batches.draw(index)
         with mixed_precision(self._device):
             predicted = self._model(parameters)
-        loss = reconstruction_loss(predicted, wanted, self._perceptual)
+        loss = reconstruction_loss(predicted, wanted)
         descend(self._optimizer, loss, self._config.schedule.at(index))
         self._averaging.update(self._model, index)
         return loss

@@ -31,7 +31,7 @@ from demo.train.reconstruction import draw_latents
 from demo.train.stages import STAGES, Plan
 from demo.train.tables import markdown_table, set_section
 from demo.train.trials import Trial, best_setting, describe_trials, methods, try_methods
-from demo.train.wishes import WISHES, Wish
+from demo.train.wishes import SURE, WISHES, Sight, Wish, look
 from styleclip_ops.checkpoints import save_safetensors
 from styleclip_ops.encoder import E4eConfig, E4eEncoder
 from styleclip_ops.generator import Generator, GeneratorConfig
@@ -73,11 +73,14 @@ class Rows:
         return F.normalize(F.adaptive_avg_pool2d(images, (4, 1)).flatten(1) + 0.1, dim=1)
 
 
-def judged(**options):
+def sight(unsure=(), **options):
     """What a probe says of one ordinary man, but for `options`."""
     plain = {"gender": "man", "age": "young", "hair_color": "black", "hair_style": "short"}
     said = dict.fromkeys(RATES, "none") | plain | {"expression": "neutral"} | options
-    return {name: torch.tensor([[*RATES[name]].index(said[name])]) for name in RATES}
+    return Sight(
+        {name: torch.tensor([[*RATES[name]].index(said[name])]) for name in RATES},
+        {name: torch.tensor([name not in unsure]) for name in RATES},
+    )
 
 
 def random_generator():
@@ -101,44 +104,63 @@ def w_plus(models):
 
 def test_a_wish_is_granted_by_any_of_its_options():
     hat = next(wish for wish in WISHES if wish.attribute == "hat")
-    assert [bool(hat.granted(judged(hat=h))) for h in RATES["hat"]] == [False, True, True]
+    assert [bool(hat.granted(sight(hat=h))) for h in RATES["hat"]] == [False, True, True]
 
 
 def test_prompts_are_tried_where_they_can_come_true():
-    assert SMILE.possible(judged())
-    assert not SMILE.possible(judged(expression="smiling"))
+    assert SMILE.possible(sight())
+    assert not SMILE.possible(sight(expression="smiling"))
     beard = Wish("a face with a beard", "beard", ("full",))
-    assert beard.possible(judged())
-    assert not beard.possible(judged(gender="woman"))
+    assert beard.possible(sight())
+    assert not beard.possible(sight(gender="woman"))
     red = Wish("a face with red hair", "hair_color", ("red",))
-    assert red.possible(judged())
-    assert not red.possible(judged(hair_style="bald"))
+    assert red.possible(sight())
+    assert not red.possible(sight(hair_style="bald"))
 
 
 def test_side_effects_are_the_share_of_other_attributes_that_changed():
-    before = judged()
-    assert SMILE.side_effects(before, judged(expression="smiling")) == 0
-    after = judged(expression="smiling", age="old", hat="beanie")
+    before = sight()
+    assert SMILE.side_effects(before, sight(expression="smiling")) == 0
+    after = sight(expression="smiling", age="old", hat="beanie")
     assert SMILE.side_effects(before, after).item() == pytest.approx(2 / 10)
+
+
+def test_what_the_probe_was_not_sure_of_is_left_out():
+    before = sight(unsure=("age", "hat"))
+    after = sight(expression="smiling", age="old", beard="full")
+    assert SMILE.side_effects(before, after).item() == pytest.approx(1 / 8)
+
+
+def test_sight_is_the_likeliest_option_and_whether_it_is_likely():
+    class Teller:
+        def probabilities(self, images):
+            first = images.mean(dim=(1, 2, 3))
+            return {"hat": torch.stack([first, 1 - first, 0 * first], dim=1)}
+
+    pictures = torch.tensor([0.1, 0.4, SURE + 0.01])[:, None, None, None].expand(3, 3, 8, 8)
+    seen = look(Teller(), pictures, batch=2)
+    assert seen.options["hat"].tolist() == [1, 1, 0]
+    assert seen.sure["hat"].tolist() == [True, False, True]
+    assert seen.take(torch.tensor([2])).shows("hat", "none").tolist() == [True]
 
 
 def test_what_goes_together_in_the_data_may_follow():
     beard = Wish("a face with a beard", "beard", ("full",))
     moustache = Wish("a face with a moustache", "moustache", ("moustache",))
-    bearded = judged(beard="full", moustache="moustache")
-    assert beard.side_effects(judged(), bearded) == 0
-    assert moustache.side_effects(judged(), bearded).item() == pytest.approx(1 / 10)
+    bearded = sight(beard="full", moustache="moustache")
+    assert beard.side_effects(sight(), bearded) == 0
+    assert moustache.side_effects(sight(), bearded).item() == pytest.approx(1 / 10)
     old = Wish("an old face", "age", ("old",))
-    assert old.side_effects(judged(), judged(age="old", hair_color="grey")) == 0
+    assert old.side_effects(sight(), sight(age="old", hair_color="grey")) == 0
 
 
 def test_what_cannot_be_seen_is_left_out():
     bald = Wish("a bald head", "hair_style", ("bald",))
-    assert bald.side_effects(judged(), judged(hair_style="bald", hair_color="red")) == 0
+    assert bald.side_effects(sight(), sight(hair_style="bald", hair_color="red")) == 0
     hat = Wish("a face with a hat", "hat", ("beanie",))
-    hidden = judged(hat="beanie", hair_style="bald")
-    assert hat.side_effects(judged(), hidden) == 0
-    assert SMILE.side_effects(judged(), judged(hair_style="bald")).item() > 0
+    hidden = sight(hat="beanie", hair_style="bald")
+    assert hat.side_effects(sight(), hidden) == 0
+    assert SMILE.side_effects(sight(), sight(hair_style="bald")).item() > 0
 
 
 def test_wishes_name_options_that_exist():

@@ -217,8 +217,6 @@ def test_stages_and_groups_are_selected_with_their_seconds():
 def test_command_ends_in_time(tmp_path):
     folders = ["--runs", tmp_path / "runs", "--models", tmp_path / "models"]
     command = [sys.executable, "-m", "demo.train", "data:0", "--size", "32", *folders]
-    done = subprocess.run(  # noqa: S603
-        [*map(str, command)], capture_output=True, text=True, cwd=ROOT
-    )
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "data" / "32px" / "train" / "series.json").exists()

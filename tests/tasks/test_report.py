@@ -525,6 +525,10 @@ def visit(request, browser, finished) -> Iterator[Visit]:
 def test_the_page_fits_and_shows_all_its_pictures(visit):
     page = visit.page
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    narrow = page.locator(".summary, .card").evaluate_all(
+        "all => all.filter(box => box.scrollWidth > box.clientWidth).length"
+    )
+    assert narrow == 0
     shown = page.locator("#prompts img, #plots img, #run img, .card img")
     shown.evaluate_all(
         "all => Promise.all(all.map(image => { image.loading = 'eager'; return image.decode(); }))"

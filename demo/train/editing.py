@@ -1,0 +1,234 @@
+"""The three methods on the demo models, each at several strengths."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from demo.train.agreement import NEUTRAL_PROMPT
+from demo.train.randomness import step_generator
+from demo.train.reconstruction import draw_latents
+from demo.train.wishes import AttributeTeller, Sight, Wish, look
+from styleclip_ops.clip import ImageEmbedder, TextEmbedder
+from styleclip_ops.direction import apply_direction, style_direction, text_direction
+from styleclip_ops.generator import Generator
+from styleclip_ops.losses import IdentityEmbedder, cosine_distance
+from styleclip_ops.mapper import LevelsMapper
+from styleclip_ops.mapper_training import MapperLossConfig, train_mapper
+from styleclip_ops.optimize import OptimizeConfig, optimize_latents
+from styleclip_ops.ranger import Ranger
+from styleclip_ops.relevance import RelevanceMode, channel_clip_directions
+from styleclip_ops.style_statistics import sample_style_codes, style_statistics
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """How the methods are tried.
+
+    Attributes:
+        relevance_mode, relevance_step: See `styleclip_ops.relevance`.
+        relevance_samples: Faces that a channel's CLIP direction is the mean over.
+        statistics_samples: Style codes that deviations are measured on.
+        num_channels, global_alphas: Settings of global directions, all combinations.
+        mapper_steps, mapper_batch, mapper_rate, mapper_loss: Training of a mapper.
+        mapper_alphas: Multiples of its offset.
+        optimize: The optimization.
+        optimize_alphas: Multiples of the offset that it finds.
+        seed: Of what is drawn at random.
+    """
+
+    relevance_mode: RelevanceMode = "exact"
+    relevance_step: float = 5.0
+    relevance_samples: int = 16
+    statistics_samples: int = 10_000
+    num_channels: tuple[int, ...] = (8, 16, 32, 64)
+    global_alphas: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0)
+    mapper_steps: int = 200
+    mapper_batch: int = 4
+    mapper_rate: float = 0.5
+    mapper_loss: MapperLossConfig = field(default_factory=MapperLossConfig)
+    mapper_alphas: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
+    optimize: OptimizeConfig = field(default_factory=lambda: OptimizeConfig(steps=60))
+    optimize_alphas: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
+    seed: int = 0
+
+
+class Embedder(ImageEmbedder, TextEmbedder, Protocol):
+    """Both towers of a CLIP."""
+
+
+@dataclass(frozen=True)
+class EditModels:
+    """Hold the networks of an edit and of its judgement, all on one device."""
+
+    generator: Generator
+    clip: Embedder
+    identity: IdentityEmbedder
+    probe: AttributeTeller
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Hold N faces before their edits.
+
+    Attributes:
+        w_plus: [N, num_ws, w_dim].
+        pictures: [N, 3, size, size] in [-1, 1], as the generator draws them.
+        sight: What the probe sees in them.
+        persons: [N, D] identity embeddings.
+    """
+
+    w_plus: Tensor
+    pictures: Tensor
+    sight: Sight
+    persons: Tensor
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Name a strength: alpha, and for global directions the number of channels."""
+
+    alpha: float
+    num_channels: int | None = None
+
+    def __str__(self) -> str:
+        channels = "" if self.num_channels is None else f", {self.num_channels} channels"
+        return f"alpha {self.alpha:g}{channels}"
+
+
+@dataclass(frozen=True)
+class EditFigures:
+    """Hold means over edited pictures.
+
+    Attributes:
+        success: Share of pictures in which the probe sees what was wished.
+        changed: Share of the other attributes that changed.
+        identity: Cosine of the identity embeddings before and after.
+    """
+
+    success: float
+    changed: float
+    identity: float
+
+
+@dataclass(frozen=True)
+class DirectionAsset:
+    """Hold what global directions need, once for all prompts.
+
+    Attributes:
+        channel_clip_directions: [C, E] of the editable channels.
+        channel_std: [layout.size].
+    """
+
+    channel_clip_directions: Tensor
+    channel_std: Tensor
+
+
+# A strength with the pictures [N, 3, size, size] that it gives.
+Edits = Iterator[tuple[Setting, Tensor]]
+
+
+def measure_directions(models: EditModels, config: EditConfig) -> DirectionAsset:
+    """Measure the CLIP direction of every editable channel."""
+    generator = models.generator
+    std = style_statistics(generator, config.statistics_samples, seed=config.seed).std
+    samples = sample_style_codes(generator, config.relevance_samples, seed=config.seed + 1)
+    directions = channel_clip_directions(
+        generator,
+        models.clip,
+        torch.cat([*samples]),
+        std,
+        step=config.relevance_step,
+        mode=config.relevance_mode,
+        batch_size=64,
+    )
+    return DirectionAsset(directions, std)
+
+
+@torch.no_grad()
+def edit_globally(
+    models: EditModels, asset: DirectionAsset, prompt: str, w_plus: Tensor, config: EditConfig
+) -> Edits:
+    """Edit latents [N, num_ws, w_dim] along the global direction of a prompt."""
+    generator = models.generator
+    delta_t = text_direction(models.clip, NEUTRAL_PROMPT, prompt)
+    s = generator.w_plus_to_s(w_plus)
+    for num_channels in config.num_channels:
+        direction = style_direction(
+            asset.channel_clip_directions,
+            delta_t,
+            asset.channel_std,
+            generator.layout,
+            num_channels=num_channels,
+        )
+        for alpha in config.global_alphas:
+            edited = apply_direction(s, direction, alpha)
+            parts = [generator.synthesize(part).clamp(-1, 1) for part in torch.split(edited, 32)]
+            yield Setting(alpha, num_channels), torch.cat(parts)
+
+
+def edit_by_mapper(models: EditModels, prompt: str, w_plus: Tensor, config: EditConfig) -> Edits:
+    """Edit latents [N, num_ws, w_dim] with a mapper that is trained for the prompt here."""
+    generator = models.generator
+    torch.manual_seed(config.seed)
+    mapper = LevelsMapper(w_dim=generator.config.w_dim).to(w_plus.device)
+    training = train_mapper(
+        generator,
+        models.clip,
+        mapper,
+        Ranger(mapper.parameters(), lr=config.mapper_rate),
+        _mapper_batches(generator, config),
+        models.clip.embed_texts([prompt]),
+        config.mapper_loss,
+        models.identity,
+    )
+    for _ in training:
+        pass
+    with torch.no_grad():
+        for alpha in config.mapper_alphas:
+            yield Setting(alpha), draw_latents(generator, mapper.edit(w_plus, alpha))
+
+
+def edit_by_optimization(
+    models: EditModels, prompt: str, w_plus: Tensor, config: EditConfig
+) -> Edits:
+    """Edit latents [N, num_ws, w_dim], each by an optimization of its own."""
+    text = models.clip.embed_texts([prompt])
+    found = torch.cat(
+        [
+            optimize_latents(
+                models.generator, models.clip, part, text, config.optimize, models.identity
+            )
+            for part in torch.split(w_plus, 16)
+        ]
+    )
+    for alpha in config.optimize_alphas:
+        yield Setting(alpha), draw_latents(models.generator, torch.lerp(w_plus, found, alpha))
+
+
+@torch.no_grad()
+def judge_edits(models: EditModels, wish: Wish, before: Faces, edited: Tensor) -> EditFigures:
+    """Judge edits of faces.
+
+    Args:
+        models: The networks.
+        wish: What was asked for.
+        before: The faces before.
+        edited: [N, 3, size, size] pictures of them after.
+    """
+    after = look(models.probe, edited)
+    distance = cosine_distance(models.identity.embed(edited), before.persons)
+    return EditFigures(
+        success=float(wish.granted(after).float().mean()),
+        changed=float(wish.side_effects(before.sight, after).mean()),
+        identity=1 - float(distance.mean()),
+    )
+
+
+def _mapper_batches(generator: Generator, config: EditConfig) -> Iterator[Tensor]:
+    for step in range(config.mapper_steps):
+        draw = step_generator(config.seed, step)
+        z = torch.randn(config.mapper_batch, generator.config.z_dim, generator=draw)
+        yield generator.w_to_w_plus(generator.mapping(z.to(generator.w_avg)))
