@@ -17,6 +17,8 @@ from styleclip_ops.errors import ConfigError, ShapeError, check_shape
 # Fewer samples than features give a singular covariance, and fewer than this a biased distance.
 _RELIABLE_SAMPLES = 10_000
 
+_RESAMPLED_VALUES = 1_000_000
+
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     """Compute the cosine of embeddings [N, E] and [N, E] or [1, E]: [N], -1 to 1."""
@@ -217,7 +219,11 @@ def bootstrap_interval(
     if not len(known):
         raise ConfigError("values: got no number, expected at least one that is not NaN")
     random = np.random.default_rng(seed)
-    means = np.array([random.choice(known, len(known)).mean() for _ in range(num_resamples)])
+    # Many resamples at a time, in bounded memory; the numbers drawn are the same.
+    rows = max(1, _RESAMPLED_VALUES // len(known))
+    counts = [min(rows, num_resamples - start) for start in range(0, num_resamples, rows)]
+    resamples = (random.choice(known, (count, len(known))) for count in counts)
+    means = np.concatenate([resample.mean(axis=1) for resample in resamples])
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(known.mean()), float(low), float(high))
