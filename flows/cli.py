@@ -25,13 +25,14 @@ from flows.relevance import build_relevance  # noqa: E402
 from flows.summary import Summary  # noqa: E402
 from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
 from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
+from tasks.provenance import CODE_VERSION  # noqa: E402
 
 USER_ERROR, STAGE_FAILED = 2, 1
 
 app = App(
     name="styleclip",
     help="Edit large sets of face photographs by text with StyleCLIP.",
-    version_flags=["--version"],
+    version=CODE_VERSION,
     result_action="return_value",
 )
 app.command(run_demo, name="demo")

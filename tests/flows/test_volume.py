@@ -30,7 +30,7 @@ def test_rows_out_are_rows_in(tmp_path, models):
         root,
         manifest,
         models=models,
-        relevance=RelevanceConfig(num_images=1, num_statistics=50),
+        relevance=RelevanceConfig(num_images=1, num_statistics=50, mode="fast"),
         device="cpu",
         batch_size=64,
         shard_size=300,
