@@ -14,7 +14,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 test: $(VENV)/.installed
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses=2 --dist=loadscope
 
 test-ops: $(VENV)/.installed
 	$(RUN) pytest tests/ops

@@ -1,11 +1,12 @@
 r"""Train the demo models. The same command continues what an earlier one began.
 
 python -m demo.train
-    data and generator, to their ends
+    everything, each stage to its end
+python -m demo.train all:14400 --from-models
+    everything in four hours; synthesis and encoder begin with the weights in demo/models
 python -m demo.train data:720 generator:7200
     two stages, with at most so many seconds each
-python -m demo.train data:90 synthesis:270 finish:90 mapping:90 --num 100000 --batch 256 \
-        --mapping-batch 4096
+python -m demo.train data:90 synthesis:270 finish:90 mapping --num 100000 --batch 256
     everything in under ten minutes on a machine with a GPU
 
 Ctrl-C or SIGTERM ends after the step in hand, with a checkpoint.
@@ -23,7 +24,6 @@ from demo.train.clock import Deadline
 from demo.train.descent import Schedule
 from demo.train.device import best_device
 from demo.train.loop import Rhythm
-from demo.train.mapping import MappingConfig
 from demo.train.stages import CHANNELS, GROUPS, STAGES, Plan, select_stages
 from demo.train.synthesis import SynthesisConfig
 
@@ -57,10 +57,10 @@ def _plan(given: argparse.Namespace) -> Plan:
         num=given.num,
         held_out=given.held_out,
         workers=given.workers,
+        from_models=given.from_models,
         synthesis=SynthesisConfig(
             tuple(channels), given.batch, Schedule(given.learning_rate), given.seed
         ),
-        mapping=MappingConfig(given.mapping_batch, seed=given.seed),
         rhythm=Rhythm(given.save, given.say),
     )
 
@@ -75,7 +75,7 @@ def _parse() -> argparse.Namespace:
     add(
         "stages",
         nargs="*",
-        default=["data", "generator"],
+        default=["all"],
         help=f"NAME or NAME:SECONDS of {[*STAGES]}, or a group of {[*GROUPS]}",
     )
     add("--size", type=int, choices=[*CHANNELS], default=64, help="side of the portraits, pixels")
@@ -83,13 +83,13 @@ def _parse() -> argparse.Namespace:
     add("--held-out", type=int, default=512, help="portraits to judge by")
     add("--channels", type=int, nargs="+", help="widths at 4, 8, ... px")
     add("--batch", type=int, default=32, help="pictures in a step")
-    add("--mapping-batch", type=int, default=256, help="latents in a step")
     add("--learning-rate", type=float, default=1e-2)
     add("--seed", type=int, default=0)
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
     add("--threads", type=int, default=os.cpu_count() or 1, help="threads that train")
     add("--runs", type=Path, default=HERE / "runs", help="folder of all state")
     add("--models", type=Path, default=HERE.parent / "models", help="folder for finished weights")
+    add("--from-models", action="store_true", help="begin with the weights in --models")
     add("--save", type=float, default=60.0, help="seconds between checkpoints")
     add("--say", type=float, default=10.0, help="seconds between lines of progress")
     return parser.parse_args()

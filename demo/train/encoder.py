@@ -114,12 +114,17 @@ class EncoderTrainee(KeptState):
         config: How.
         sources: From what; its networks are on `device`.
         device: Where to train.
+        begin: The encoder to begin with; a random one where None.
     """
 
     figures = ("loss", "heldout_l1")
 
     def __init__(
-        self, config: EncoderConfig, sources: EncoderSources, device: torch.device
+        self,
+        config: EncoderConfig,
+        sources: EncoderSources,
+        device: torch.device,
+        begin: E4eEncoder | None = None,
     ) -> None:
         self.samples_per_step = config.renders + config.samples + config.crops
         self._config, self._sources, self._device = config, sources, device
@@ -134,6 +139,8 @@ class EncoderTrainee(KeptState):
             self._generator.num_ws, self._generator.config.w_dim, size, config.trunk
         )
         self._encoder = E4eEncoder(architecture).to(device)
+        if begin is not None:
+            self._encoder.load_state_dict(begin.state_dict())
         self._encoder.latent_avg.copy_(self._w_avg)
         # A short memory: the batch norms' statistics are those of the latest weights.
         self._average = WeightAverage(self._encoder, decay=0.995)

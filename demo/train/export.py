@@ -1,6 +1,7 @@
 """Finished weights: the file that `demo/models` holds, and its card."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 from demo.train.cards import write_card
@@ -12,14 +13,20 @@ from styleclip_ops.generator import Generator
 
 _TEXT = """A StyleGAN2 generator (mapping network, modulated synthesis) of cartoon portraits.
 The synthesis network learned to draw the portraits of `demo/portraits` from their parameters
-through w; where figures of a stage `finish` are given it was then sharpened adversarially. Last,
-the mapping network learned the w of the portrait that z ~ N(0, I) names: the first coordinates of z
-are the portrait's normal vector, the others are free. Noise is not used (strength 0).
+through w; where figures of a stage `finish` are given it was then sharpened adversarially. The
+mapping network was not learned but written down (`demo/train/mapping.py`): the first coordinates of
+z, at unit mean square, are the portrait's normal vector, the others are free. W and S were brought
+to scales that the published edits' distance terms and step sizes suit (`demo/train/scaling.py`).
+Noise is not used (strength 0).
 Made by `python -m demo.train`; weights are stored in half precision."""
 
 
 def export_generator(
-    generator: Generator, models: Path, runs: Path, shards: PortraitShards
+    generator: Generator,
+    models: Path,
+    runs: Path,
+    shards: PortraitShards,
+    figures: Mapping[str, float],
 ) -> Path:
     """Write `generator.safetensors` and its card.
 
@@ -28,6 +35,7 @@ def export_generator(
         models: Folder to write to.
         runs: Folder with the curves of the stages.
         shards: What it learned from.
+        figures: Of the mapping network.
 
     Returns:
         The file of weights.
@@ -41,9 +49,10 @@ def export_generator(
         "parameters": sum(p.numel() for p in generator.parameters()),
         "file": f"{path.stat().st_size / 1e6:.1f} MB",
     }
-    for stage in ("synthesis", "finish", "mapping"):
+    for stage in ("synthesis", "finish"):
         rows = read_rows(runs / stage / "curve.jsonl")
         for name, value in (rows[-1] if rows else {}).items():
             facts[f"{stage}: {name}"] = f"{value:.6g}"
+    facts |= {f"mapping: {name}": f"{value:.6g}" for name, value in figures.items()}
     write_card(path.with_suffix(".md"), "Demo generator", _TEXT, facts)
     return path

@@ -1,5 +1,8 @@
 """Losses between pictures. Each is the mean of absolute values of filtered differences."""
 
+from functools import cache
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,12 +30,26 @@ def gradient_l1(difference: Tensor) -> Tensor:
     return across.abs().mean() + down.abs().mean()
 
 
+@cache
+def face_weight(size: int) -> Tensor:
+    """Return the weight [size, size] of each pixel of an aligned crop: 3 in the face, 1 far off."""
+    place = (torch.arange(size) + 0.5) / size
+    across, down = (
+        torch.exp(-(((place - 0.5) / 0.3) ** 2)),
+        torch.exp(-(((place - 0.6) / 0.25) ** 2)),
+    )
+    return 1 + 2 * down[:, None] * across
+
+
 def reconstruction_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
     """Compare pictures [N, 3, H, W] in [-1, 1]: L1, Laplacian pyramid, gradients.
+
+    What happens in the face, where age, lipstick and earrings are a few pixels, counts up to three
+    times.
 
     Args:
         predicted: Generated pictures, of any floating type.
         wanted: The pictures wanted.
     """
-    difference = predicted.float() - wanted
+    difference = (predicted.float() - wanted) * face_weight(wanted.shape[-1]).to(wanted)
     return difference.abs().mean() + laplacian_l1(difference) + gradient_l1(difference)

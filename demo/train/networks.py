@@ -20,6 +20,11 @@ class ParameterToW(nn.Module):
             EqualizedLinear(w_dim, w_dim, activate=True),
         )
 
+    @property
+    def linear(self) -> list[EqualizedLinear]:
+        """The layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, EqualizedLinear)]
+
     def forward(self, parameters: Tensor) -> Tensor:
         """Map [N, P] to [N, w_dim]."""
         w: Tensor = self.layers(parameters)

@@ -1,10 +1,10 @@
-"""Parameter vectors straight from normal vectors, for the millions that the mapping trains on."""
+"""Parameter vectors straight from normal vectors, without the portraits between."""
 
 import torch
 from torch import Tensor
 
 from demo.portraits.attributes import GENDERED, LEANINGS, RATES
-from demo.portraits.sampling import NORMAL_NAMES, NUM_NORMALS, NUM_PARAMETERS, PARAMETER_SLICES
+from demo.portraits.sampling import NORMAL_NAMES, NUM_PARAMETERS, PARAMETER_SLICES
 
 
 def parameters_from_normal(z: Tensor) -> Tensor:
@@ -32,12 +32,6 @@ def parameters_from_normal(z: Tensor) -> Tensor:
             value = torch.erf(column[name] / 2**0.5) * 3**0.5
             vector[:, columns.start] = value.float()
     return vector
-
-
-def pad_normals(normals: Tensor, z_dim: int, generator: torch.Generator) -> Tensor:
-    """Extend normal vectors [N, NUM_NORMALS] of portraits to latents z [N, z_dim]."""
-    rest = torch.randn(len(normals), z_dim - NUM_NORMALS, generator=generator)
-    return torch.cat([normals, rest.to(normals.device)], dim=1)
 
 
 def _choose(name: str, z: Tensor) -> Tensor:

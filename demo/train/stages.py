@@ -4,7 +4,6 @@ A further stage is a module with a configuration and a `demo.train.loop.Trainee`
 in Plan, a function `run_...` here that opens what it reads, and an entry in STAGES.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +27,12 @@ from demo.train.identity import (
 )
 from demo.train.judge import JudgeConfig, judge_models
 from demo.train.loop import Rhythm, restart_if_moved, train
-from demo.train.mapping import MappingConfig, MappingTrainee
+from demo.train.mapping import attach_mapping, measure_mapping, recover_conditioned
 from demo.train.persons import PersonsConfig, render_persons
 from demo.train.probes import load_probe
 from demo.train.probing import ProbeTrainee, ProbeTraining, export_probe
 from demo.train.progress import Report
+from demo.train.scaling import scale_latents
 from demo.train.shards import PortraitShards, SeriesConfig
 from demo.train.synthesis import (
     ConditionedGenerator,
@@ -40,7 +40,7 @@ from demo.train.synthesis import (
     SynthesisTrainee,
     load_conditioned,
 )
-from styleclip_ops.checkpoints import load_arcface
+from styleclip_ops.checkpoints import load_arcface, load_e4e, load_generator
 
 # Widths whose generator, with a mapping network of 512, takes 7 MB in half precision.
 CHANNELS: Mapping[int, tuple[int, ...]] = {
@@ -49,6 +49,10 @@ CHANNELS: Mapping[int, tuple[int, ...]] = {
     128: (128, 128, 96, 64, 48, 32),
 }
 TRAIN_SEED, HELD_OUT_SEED, CROPS_SEED, PERSONS_SEED, EDITS_SEED = 1, 2, 3, 4, 5
+# Of latents that the mean w and the errors of the mapping network are measured on.
+_MAPPING_SEED = 10
+# Portraits that the scales of W and S are measured on.
+_SCALED_ON = 1024
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,11 @@ class Plan:
         edit_pairs: Pairs of portraits for each edit that CLIP is judged by.
         shard: Portraits in a file.
         workers: Processes that render, on a processor.
-        synthesis, finish, mapping, probes, identity, clip, encoder: How to train in these stages.
-        synthesis_steps, finish_steps, mapping_steps, probes_steps, identity_steps, clip_steps,
-            encoder_steps: Where they end.
+        from_models: Begin synthesis and encoder with the weights in `models`, where no checkpoint
+            is there to continue.
+        synthesis, finish, probes, identity, clip, encoder: How to train in these stages.
+        synthesis_steps, finish_steps, probes_steps, identity_steps, clip_steps, encoder_steps:
+            Where they end.
         rhythm: How often to save and to speak.
     """
 
@@ -84,9 +90,9 @@ class Plan:
     edit_pairs: int = 8
     shard: int = 512
     workers: int = 1
+    from_models: bool = False
     synthesis: SynthesisConfig = field(default_factory=lambda: SynthesisConfig(CHANNELS[64]))
     finish: FinishConfig = field(default_factory=FinishConfig)
-    mapping: MappingConfig = field(default_factory=MappingConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     probes: ProbeTraining = field(default_factory=ProbeTraining)
@@ -94,7 +100,6 @@ class Plan:
     clip: ClipTraining = field(default_factory=ClipTraining)
     synthesis_steps: int = 200_000
     finish_steps: int = 20_000
-    mapping_steps: int = 20_000
     encoder_steps: int = 20_000
     probes_steps: int = 8000
     identity_steps: int = 4000
@@ -127,10 +132,12 @@ def run_data(plan: Plan, deadline: Deadline, report: Report) -> None:
 
 def run_synthesis(plan: Plan, deadline: Deadline, report: Report) -> None:
     """Train the synthesis network from parameters."""
-    trainee = SynthesisTrainee(
-        plan.synthesis, plan.shards("train"), plan.shards("heldout"), plan.device
-    )
-    folder = plan.runs / "synthesis"
+    folder, shards = plan.runs / "synthesis", plan.shards("train")
+    begin = None
+    if plan.from_models and not (folder / "checkpoint.pt").exists():
+        begin = recover_conditioned(load_generator(plan.models / "generator.safetensors"))
+        scale_latents(begin, shards.parameters[:_SCALED_ON], w_std=1.0)
+    trainee = SynthesisTrainee(plan.synthesis, shards, plan.shards("heldout"), plan.device, begin)
     train(trainee, folder, plan.synthesis_steps, deadline, report, plan.rhythm)
 
 
@@ -143,17 +150,14 @@ def run_finish(plan: Plan, deadline: Deadline, report: Report) -> None:
     train(trainee, plan.runs / "finish", plan.finish_steps, deadline, report, plan.rhythm)
 
 
-def run_mapping(plan: Plan, deadline: Deadline, report: Report) -> None:
-    """Train the mapping network for the synthesis network as it is, and write the generator."""
-    finished = (plan.runs / "finish" / "checkpoint.pt").exists()
-    stage = "finish" if finished else "synthesis"
-    conditioned, step = _conditioned(plan, stage)
-    trainee = MappingTrainee(plan.mapping, conditioned, plan.device)
-    folder = plan.runs / "mapping"
-    restart_if_moved(folder, {"stage": stage, "step": step})
-    train(trainee, folder, plan.mapping_steps, deadline, report, plan.rhythm)
+def run_mapping(plan: Plan, _deadline: Deadline, report: Report) -> None:
+    """Write down the mapping network of the synthesis network as it is, and write the generator."""
+    conditioned, _ = _mapped(plan)
+    figures = measure_mapping(conditioned, _MAPPING_SEED + 1)
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    report(f"mapping: {shown}")
     path = export_generator(
-        trainee.finished_generator(), plan.models, plan.runs, plan.shards("train")
+        conditioned.generator, plan.models, plan.runs, plan.shards("train"), figures
     )
     report(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
 
@@ -207,7 +211,10 @@ def run_encoder(plan: Plan, deadline: Deadline, report: Report) -> None:
         identity,
         probe,
     )
-    trainee = EncoderTrainee(plan.encoder, sources, plan.device)
+    begin = None
+    if plan.from_models and not (plan.runs / "encoder" / "checkpoint.pt").exists():
+        begin = load_e4e(plan.models / "encoder.safetensors")
+    trainee = EncoderTrainee(plan.encoder, sources, plan.device, begin)
     restart_if_moved(plan.runs / "encoder", source)
     train(trainee, plan.runs / "encoder", plan.encoder_steps, deadline, report, plan.rhythm)
     path = export_encoder(trainee.encoder, plan.models, plan.runs, sources)
@@ -229,18 +236,13 @@ def run_judge(plan: Plan, deadline: Deadline, report: Report) -> None:
 
 
 def _mapped(plan: Plan) -> tuple[ConditionedGenerator, dict[str, object]]:
-    """Load the latest generator with the mapping network trained for it, and what it came from."""
+    """Load the latest generator, scaled and with its mapping network, and what it came from."""
     finished = (plan.runs / "finish" / "checkpoint.pt").exists()
     stage = "finish" if finished else "synthesis"
     conditioned, step = _conditioned(plan, stage)
-    source: dict[str, object] = {"stage": stage, "step": step}
-    card = plan.runs / "mapping" / "source.json"
-    got = json.loads(card.read_text(encoding="utf-8")) if card.exists() else None
-    if got != source:
-        raise ValueError(f"{card}: got {got}, expected {source}; run the stage `mapping`")
-    saved = torch.load(card.with_name("checkpoint.pt"), map_location="cpu", weights_only=True)
-    conditioned.generator.mapping.load_state_dict(saved["trainee"]["average"])
-    return conditioned, source
+    scale_latents(conditioned, plan.shards("train").parameters[:_SCALED_ON])
+    attach_mapping(conditioned, _MAPPING_SEED)
+    return conditioned.to(plan.device), {"stage": stage, "step": step}
 
 
 def _conditioned(plan: Plan, stage: str) -> tuple[ConditionedGenerator, int]:
@@ -265,7 +267,20 @@ STAGES: Mapping[str, Stage] = {
 }
 
 # group -> its stages, with the share of the group's time that each takes
-GROUPS: Mapping[str, Mapping[str, float]] = {"generator": {"synthesis": 0.85, "mapping": 0.15}}
+# Names for several stages, with their shares of a limit.
+GROUPS: Mapping[str, Mapping[str, float]] = {
+    "generator": {"synthesis": 0.98, "mapping": 0.02},
+    "all": {
+        "data": 0.10,
+        "probes": 0.10,
+        "identity": 0.07,
+        "clip": 0.18,
+        "synthesis": 0.33,
+        "mapping": 0.01,
+        "encoder": 0.16,
+        "judge": 0.05,
+    },
+}
 
 
 def select_stages(wanted: Sequence[str]) -> Iterator[tuple[str, float | None]]:

@@ -61,6 +61,7 @@ class SynthesisTrainee(PictureTrainee):
         shards: Portraits to learn from.
         held_out: Portraits to be judged by.
         device: Where to train.
+        begin: The generator to begin with; a random one where None.
     """
 
     def __init__(
@@ -69,11 +70,14 @@ class SynthesisTrainee(PictureTrainee):
         shards: PortraitShards,
         held_out: PortraitShards,
         device: torch.device,
+        begin: ConditionedGenerator | None = None,
     ) -> None:
         self.samples_per_step = config.batch
         self._config, self._device = config, device
         self._batches = PortraitBatches(shards, config.batch, config.seed, device)
         self._model = _build(config, self._batches).to(device)
+        if begin is not None:
+            self._model.load_state_dict(begin.state_dict())
         self._averaging = WeightAverage(self._model)
         trained = [p for p in self._model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.Adam(trained, betas=(0.9, 0.99), eps=1e-8)

@@ -16,7 +16,6 @@ from demo.train.crops import cut_quad, render_crop
 from demo.train.encoder import EncoderConfig, EncoderSources, EncoderTrainee
 from demo.train.latents import LatentError
 from demo.train.loop import Rhythm
-from demo.train.mapping import MappingConfig
 from demo.train.probes import (
     Probe,
     ProbeConfig,
@@ -55,10 +54,8 @@ def plan_in(folder):
         crops=4,
         shard=4,
         synthesis=SynthesisConfig((12, 12, 8, 8), batch=4),
-        mapping=MappingConfig(batch=8, held_out=4, samples=64),
         encoder=EncoderConfig(trunk=TINY, renders=4, samples=2, crops=2, pictures=3),
         synthesis_steps=2,
-        mapping_steps=2,
         encoder_steps=4,
         rhythm=Rhythm(save=1000, say=1000),
     )
@@ -202,9 +199,7 @@ def test_training_continues_from_its_weights_when_the_generator_moved(trained, t
     before = saved(other)["trainee"]["average"]
     further = replace(other, synthesis_steps=4, encoder_steps=1)
     run(further, "synthesis")
-    with pytest.raises(ValueError, match="run the stage `mapping`"):
-        run(further, "encoder")
-    run(further, "mapping", "encoder")
+    run(further, "encoder")
     after = saved(further)
     assert after["step"] == 1
     assert json.loads((further.runs / "encoder" / "source.json").read_text())["step"] == 4

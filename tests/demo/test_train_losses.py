@@ -7,8 +7,8 @@ from demo.portraits.sampling import NUM_NORMALS, parameter_vector, portraits_fro
 from demo.train.clock import Deadline, describe_seconds
 from demo.train.curve import append_row, draw_curve, read_rows
 from demo.train.descent import Schedule
-from demo.train.losses import gradient_l1, laplacian_l1, reconstruction_loss
-from demo.train.normals import pad_normals, parameters_from_normal
+from demo.train.losses import face_weight, gradient_l1, laplacian_l1, reconstruction_loss
+from demo.train.normals import parameters_from_normal
 
 
 def test_short_cut_gives_the_parameters_of_the_portraits():
@@ -17,17 +17,17 @@ def test_short_cut_gives_the_parameters_of_the_portraits():
     torch.testing.assert_close(parameters_from_normal(z), wanted)
 
 
-def test_padding_keeps_the_portrait():
-    normals = torch.randn(5, NUM_NORMALS)
-    z = pad_normals(normals, 512, torch.Generator().manual_seed(0))
-    assert z.shape == (5, 512)
-    assert torch.equal(z[:, :NUM_NORMALS], normals)
-
-
 def test_losses_vanish_for_equal_pictures_only():
     pictures = torch.rand(2, 3, 32, 32) * 2 - 1
     assert reconstruction_loss(pictures, pictures).item() == 0
     assert reconstruction_loss(pictures, pictures.roll(1, -1)).item() > 0
+
+
+def test_the_face_counts_most():
+    weight = face_weight(64)
+    assert 2.9 < weight[38, 32].item() == pytest.approx(weight.max().item(), abs=0.01)
+    assert weight[0, 0].item() < 1.01
+    assert torch.equal(weight, weight.flip(1))
 
 
 def test_edges_cost_more_than_brightness():

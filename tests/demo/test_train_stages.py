@@ -1,6 +1,5 @@
 """The stages end to end, tiny: rendering, synthesis, finish, mapping, export."""
 
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,10 +14,9 @@ from demo.portraits.sampling import parameter_vector, sample_portraits
 from demo.train.clock import Deadline
 from demo.train.finish import FinishConfig
 from demo.train.loop import Rhythm
-from demo.train.mapping import MappingConfig
 from demo.train.shards import PortraitShards, SeriesConfig, open_series, to_pictures
 from demo.train.stages import STAGES, TRAIN_SEED, Plan, select_stages
-from demo.train.synthesis import SynthesisConfig
+from demo.train.synthesis import SynthesisConfig, load_conditioned
 from styleclip_ops.checkpoints import load_generator
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +24,6 @@ CHANNELS = (12, 12, 8, 8)
 BEFORE = {
     "synthesis": ["data"],
     "finish": ["data", "synthesis"],
-    "mapping": ["data", "synthesis", "finish"],
 }
 
 
@@ -40,11 +37,9 @@ def plan_in(folder, steps=4):
         held_out=4,
         shard=4,
         synthesis=SynthesisConfig(CHANNELS, batch=4),
-        mapping=MappingConfig(batch=8, held_out=4, samples=64),
         finish=FinishConfig(batch=4, r1_every=2),
         synthesis_steps=steps,
         finish_steps=steps,
-        mapping_steps=steps,
         rhythm=Rhythm(save=1000, say=1000),
     )
 
@@ -127,13 +122,13 @@ def test_workers_render_the_same(trained, tmp_path):
     assert torch.equal(others.levels(rows), plan.shards("train").levels(rows))
 
 
-@pytest.mark.parametrize("stage", ["synthesis", "finish", "mapping"])
+@pytest.mark.parametrize("stage", ["synthesis", "finish"])
 def test_interrupted_run_equals_uninterrupted_run(trained, tmp_path, stage):
     plan, _ = trained
     other = replace(plan, runs=tmp_path, models=tmp_path)
     for name in BEFORE[stage]:
         (tmp_path / name).symlink_to(plan.runs / name)
-    run(replace(other, synthesis_steps=2, finish_steps=2, mapping_steps=2), stage)
+    run(replace(other, synthesis_steps=2, finish_steps=2), stage)
     assert saved(other, stage)["step"] == 2
     run(other, stage)
     assert saved(other, stage)["step"] == 4
@@ -143,14 +138,18 @@ def test_interrupted_run_equals_uninterrupted_run(trained, tmp_path, stage):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def test_mapping_continues_when_the_synthesis_moved(trained, tmp_path):
+def test_training_begins_with_finished_weights_where_nothing_else_is_left(trained, tmp_path):
     plan, _ = trained
-    shutil.copytree(plan.runs, tmp_path / "runs")
-    other = replace(plan, runs=tmp_path / "runs", models=tmp_path)
-    assert len(run(other, "mapping")) == 1
-    further = replace(other, finish_steps=5)
-    assert "finish: step 5" in run(further, "finish")[0]
-    assert "mapping: step 4" in run(further, "mapping")[0]
+    (tmp_path / "data").symlink_to(plan.runs / "data")
+    other = replace(plan, runs=tmp_path, synthesis_steps=1, from_models=True)
+    run(other, "synthesis")
+    mine = load_conditioned(saved(other, "synthesis")["trainee"])
+    theirs = load_conditioned(saved(plan, "finish")["trainee"])
+    parameters = plan.shards("heldout").parameters
+    # One step and half precision apart.
+    assert (mine(parameters) - theirs(parameters)).abs().max() < 0.2
+    fresh = load_conditioned(saved(plan, "synthesis")["trainee"])
+    assert (mine(parameters) - fresh(parameters)).abs().max() > 0.2
 
 
 def test_finish_sharpens_synthesis_and_leaves_the_map_to_w(trained):
@@ -175,7 +174,7 @@ def test_finished_run_is_left_alone(trained):
 
 def test_stages_leave_curves_sheets_and_a_card(trained):
     plan, lines = trained
-    for stage in ("synthesis", "finish", "mapping"):
+    for stage in ("synthesis", "finish"):
         for name in ("curve.jsonl", "curve.png", "sheet.png"):
             assert (plan.runs / stage / name).stat().st_size > 0
     card = (plan.models / "generator.md").read_text()
