@@ -67,6 +67,10 @@ def construct_mapping(parameter_to_w: ParameterToW, config: GeneratorConfig) -> 
         raise ValueError(
             f"layers: got {mapping.num_layers}, expected at least {_FIRST + _LAST} for the mapping"
         )
+    edges = sum(len(options) - 1 for options in RATES.values())
+    needed = 2 * edges + len(KNOTS) * (NUM_NORMALS - len(RATES))
+    if config.w_dim < needed:
+        raise ValueError(f"width: got {config.w_dim}, expected at least {needed} for the mapping")
     linear = _linear_layers(mapping)
     steps, curves = _write_first_layer(linear[0])
     _write_second_layer(linear[1], steps, curves)
@@ -281,8 +285,6 @@ def _write(layer: EqualizedLinear, rows: Sequence[Affine]) -> None:
     """Set the first units of a layer; the others give 0."""
     weight = torch.zeros_like(layer.weight)
     bias = torch.zeros_like(layer.bias)
-    if len(rows) > len(weight):
-        raise ValueError(f"width: got {len(weight)}, expected at least {len(rows)}")
     weight[: len(rows)] = torch.stack([row for row, _ in rows])
     bias[: len(rows)] = torch.tensor([constant for _, constant in rows])
     _set(layer, weight, bias)

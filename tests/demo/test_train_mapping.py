@@ -88,6 +88,6 @@ def test_figures_are_measured_on_other_latents(conditioned):
 
 def test_a_network_too_narrow_or_shallow_is_refused(conditioned):
     with pytest.raises(ValueError, match="expected at least 6"):
-        construct_mapping(conditioned.parameter_to_w, GeneratorConfig((8, 8), num_mapping_layers=5))
-    with pytest.raises(ValueError, match="width: got 64, expected at least"):
-        construct_mapping(ParameterToW(NUM_PARAMETERS, 64), replace(CONFIG, z_dim=64, w_dim=64))
+        construct_mapping(conditioned.parameter_to_w, replace(CONFIG, num_mapping_layers=5))
+    with pytest.raises(ValueError, match="width: got 128, expected at least"):
+        construct_mapping(ParameterToW(NUM_PARAMETERS, 128), replace(CONFIG, z_dim=128, w_dim=128))
