@@ -61,6 +61,9 @@ class ClipTraining:
         schedule: Learning rates of AdamW.
         weight_decay: That of matrices, but for tables of embeddings.
         variation: How the pictures are changed.
+        drawn: Share of the pictures that the generator draws, where there is one.
+        attack: The most that a value of every second picture is then changed by against the CLIP,
+            of a range of 2; 0 for no attack.
         seed: Names the run: initial weights and batches.
     """
 
@@ -77,17 +80,25 @@ class ClipTraining:
     schedule: Schedule = field(default_factory=lambda: Schedule(1e-3, warmup=200, hold=4000))
     weight_decay: float = 0.05
     variation: Variation = field(default_factory=Variation)
+    drawn: float = 0.5
+    attack: float = 0.06
     seed: int = 0
 
 
 class ClipTrainee(KeptState):
     """Train a CLIP, first as a classifier of attributes, then on captions.
 
+    Some pictures are changed against it (Goodfellow et al., ICLR 2015; a random start as in Wong et
+    al., ICLR 2020). Edits follow the CLIP's gradient, and that of a CLIP which was never attacked
+    leads to pictures that please it and show nothing.
+
     Args:
         config: How.
         shards: Portraits to learn from.
         judge: Gives the figures.
         device: Where to train.
+        begin: The CLIP to begin with; a random one where None.
+        drawer: Draws portraits from their parameters, as those that edits show.
     """
 
     figures = ("loss", *RATES, "direction_cosine", "direction_chosen")
@@ -98,14 +109,19 @@ class ClipTrainee(KeptState):
         shards: PortraitShards,
         judge: ClipJudge,
         device: torch.device,
+        begin: ClipModel | None = None,
+        drawer: nn.Module | None = None,
     ) -> None:
         self.samples_per_step = config.batch
         self._config, self._judge, self._device = config, judge, device
+        self._drawer, self._classify_first = drawer, 0 if begin else config.classify_first
         self._batches = PortraitBatches(shards, config.batch, config.seed, device)
         self._captions = sample_captions(config.pool, config.pool_seed)
         self._rates = _truth_rates(self._captions, shards.parameters)
         torch.manual_seed(config.seed)
         self._clip = build_clip(config, shards.size).to(device)
+        if begin is not None:
+            self._clip.load_state_dict(begin.state_dict())
         self._classifier = nn.Linear(config.embedding, NUM_OPTIONS).to(device)
         self._weights = _all_option_weights(shards.parameters).to(device)
         self._averaging = WeightAverage(self._clip)
@@ -124,14 +140,20 @@ class ClipTrainee(KeptState):
 
     def step(self, index: int) -> Tensor:
         """Learn from one batch."""
+        config = self._config
         parameters, pictures = self._batches.draw(index)
-        draw = step_generator(self._config.seed + 1, index)
-        pictures = vary_pictures(pictures, self._config.variation, draw)
-        with mixed_precision(self._device):
-            images = self._clip.embed_images(pictures).float()
-        loss = self._attribute_loss(images, parameters)
-        if index >= self._config.classify_first:
-            loss = loss * self._config.classify + self._caption_loss(images, parameters, draw)
+        if self._drawer is not None:
+            some = slice(int(config.batch * config.drawn))
+            with torch.no_grad():
+                pictures[some] = self._drawer(parameters[some]).clamp(-1, 1)
+        draw = step_generator(config.seed + 1, index)
+        pictures = vary_pictures(pictures, config.variation, draw)
+        rows = torch.randint(len(self._captions), (config.captions,), generator=draw)
+        if config.attack:
+            # Of the renders and of the drawn pictures, which come first.
+            part = slice(None, None, 2)
+            pictures[part] = self._attack(pictures[part], parameters[part], rows, index, draw)
+        loss = self._loss(pictures, parameters, rows, index)
         descend(self._optimizer, loss, self._config.schedule.at(index))
         self._clip.model.logit_scale.data.clamp_(max=_LARGEST_LOGIT_SCALE)
         self._averaging.update(self._clip, index)
@@ -145,6 +167,32 @@ class ClipTrainee(KeptState):
         """Show the held-out portraits nearest to prompts, a row for each."""
         return self._judge.sheet(self.clip)
 
+    def _attack(
+        self,
+        pictures: Tensor,
+        parameters: Tensor,
+        rows: Tensor,
+        index: int,
+        draw: torch.Generator,
+    ) -> Tensor:
+        """Change pictures so that the loss grows, each by up to its own random bound."""
+        bound = torch.rand(len(pictures), 1, 1, 1, generator=draw).to(pictures)
+        bound = bound * self._config.attack
+        start = (torch.rand(pictures.shape, generator=draw).to(pictures) * 2 - 1) * bound
+        changed = (pictures + start).requires_grad_()
+        loss = self._loss(changed, parameters, rows, index)
+        (slope,) = torch.autograd.grad(loss, changed)
+        change = start + 1.25 * bound * slope.sign()
+        return pictures + torch.maximum(torch.minimum(change, bound), -bound)
+
+    def _loss(self, pictures: Tensor, parameters: Tensor, rows: Tensor, index: int) -> Tensor:
+        with mixed_precision(self._device):
+            images = self._clip.embed_images(pictures).float()
+        loss = self._attribute_loss(images, parameters)
+        if index >= self._classify_first:
+            loss = loss * self._config.classify + self._caption_loss(images, parameters, rows)
+        return loss
+
     def _attribute_loss(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Cross-entropy of the options of all attributes, the rare ones weighed up."""
         # Unit vectors of many coordinates are small coordinates.
@@ -157,8 +205,7 @@ class ClipTrainee(KeptState):
             losses.append(-(shown * self._weights[columns] * likelihoods).sum(dim=1).mean())
         return torch.stack(losses).mean()
 
-    def _caption_loss(self, images: Tensor, parameters: Tensor, draw: torch.Generator) -> Tensor:
-        rows = torch.randint(len(self._captions), (self._config.captions,), generator=draw)
+    def _caption_loss(self, images: Tensor, parameters: Tensor, rows: Tensor) -> Tensor:
         captions = self._captions.pick(rows)
         with mixed_precision(self._device):
             texts = self._clip.embed_texts([*captions.texts]).float()

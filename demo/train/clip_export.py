@@ -22,7 +22,9 @@ knows cartoon portraits and what their captions say of them, no photographs and 
 The image tower first learned to tell the attributes of rendered portraits; then both towers learned
 from captions, where a caption matches every picture that it is true of. Some captions stand in the
 templates of `styleclip_ops/prompt_templates.py`, and into some a word that no caption uses was put.
-The pictures were moved a little, mirrored, blurred, tinted and made noisy.
+The pictures were moved a little, mirrored, blurred, tinted and made noisy; some were those that the
+demo generator draws of the same portraits, and some were changed against the CLIP itself, which
+else leads edits to pictures that please it and show nothing (`demo/train/clip.py`).
 Made by `python -m demo.train clip`; weights are stored in half precision. The vocabulary is that of
 the CLIP release (MIT licence)."""
 

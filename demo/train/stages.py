@@ -40,7 +40,7 @@ from demo.train.synthesis import (
     SynthesisTrainee,
     load_conditioned,
 )
-from styleclip_ops.checkpoints import load_arcface, load_e4e, load_generator
+from styleclip_ops.checkpoints import load_arcface, load_clip, load_e4e, load_generator
 
 # Widths whose generator, with a mapping network of 512, takes 7 MB in half precision.
 CHANNELS: Mapping[int, tuple[int, ...]] = {
@@ -189,8 +189,13 @@ def run_clip(plan: Plan, deadline: Deadline, report: Report) -> None:
     """Train the CLIP, and write it."""
     shards = plan.shards("train")
     judge = ClipJudge(plan.shards("heldout"), plan.edit_pairs, EDITS_SEED, plan.device)
-    trainee = ClipTrainee(plan.clip, shards, judge, plan.device)
-    train(trainee, plan.runs / "clip", plan.clip_steps, deadline, report, plan.rhythm)
+    folder, begin = plan.runs / "clip", None
+    if plan.from_models and not (folder / "checkpoint.pt").exists():
+        begin = load_clip(plan.models / "clip")
+    drawn = (plan.runs / "synthesis" / "checkpoint.pt").exists()
+    drawer = _mapped(plan)[0] if drawn else None
+    trainee = ClipTrainee(plan.clip, shards, judge, plan.device, begin, drawer)
+    train(trainee, folder, plan.clip_steps, deadline, report, plan.rhythm)
     path = export_clip(trainee.clip, judge, plan.models, plan.runs, shards)
     report(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
 
@@ -274,9 +279,9 @@ GROUPS: Mapping[str, Mapping[str, float]] = {
         "data": 0.10,
         "probes": 0.10,
         "identity": 0.07,
-        "clip": 0.18,
         "synthesis": 0.33,
         "mapping": 0.01,
+        "clip": 0.18,
         "encoder": 0.16,
         "judge": 0.05,
     },
