@@ -18,6 +18,7 @@ from flows.demo import run_demo  # noqa: E402
 from flows.edit import edit_dataset  # noqa: E402
 from flows.evaluate import evaluate_run  # noqa: E402
 from flows.interchange import export_directions, export_latents, import_latents  # noqa: E402
+from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave  # noqa: E402
 from flows.invert import invert_faces  # noqa: E402
 from flows.mappers import train_mappers  # noqa: E402
 from flows.pipeline import run_pipeline  # noqa: E402
@@ -83,8 +84,7 @@ def launch(
     try:
         result = app([*_with_statuses(tokens)])
     except KeyboardInterrupt:
-        console.print("interrupted; give the same command to continue")
-        return 130
+        return INTERRUPTED
     except (ValueError, OSError, RuntimeError) as error:
         if trace:
             traceback.print_exc()
@@ -113,7 +113,11 @@ def _show(result: Any, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    sys.exit(app.meta())
+    end_soon_when_interrupted()
+    status = app.meta()
+    if status == INTERRUPTED:
+        leave()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

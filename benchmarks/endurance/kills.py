@@ -15,34 +15,35 @@ import random
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.endurance.job import Job, differences, make_job, prefect_server, prepare_processes
+from benchmarks.endurance.job import (
+    Job,
+    Snapshot,
+    differences,
+    make_job,
+    prefect_server,
+    prepare_processes,
+)
 
 
-def kill_runs(job: Job, kills: int, seed: int = 0) -> tuple[Counter[str], list[str]]:
+def kill_runs(
+    job: Job, kills: int, wanted: Snapshot, length: float, seed: int = 0
+) -> tuple[Counter[str], list[str]]:
     """Kill runs of a job, and resume them.
 
     Args:
         job: What to run.
         kills: How often.
+        wanted: What an undisturbed run leaves.
+        length: How long it takes, in seconds.
         seed: Of the times.
 
     Returns:
         How many kills fell into which stage, and what was wrong in the end.
     """
     chance, stages, wrong = random.Random(seed), Counter[str](), list[str]()  # noqa: S311
-    # The first run also starts the process that all are forked from.
-    job.finish()
-    job.clear()
-    began = time.monotonic()
-    job.finish()
-    length = time.monotonic() - began
-    wanted = job.snapshot()
-    wrong += job.mistakes()
-    print(f"an undisturbed run takes {length:.1f} s and leaves {len(wanted)} files and tables")
     job.clear()
     while stages.total() < kills:
         process = job.start()
@@ -51,6 +52,7 @@ def kill_runs(job: Job, kills: int, seed: int = 0) -> tuple[Counter[str], list[s
             _kill(process.pid)
             process.join()
             stages[job.stage()] += 1
+            print(f"kill {stages.total()}: {job.stage()}", flush=True)
             if stages.total() < kills:
                 continue
             job.finish()
@@ -58,7 +60,7 @@ def kill_runs(job: Job, kills: int, seed: int = 0) -> tuple[Counter[str], list[s
             job.wait([process])
         wrong += job.mistakes()
         wrong += differences(job.snapshot(), wanted)
-        print(f"{stages.total()} kills, {len(wrong)} differences", flush=True)
+        print(f"finished after {stages.total()} kills: {len(wrong)} differences", flush=True)
         job.clear()
     return stages, wrong
 
@@ -79,7 +81,12 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, prefect_server(Path(folder)):
         prepare_processes()
-        stages, wrong = kill_runs(make_job(Path(folder) / "job"), options.kills, options.seed)
+        job = make_job(Path(folder) / "job")
+        job.finish()
+        wanted, length, wrong = job.snapshot(), job.length(), [*job.mistakes()]
+        print(f"an undisturbed run takes {length:.1f} s and leaves {len(wanted)} files and tables")
+        stages, differing = kill_runs(job, options.kills, wanted, length, options.seed)
+        wrong += differing
     for stage, count in stages.most_common():
         print(f"{stage:<14}{count:>4} kills")
     for line in wrong:

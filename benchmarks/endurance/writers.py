@@ -58,18 +58,15 @@ def main() -> int:
 
 def _repeat(job: Job, writers: Sequence[int], repetitions: int, wanted: Snapshot) -> int:
     failed = 0
-    for count in writers:
-        began, bad = time.monotonic(), 0
-        for _ in range(repetitions):
+    for repetition in range(1, repetitions + 1):
+        for count in writers:
+            began = time.monotonic()
             wrong = write_together(job, count, wanted)
-            bad += bool(wrong)
+            failed += bool(wrong)
             for line in wrong:
-                print(f"{count} writers: {line}", flush=True)
-        seconds = (time.monotonic() - began) / repetitions
-        print(
-            f"{count} writers, {repetitions} times, {seconds:.1f} s each: {bad} wrong", flush=True
-        )
-        failed += bad
+                print(f"not the same: {line}")
+            seconds = time.monotonic() - began
+            print(f"{repetition}. {count} writers, {seconds:.1f} s: {len(wrong)} wrong", flush=True)
     return failed
 
 
