@@ -3,6 +3,7 @@
 import json
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from flows.demo import run_demo  # noqa: E402
 from flows.edit import edit_dataset  # noqa: E402
 from flows.evaluate import evaluate_run  # noqa: E402
 from flows.interchange import export_directions, export_latents, import_latents  # noqa: E402
+from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave  # noqa: E402
 from flows.invert import invert_faces  # noqa: E402
 from flows.mappers import train_mappers  # noqa: E402
 from flows.pipeline import run_pipeline  # noqa: E402
@@ -26,6 +28,7 @@ from flows.summary import Summary  # noqa: E402
 from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
 from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
 from tasks.provenance import CODE_VERSION  # noqa: E402
+from tasks.runs import FAILURES, RETRY_ALL  # noqa: E402
 
 USER_ERROR, STAGE_FAILED = 2, 1
 
@@ -79,10 +82,9 @@ def launch(
         trace: Show where in the code an error arose.
     """
     try:
-        result = app(tokens)
+        result = app([*_with_statuses(tokens)])
     except KeyboardInterrupt:
-        console.print("interrupted; give the same command to continue")
-        return 130
+        return INTERRUPTED
     except (ValueError, OSError, RuntimeError) as error:
         if trace:
             traceback.print_exc()
@@ -97,13 +99,25 @@ def launch(
     return 0
 
 
+def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
+    """Let `--retry-failed` stand alone, for all statuses, or be followed by some."""
+    for word, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        yield word
+        if word == "--retry-failed" and not set(following.split(",")) & {RETRY_ALL, *FAILURES}:
+            yield RETRY_ALL
+
+
 def _show(result: Any, as_json: bool) -> None:
     print(json.dumps(result) if as_json else result)  # noqa: T201
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    sys.exit(app.meta())
+    end_soon_when_interrupted()
+    status = app.meta()
+    if status == INTERRUPTED:
+        leave()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import pytest
 import torch
 import zarr
 
+import tasks.directions
+from styleclip_ops.clip import ClipModel
 from styleclip_ops.relevance import channel_clip_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from tasks.directions import (
@@ -70,3 +72,58 @@ def test_another_way_of_measuring_is_another_store(tmp_path, models):
         direction_folder(folder, networks, CONFIG).url
         != direction_folder(folder, networks, other).url
     )
+
+
+def test_a_stopped_measurement_goes_on_after_its_last_image(tmp_path, monkeypatch, models):
+    config = RelevanceConfig(num_images=3, num_statistics=50, mode="fast")
+    monkeypatch.setattr(tasks.directions, "CHECKPOINT_SECONDS", 0)
+
+    def measure(root: str) -> DirectionStore:
+        (shard,) = plan_relevance(root, models, "cpu", config, block_size=50)
+        compute_relevance_shard(root, models, "cpu", config, shard, batch_size=4)
+        return DirectionStore(direction_folder(Folder(root), open_models(models, "cpu"), config))
+
+    embed, images = ClipModel.embed_images, 0
+
+    def embed_some(self, pictures):
+        nonlocal images
+        images += 1
+        if images > limit:
+            raise KeyboardInterrupt
+        return embed(self, pictures)
+
+    limit = 10_000
+    monkeypatch.setattr(ClipModel, "embed_images", embed_some)
+    whole, every = measure(str(tmp_path / "whole")), images
+    images, limit = 0, every - 1
+    with pytest.raises(KeyboardInterrupt):
+        measure(str(tmp_path / "stopped"))
+    images, limit = 0, 10_000
+    stopped = measure(str(tmp_path / "stopped"))
+    # Two of three images were done before.
+    assert images == every / 3
+    assert stopped.read().fingerprint == whole.read().fingerprint
+    assert (stopped.folder / "checkpoints").names() == []
+
+
+@pytest.mark.parametrize("files", [1, 5, 8])
+def test_a_store_whose_making_was_stopped_is_made_on(tmp_path, monkeypatch, models, files):
+    config = RelevanceConfig(num_images=1, num_statistics=50)
+    create, made = Folder.create, []
+
+    def create_or_stop(folder: Folder, name: str, content: bytes) -> None:
+        if len(made) == files:
+            raise KeyboardInterrupt
+        made.append(name)
+        create(folder, name, content)
+
+    root = str(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Folder, "create", create_or_stop)
+        plan_relevance(root, models, "cpu", config, block_size=100)
+    # Another size of blocks: those that were begun with stay.
+    for shard in plan_relevance(root, models, "cpu", config, block_size=40):
+        compute_relevance_shard(root, models, "cpu", config, shard, batch_size=16)
+    store = DirectionStore(direction_folder(Folder(root), open_models(models, "cpu"), config))
+    assert store.ledger.units(0)["count"].to_pylist() == [100]
+    store.read()

@@ -85,3 +85,53 @@ def test_a_store_of_other_networks_is_refused(tmp_path, models, crops):
     )
     with pytest.raises(LatentStoreError, match="generator_fingerprint differ"):
         store.create(open_models(models, "cpu"), SHARD)
+
+
+def stop_after(monkeypatch, files: int) -> None:
+    """Let the process die instead of creating another file."""
+    create, made = Folder.create, []
+
+    def create_or_stop(folder: Folder, name: str, content: bytes) -> None:
+        if len(made) == files:
+            raise KeyboardInterrupt
+        made.append(name)
+        create(folder, name, content)
+
+    monkeypatch.setattr(Folder, "create", create_or_stop)
+
+
+@pytest.mark.parametrize("files", [0, 1, 4, 8])
+def test_a_store_whose_making_was_stopped_is_made_on(tmp_path, monkeypatch, models, crops, files):
+    root = str(tmp_path / "ws")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, files)
+        planned(root, models, crops)
+    # Another shard size than the one that was begun with.
+    networks = open_models(models, "cpu")
+    LatentStore(latent_folder(Folder(root), networks)).create(networks, 2 * SHARD)
+    store = planned(root, models, crops)
+    assert store.shard_size == (SHARD if files else 2 * SHARD)
+    assert invert_faces_shard(root, models, "cpu", 0, batch_size=8) == {"ok": 3}
+    assert np.isfinite(store.read([0, 1, 2]).w_plus).all()
+
+
+def test_a_late_writer_of_the_length_hides_no_row(tmp_path, models, crops):
+    root = str(tmp_path / "ws")
+    planned(root, models, crops[:2])
+    invert_faces_shard(root, models, "cpu", 0, batch_size=8)
+    store = planned(root, models, crops)
+    # Another process read the plans before the last shard was planned, and writes only now.
+    for _, array in zarr.open_group(store.folder.zarr_store("w_plus.zarr"), mode="r+").arrays():
+        array.resize((SHARD, *array.shape[1:]))
+    invert_faces_shard(root, models, "cpu", 1, batch_size=8)
+    assert np.isfinite(store.read([0, SHARD]).w_plus).all()
+    assert store.digest(1) == store.ledger.read_commit(1).facts["sha256"]
+
+
+def test_a_shard_that_another_process_committed_is_not_done_again(tmp_path, models, crops):
+    root = str(tmp_path / "ws")
+    store = planned(root, models, crops)
+    invert_faces_shard(root, models, "cpu", 0, batch_size=8)
+    before = store.digest(0)
+    assert invert_faces_shard(root, models, "cpu", 0, batch_size=8) == {}
+    assert store.digest(0) == before

@@ -76,3 +76,76 @@ def test_several_planners_plan_every_unit_once(tmp_path):
     ledger = Ledger(Folder(str(tmp_path)), SCHEMA)
     planned = [key for shard in ledger.plans() for key in ledger.units(shard)["key"].to_pylist()]
     assert sorted(planned) == sorted({f"k{i}" for i in range(20)})
+
+
+def test_a_later_commit_supersedes_and_again_the_first_wins(ledger):
+    ledger.plan_shard(0, units("a", "b"))
+    first = ledger.commit(0, rows(a=1, b=2))
+    second = ledger.commit(0, rows(a=1, b=3), after=first)
+    late = ledger.commit(0, rows(a=1, b=9), after=first)
+    assert second.generation == 1
+    assert late == second == ledger.read_commit(0)
+    assert ledger.committed() == [0]
+    assert [table["value"].to_pylist() for table in ledger.results()] == [[1, 3]]
+
+
+def test_a_smaller_plan_takes_rows_out_of_the_results(root):
+    ledger = Ledger(Folder(root), SCHEMA, key="key")
+    ledger.extend(units("a", "b", "c"), "key", 2)
+    ledger.commit(0, rows(a=1, b=2))
+    ledger.replan_shard(0, units("b"))
+    ledger.replan_shard(0, units("b"))
+    assert ledger.units(0)["key"].to_pylist() == ["b"]
+    assert ledger.rows(0).to_pylist() == [{"key": "b", "value": 2}]
+    assert [table.to_pylist() for table in ledger.results()] == [[{"key": "b", "value": 2}]]
+    # What left may come back, in another shard.
+    assert ledger.extend(units("a", "b", "c"), "key", 2) == [2]
+    assert ledger.plans() == [0, 1, 2]
+    assert ledger.pending() == [1, 2]
+
+
+def test_data_and_rows_are_of_one_writer_in_the_end(tmp_path):
+    ledger = Ledger(Folder(str(tmp_path)), SCHEMA)
+    ledger.plan_shard(0, units("a"))
+    data = []
+
+    def write(value: int):
+        def store() -> None:
+            data[:] = [value]
+
+        return store
+
+    def stored() -> str:
+        return str(data[0])
+
+    def commit(value: int) -> None:
+        ledger.commit_stored(0, rows(a=value), str(value), stored, write(value))
+
+    # Two write; the first commits, but the data of the second lie there.
+    write(1)()
+    write(2)()
+    commit(1)
+    commit(2)
+    assert data == [row["value"] for table in ledger.results() for row in table.to_pylist()] == [2]
+    # A third whose data are overwritten by the second's does nothing.
+    write(3)()
+    write(2)()
+    commit(3)
+    assert data == [2]
+    assert ledger.read_commit(0).generation == 1
+
+
+def test_a_commit_whose_answer_was_lost_is_mine(tmp_path, monkeypatch):
+    ledger = Ledger(Folder(str(tmp_path)), SCHEMA)
+    ledger.plan_shard(0, units("a"))
+    create = Folder.create
+
+    def create_twice(folder: Folder, name: str, content: bytes) -> None:
+        create(folder, name, content)
+        if name.startswith("_commits"):
+            # The client asks again, since it got no answer.
+            create(folder, name, content)
+
+    monkeypatch.setattr(Folder, "create", create_twice)
+    ledger.commit(0, rows(a=1))
+    assert [table["value"].to_pylist() for table in ledger.results()] == [[1]]

@@ -34,6 +34,21 @@ def test_a_stopped_training_continues_to_the_same_weights(tmp_path, models, stop
     assert stopped.names() == ["mapper.json", "mapper.safetensors", "training.parquet"]
 
 
+def test_of_two_trainings_the_first_is_believed(tmp_path, models):
+    root = str(tmp_path)
+    first = dict[str, bytes]()
+
+    def overtake(done: int, _steps: int) -> None:
+        if done == 3:
+            # Another process begins later, and is faster.
+            folder = train(root, models)
+            first.update({name: folder.read(name) for name in folder.names()})
+
+    folder = train(root, models, on_progress=overtake)
+    assert {name: folder.read(name) for name in folder.names()} == first
+    assert "checkpoint.pt" not in first
+
+
 def test_an_asset_says_what_it_is_and_is_made_once(root, models):
     folder = train(root, models)
     card = json.loads(folder.read("mapper.json"))

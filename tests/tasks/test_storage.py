@@ -2,7 +2,9 @@
 
 import os
 
+import numpy as np
 import pytest
+import zarr
 
 from tasks.storage import Folder, read_url, split_url
 
@@ -69,3 +71,23 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert folder.read("card.json") == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
+
+
+def test_a_file_and_all_its_new_folders_are_on_disk_before_it_is_named(tmp_path, monkeypatch):
+    synced, fsync = list[str](), os.fsync
+
+    def note(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    folder = Folder(str(tmp_path))
+    folder.create("a/b/commit.json", b"1")
+    assert synced[:2] == [str(tmp_path), str(tmp_path / "a")]
+    assert synced[2].startswith(str(tmp_path / "a/b/.part-"))
+    assert synced[3] == str(tmp_path / "a/b")
+    synced.clear()
+    group = zarr.open_group(folder.zarr_store("x.zarr"), mode="a")
+    group.create_array("values", data=np.ones(3))
+    assert any(name.startswith(str(tmp_path / "x.zarr/values/c/.part-")) for name in synced)
+    assert str(tmp_path / "x.zarr/values/c") in synced

@@ -1,0 +1,123 @@
+"""Frozen manifests: the same rows continue, others are refused by name or taken over on request."""
+
+import pyarrow as pa
+import pytest
+
+from manifests.edits import Edit, edits_batch
+from manifests.instructions import Instruction
+from manifests.schemas import RESULTS
+from tasks.frozen import freeze_manifest
+from tasks.ledger import Ledger
+from tasks.runs import RunError, run_ledger
+from tasks.storage import Folder
+
+
+def manifest(*edits: tuple[str, str, float]) -> list[pa.RecordBatch]:
+    """Rows that are named as given: name, image, strength."""
+    asked = [(image, Instruction(target_prompt="sad", alpha=alpha)) for _, image, alpha in edits]
+    return [edits_batch([Edit(*pair) for pair in asked], [name for name, _, _ in edits])]
+
+
+BEGUN = manifest(("p0", "anna", 1), ("p1", "anna", 2), ("p2", "bert", 1), ("p3", "bert", 2))
+OTHER = manifest(("p1", "anna", 2), ("p2", "bert", 3), ("p3", "bert", 2), ("p4", "carl", 1))
+
+
+def ids(ledger: Ledger) -> list[list[str]]:
+    return [ledger.units(shard)["pair_id"].to_pylist() for shard in ledger.plans()]
+
+
+def finish(ledger: Ledger) -> None:
+    for shard in ledger.pending():
+        unit_rows = ledger.units(shard).to_pylist()
+        nothing = dict.fromkeys(RESULTS.names)
+        made = {"status": "ok", "shard": shard, "code_version": "1", "generator_fingerprint": "g"}
+        rows = [nothing | row | made for row in unit_rows]
+        ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS))
+
+
+@pytest.fixture
+def folder(root) -> Folder:
+    return Folder(root)
+
+
+def test_the_same_rows_continue_in_any_order_and_shard_size(folder):
+    assert freeze_manifest(folder, BEGUN, 3) == 4
+    (batch,) = BEGUN
+    again = [batch.slice(2, 2), batch.slice(0, 2)]
+    assert freeze_manifest(folder, again, 2) == 4
+    assert ids(run_ledger(folder)) == [["p0", "p1", "p2"], ["p3"]]
+
+
+def test_a_freeze_that_was_stopped_continues_with_its_own_shard_size(folder):
+    run_ledger(folder).plan_shard(0, pa.Table.from_batches(BEGUN).slice(0, 3).combine_chunks())
+    with pytest.raises(RunError, match="another manifest than it was begun with"):
+        freeze_manifest(folder, OTHER, 3)
+    assert freeze_manifest(folder, BEGUN, 2) == 4
+    assert ids(run_ledger(folder)) == [["p0", "p1", "p2"], ["p3"]]
+
+
+def test_a_difference_is_named(tmp_path):
+    folder = Folder(str(tmp_path))
+    freeze_manifest(folder, BEGUN, 3)
+    with pytest.raises(RunError) as caught:
+        freeze_manifest(folder, OTHER, 3)
+    assert (
+        "1 row added (pair_id p4); 1 row removed (pair_id p0); "
+        "1 row changed in alpha (pair_id p2); give --update" in str(caught.value)
+    )
+
+
+def test_an_update_plans_what_is_new_and_drops_what_is_gone(folder):
+    freeze_manifest(folder, BEGUN, 3)
+    ledger = run_ledger(folder)
+    finish(ledger)
+    assert freeze_manifest(folder, OTHER, 3, update=True) == 4
+    assert ids(ledger) == [["p1"], ["p3"], ["p2", "p4"]]
+    assert ledger.pending() == [2]
+    finish(ledger)
+    rows = [row for table in ledger.results() for row in table.to_pylist()]
+    assert [(row["pair_id"], row["alpha"]) for row in rows] == [
+        ("p1", 2),
+        ("p3", 2),
+        ("p2", 3),
+        ("p4", 1),
+    ]
+    # From now on the new manifest continues, and the old one is another.
+    assert freeze_manifest(folder, OTHER, 3) == 4
+    with pytest.raises(RunError, match="give --update"):
+        freeze_manifest(folder, BEGUN, 3)
+    # Back again: what left comes back as new.
+    assert freeze_manifest(folder, BEGUN, 3, update=True) == 4
+    assert sorted(sum(ids(ledger), [])) == ["p0", "p1", "p2", "p3"]
+
+
+@pytest.mark.parametrize("stop", range(1, 5))
+def test_an_update_that_was_stopped_is_continued(tmp_path, monkeypatch, stop):
+    folder = Folder(str(tmp_path))
+    freeze_manifest(folder, BEGUN, 3)
+    count = 0
+
+    def stopping(write):
+        def write_or_stop(folder: Folder, name: str, content: bytes) -> None:
+            nonlocal count
+            count += 1
+            if count == stop:
+                raise KeyboardInterrupt
+            write(folder, name, content)
+
+        return write_or_stop
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Folder, "create", stopping(Folder.create))
+        patch.setattr(Folder, "write", stopping(Folder.write))
+        freeze_manifest(folder, OTHER, 3, update=True)
+    # The first file decides: before it nothing has changed, after it the new manifest continues.
+    if stop == 1:
+        assert freeze_manifest(folder, BEGUN, 3) == 4
+        assert ids(run_ledger(folder)) == [["p0", "p1", "p2"], ["p3"]]
+        return
+    with pytest.raises(RunError, match="another manifest"):
+        freeze_manifest(folder, BEGUN, 3)
+    assert freeze_manifest(folder, OTHER, 3) == 4
+    assert sorted(sum(ids(run_ledger(folder)), [])) == ["p1", "p2", "p3", "p4"]
+    assert freeze_manifest(folder, OTHER, 3) == 4
