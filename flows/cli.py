@@ -24,6 +24,7 @@ from flows.progress import console  # noqa: E402
 from flows.relevance import build_relevance  # noqa: E402
 from flows.summary import Summary  # noqa: E402
 from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
+from flows.verify import verify_run  # noqa: E402
 from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
 from tasks.provenance import CODE_VERSION  # noqa: E402
 
@@ -43,6 +44,7 @@ app.command(build_relevance, name="relevance")
 app.command(train_mappers, name="train-mapper")
 app.command(edit_dataset, name="edit")
 app.command(evaluate_run, name="evaluate")
+app.command(verify_run, name="verify")
 
 manifest = App(name="manifest", help="Build and check manifests.", result_action="return_value")
 manifest.command(build_edit_manifest, name="build")

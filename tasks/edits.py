@@ -21,7 +21,7 @@ from styleclip_ops.pictures import tensor_to_images
 from tasks.directions import DirectionStore
 from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
-from tasks.models import Models, open_models
+from tasks.models import Models, describe_device, open_models
 from tasks.outputs import Output, open_output
 from tasks.provenance import CODE_VERSION
 from tasks.runs import RunSettings, read_settings, run_ledger, store_of
@@ -52,7 +52,8 @@ def edit_pairs_shard(run: str, device: str, shard: int) -> dict[str, int]:
     for batch in editor.batches(rows, settings.batch_size):
         editor.edit(batch, output)
     output.close()
-    ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), {"statuses": _counts(rows)})
+    facts = {"statuses": _counts(rows), "device": describe_device(networks.device)}
+    ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts)
     return _counts(rows)
 
 

@@ -75,6 +75,8 @@ def invert_faces_shard(
             places += chosen
             found.append(latents)
     latents = _concatenate(found, store)
+    for place, digest in zip(places, latents.digests(), strict=True):
+        rows[place]["stored_sha256"] = digest
     store.write(shard, latents, places, rows)
     store.ledger.commit(shard, pa.Table.from_pylist(rows, LATENTS))
     return dict(Counter(row["status"] for row in rows))

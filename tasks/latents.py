@@ -40,6 +40,7 @@ LATENTS = pa.schema(
         pa.field("l1", pa.float64(), metadata={"description": "crop to inversion, on [-1, 1]"}),
         pa.field("image_inversion", pa.float64(), metadata={"description": "CLIP cosine"}),
         pa.field("identity_inversion", pa.float64(), metadata={"description": "cosine"}),
+        pa.field("stored_sha256", pa.string(), metadata={"description": "of the row's values"}),
     ]
 )
 
@@ -63,6 +64,11 @@ class Latents:
     inversion_clip: NDArray[np.float32]
     source_identity: NDArray[np.float32]
     inversion_identity: NDArray[np.float32]
+
+    def digests(self) -> list[str]:
+        """Return the sha256 of all values of each image."""
+        arrays = [getattr(self, name).astype("<f4") for name in _ARRAYS]
+        return [sha256(b"".join(a.tobytes() for a in image)) for image in zip(*arrays, strict=True)]
 
 
 _ARRAYS = tuple(Latents.__dataclass_fields__)
@@ -171,15 +177,18 @@ class LatentStore:
         rows: list[int | None] = known["row"].take(places).to_pylist()
         return rows
 
+    def read_stored(self, rows: Sequence[int]) -> Latents:
+        """Read rows as they are, NaN included, in the order given."""
+        unique, places = np.unique(np.array(rows, dtype=np.int64), return_inverse=True)
+        return Latents(*(self._array(name, "r").oindex[unique][places] for name in _ARRAYS))
+
     def read(self, rows: Sequence[int]) -> Latents:
         """Read rows, in the order given.
 
         Raises:
             LatentStoreError: A row holds NaN: it was never written, or its chunk is lost.
         """
-        wanted = np.array(rows, dtype=np.int64)
-        unique, places = np.unique(wanted, return_inverse=True)
-        found = Latents(*(self._array(name, "r").oindex[unique][places] for name in _ARRAYS))
+        wanted, found = np.array(rows, dtype=np.int64), self.read_stored(rows)
         broken = ~np.isfinite(found.w_plus).all(axis=(1, 2))
         if broken.any():
             raise LatentStoreError(

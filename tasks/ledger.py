@@ -165,10 +165,16 @@ class Ledger:
             LedgerError: A part is not what was committed.
         """
         for shard in self.committed():
-            if shards is not None and shard not in shards:
-                continue
-            tables = [self._read_part(part) for part in self.read_commit(shard).parts]
-            yield pa.concat_tables(tables)
+            if shards is None or shard in shards:
+                yield self.read_shard(shard)
+
+    def read_shard(self, shard: int) -> pa.Table:
+        """Return the result rows of a committed shard.
+
+        Raises:
+            LedgerError: A part is not what was committed.
+        """
+        return pa.concat_tables([self._read_part(part) for part in self.read_commit(shard).parts])
 
     def _read_part(self, part: Part) -> pa.Table:
         try:

@@ -237,6 +237,15 @@ def best_device() -> str:
     return "cpu" if accelerator is None else accelerator.type
 
 
+def describe_device(device: torch.device) -> str:
+    """Name a device and the arithmetic on it: edits made under one name are equal bit by bit."""
+    if device.type == "cpu":
+        name = f"{torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+    else:
+        name = str(getattr(torch.get_device_module(device), "get_device_name", str)(device))
+    return f"{device.type} {name}, torch {torch.__version__}"
+
+
 @cache
 def open_models(url: str, device: str = "auto") -> Models:
     """Open a bundle once a process.
