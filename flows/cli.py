@@ -16,6 +16,7 @@ from flows.align import align_photos  # noqa: E402
 from flows.demo import run_demo  # noqa: E402
 from flows.edit import edit_dataset  # noqa: E402
 from flows.evaluate import evaluate_run  # noqa: E402
+from flows.forget import forget_image  # noqa: E402
 from flows.interchange import export_directions, export_latents, import_latents  # noqa: E402
 from flows.invert import invert_faces  # noqa: E402
 from flows.mappers import train_mappers  # noqa: E402
@@ -45,6 +46,7 @@ app.command(train_mappers, name="train-mapper")
 app.command(edit_dataset, name="edit")
 app.command(evaluate_run, name="evaluate")
 app.command(verify_run, name="verify")
+app.command(forget_image, name="forget")
 
 manifest = App(name="manifest", help="Build and check manifests.", result_action="return_value")
 manifest.command(build_edit_manifest, name="build")

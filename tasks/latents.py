@@ -162,6 +162,35 @@ class LatentStore:
             texts[: len(rows)] = [row[name] for row in rows]
             self._array(name, "r+")[span] = texts
 
+    def erase(self, image_id: str) -> int:
+        """Overwrite what is stored of an image: numbers with NaN, then its texts with nothing.
+
+        Returns:
+            Rows overwritten.
+        """
+        size, names, count = self.shard_size, self._array("image_id", "r+"), 0
+        for start in range(0, names.shape[0], size):
+            span = slice(start, start + size)
+            rows = np.flatnonzero(np.asarray(names[span], dtype=object) == image_id)
+            if not len(rows):
+                continue
+            count += len(rows)
+            # Whole shards are written, so that nothing of the old ones stays.
+            for name in (*_ARRAYS, "source_sha256", "status", "image_id"):
+                array = self._array(name, "r+")
+                block = np.asarray(array[span], dtype=None if name in _ARRAYS else object)
+                block[rows] = np.nan if name in _ARRAYS else ""
+                array[span] = block
+        return count
+
+    def erase_shard(self, shard: int) -> None:
+        """Overwrite a whole shard that is not committed, so that nobody knows what is in it."""
+        span = slice(shard * self.shard_size, (shard + 1) * self.shard_size)
+        for name in _ARRAYS:
+            self._array(name, "r+")[span] = np.nan
+        for name in ("source_sha256", "status", "image_id"):
+            self._array(name, "r+")[span] = ""
+
     def none(self) -> Latents:
         """Return the latents of no image."""
         return self.read([])

@@ -9,7 +9,7 @@ exactly one is believed.
 import io
 import json
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -175,6 +175,61 @@ class Ledger:
             LedgerError: A part is not what was committed.
         """
         return pa.concat_tables([self._read_part(part) for part in self.read_commit(shard).parts])
+
+    def forget(
+        self,
+        keep: Callable[[pa.Table], pa.Table],
+        keep_units: Callable[[pa.Table], pa.Table],
+        recount: Callable[[int, Mapping[str, object], pa.Table], Mapping[str, object]],
+    ) -> int:
+        """Rewrite every plan and every commit without some rows, also those that do not count.
+
+        No other process may be at work on the stage. Each file is replaced at once, results before
+        plans; stopped anywhere, the same call completes it.
+
+        Args:
+            keep: Returns the result rows that stay.
+            keep_units: Returns the units that stay.
+            recount: Returns the facts of a commit, given its shard, its facts, and its rows.
+
+        Returns:
+            Result rows removed.
+
+        Raises:
+            LedgerError: A part is not what was committed, so that its rows cannot be removed.
+        """
+        removed, named = 0, set[str]()
+        for name in (self.folder / COMMITS).names(".json"):
+            values = json.loads((self.folder / COMMITS).read(name))
+            old = [Part(**part) for part in values["parts"]]
+            before = [self._read_part(part) for part in old]
+            after = [keep(table) for table in before]
+            new = [self._rewritten(*pair) for pair in zip(old, before, after, strict=True)]
+            if new != old:
+                rows = pa.concat_tables(after)
+                removed += sum(map(len, before)) - len(rows)
+                facts = recount(values["shard"], values["facts"], rows)
+                values |= {"parts": [asdict(part) for part in new], "facts": dict(facts)}
+                record = json.dumps(values, indent=1, sort_keys=True).encode()
+                (self.folder / COMMITS).write(name, record)
+            named.update(part.name for part in new)
+        # Also what a writer left that was killed before its commit.
+        for name in set((self.folder / RESULTS).names()) - named:
+            (self.folder / RESULTS).remove(name)
+        for name in (self.folder / PLANS).names(".parquet"):
+            units = read_table((self.folder / PLANS).read(name))
+            kept = keep_units(units)
+            if not kept.equals(units):
+                (self.folder / PLANS).write(name, table_bytes(kept))
+        return removed
+
+    def _rewritten(self, part: Part, before: pa.Table, after: pa.Table) -> Part:
+        if len(before) == len(after):
+            return part
+        content = table_bytes(after)
+        name = f"part-{_number(part.name):05d}-{uuid.uuid4().hex[:8]}.parquet"
+        (self.folder / RESULTS).create(name, content)
+        return Part(name, sha256(content), len(content), len(after))
 
     def _read_part(self, part: Part) -> pa.Table:
         try:

@@ -180,6 +180,19 @@ def freeze_manifest(folder: Folder, batches: Iterable[pa.RecordBatch], shard_siz
     return rows
 
 
+def refreeze_manifest(folder: Folder) -> None:
+    """Count and digest the plans of a run again, after rows were removed from them for good."""
+    ledger, digest, rows = run_ledger(folder), hashlib.sha256(), 0
+    if not folder.exists(MANIFEST):
+        return
+    for shard in ledger.plans():
+        units = ledger.units(shard)
+        digest.update(table_bytes(units))
+        rows += len(units)
+    card = {"rows": rows, "shards": len(ledger.plans()), "sha256": digest.hexdigest()}
+    folder.write(MANIFEST, json.dumps(card).encode())
+
+
 def store_of(settings: RunSettings) -> LatentStore:
     """Return the W+ store of a run."""
     return LatentStore(Folder(settings.latents))
