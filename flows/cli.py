@@ -14,6 +14,7 @@ set_defaults()
 
 from flows.align import align_photos  # noqa: E402
 from flows.demo import run_demo  # noqa: E402
+from flows.doctor import examine_assets  # noqa: E402
 from flows.edit import edit_dataset  # noqa: E402
 from flows.evaluate import evaluate_run  # noqa: E402
 from flows.forget import forget_image  # noqa: E402
@@ -46,6 +47,7 @@ app.command(train_mappers, name="train-mapper")
 app.command(edit_dataset, name="edit")
 app.command(evaluate_run, name="evaluate")
 app.command(verify_run, name="verify")
+app.command(examine_assets, name="doctor")
 app.command(forget_image, name="forget")
 
 manifest = App(name="manifest", help="Build and check manifests.", result_action="return_value")

@@ -25,5 +25,5 @@ class Finding:
     verdict: Verdict = "wrong"
 
     def __str__(self) -> str:
-        remedy = f"; {self.remedy}" if self.remedy else ""
+        remedy = f"; {self.remedy}" if self.remedy and self.verdict != "sound" else ""
         return f"{self.what}: got {self.got}, expected {self.expected}{remedy}"

@@ -246,9 +246,8 @@ def describe_device(device: torch.device) -> str:
     return f"{device.type} {name}, torch {torch.__version__}"
 
 
-@cache
-def open_models(url: str, device: str = "auto") -> Models:
-    """Open a bundle once a process.
+def read_models(url: str, device: str = "auto") -> Models:
+    """Open a bundle as its files are now.
 
     Args:
         url: Of the bundle's JSON file.
@@ -258,3 +257,9 @@ def open_models(url: str, device: str = "auto") -> Models:
         BundleError: It is no bundle.
     """
     return Models(read_bundle(url), torch.device(best_device() if device == "auto" else device))
+
+
+@cache
+def open_models(url: str, device: str = "auto") -> Models:
+    """Open a bundle once a process, see `read_models`."""
+    return read_models(url, device)

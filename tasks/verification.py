@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from manifests.ids import IdIndex
 from manifests.schemas import EDITS, RESULT_STATUSES
@@ -22,7 +21,7 @@ from tasks.findings import Finding
 from tasks.latents import CHUNK, LatentStore
 from tasks.ledger import Ledger, table_bytes
 from tasks.mappers import WEIGHTS
-from tasks.models import Models, best_device, read_bundle
+from tasks.models import read_models
 from tasks.outputs import read_images
 from tasks.rerendering import Sample, render_again
 from tasks.run_tables import places_of
@@ -67,10 +66,7 @@ class Verification:
         self._settings, self._ledger = read_settings(folder), run_ledger(folder)
         self._places = places_of(folder, read_run_values(folder))
         # Not `open_models`, which would remember what the files were.
-        self._networks = Models(
-            read_bundle(models or self._settings.models),
-            torch.device(best_device() if device == "auto" else device),
-        )
+        self._networks = read_models(models or self._settings.models, device)
         self._store = LatentStore(Folder(self._find(self._settings.latents)))
         self._sample = Sample(sample, random.Random(seed))  # noqa: S311
         self._mappers: dict[str, set[str]] = {}

@@ -86,3 +86,13 @@ def test_forgetting_asks_first_and_tells_what_is_left(capsys, tmp_path):
 def test_a_run_that_is_not_there_cannot_be_verified(capsys, tmp_path):
     status, _, err = call(capsys, "verify", str(tmp_path), "--run", "none")
     assert (status, "holds no run.json" in " ".join(err.split())) == (2, True)
+
+
+def test_the_doctor_says_what_is_there_and_what_is_not(capsys, tmp_path, models):
+    status, out, err = call(capsys, "--json", "doctor", str(tmp_path), "--models", models)
+    assert (status, json.loads(out)["counts"]["wrong"]) == (0, 0)
+    assert "suspicious: directions" in " ".join(err.split())
+    bundle = {"generator": {"uri": f"{tmp_path}/none.pt"}}
+    (tmp_path / "bundle.json").write_text(json.dumps(bundle))
+    status, _, err = call(capsys, "doctor", str(tmp_path), "--models", f"{tmp_path}/bundle.json")
+    assert (status, "got no encoder, expected one" in " ".join(err.split())) == (1, True)
