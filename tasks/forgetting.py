@@ -231,10 +231,8 @@ class Forgetting:
         return mine, others
 
     def _tables_of(self, ledger: Ledger) -> Iterator[list[dict[str, Any]]]:
-        """The units and the rows of the face in a ledger, a shard at a time."""
-        for shard in ledger.plans():
-            yield _of(ledger.units(shard), self._id).to_pylist()
-        for table in ledger.results():
+        """The units and the rows of the face in a ledger, a table at a time."""
+        for table in ledger.tables():
             yield _of(table, self._id).to_pylist()
 
     def _stores(self) -> list[LatentStore]:

@@ -166,15 +166,23 @@ class Ledger:
         """
         for shard in self.committed():
             if shards is None or shard in shards:
-                yield self.read_shard(shard)
+                yield self.rows(shard)
 
-    def read_shard(self, shard: int) -> pa.Table:
+    def rows(self, shard: int) -> pa.Table:
         """Return the result rows of a committed shard.
 
         Raises:
             LedgerError: A part is not what was committed.
         """
         return pa.concat_tables([self._read_part(part) for part in self.read_commit(shard).parts])
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield every plan and every committed part, also those that do not count any more."""
+        for name in (self.folder / PLANS).names(".parquet"):
+            yield read_table((self.folder / PLANS).read(name))
+        for name in (self.folder / COMMITS).names(".json"):
+            for part in json.loads((self.folder / COMMITS).read(name))["parts"]:
+                yield self._read_part(Part(**part))
 
     def forget(
         self,
@@ -227,7 +235,7 @@ class Ledger:
         if len(before) == len(after):
             return part
         content = table_bytes(after)
-        name = f"part-{_number(part.name):05d}-{uuid.uuid4().hex[:8]}.parquet"
+        name = f"{part.name.rpartition('-')[0]}-{uuid.uuid4().hex[:8]}.parquet"
         (self.folder / RESULTS).create(name, content)
         return Part(name, sha256(content), len(content), len(after))
 
@@ -242,7 +250,13 @@ class Ledger:
                 f"another digest, expected the {part.size} that were committed; restore the file, "
                 "or remove the shard's commit to compute it again"
             )
-        return read_table(content).cast(self._schema)
+        rows = read_table(content).cast(self._schema)
+        if len(rows) != part.rows:
+            raise LedgerError(
+                f"{self.folder.url}/{RESULTS}/{part.name}: got {len(rows)} rows, expected the "
+                f"{part.rows} that were committed; restore the commit from a copy"
+            )
+        return rows
 
 
 def table_bytes(table: pa.Table) -> bytes:
