@@ -15,8 +15,10 @@ set_defaults()
 
 from flows.align import align_photos  # noqa: E402
 from flows.demo import run_demo  # noqa: E402
+from flows.doctor import examine_assets  # noqa: E402
 from flows.edit import edit_dataset  # noqa: E402
 from flows.evaluate import evaluate_run  # noqa: E402
+from flows.forget import forget_image  # noqa: E402
 from flows.interchange import export_directions, export_latents, import_latents  # noqa: E402
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave  # noqa: E402
 from flows.invert import invert_faces  # noqa: E402
@@ -26,6 +28,7 @@ from flows.progress import console  # noqa: E402
 from flows.relevance import build_relevance  # noqa: E402
 from flows.summary import Summary  # noqa: E402
 from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
+from flows.verify import verify_run  # noqa: E402
 from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
 from tasks.provenance import CODE_VERSION  # noqa: E402
 from tasks.runs import FAILURES, RETRY_ALL  # noqa: E402
@@ -46,6 +49,9 @@ app.command(build_relevance, name="relevance")
 app.command(train_mappers, name="train-mapper")
 app.command(edit_dataset, name="edit")
 app.command(evaluate_run, name="evaluate")
+app.command(verify_run, name="verify")
+app.command(examine_assets, name="doctor")
+app.command(forget_image, name="forget")
 
 manifest = App(name="manifest", help="Build and check manifests.", result_action="return_value")
 manifest.command(build_edit_manifest, name="build")

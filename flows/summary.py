@@ -26,8 +26,10 @@ class Summary:
 
     @property
     def failed(self) -> bool:
-        """Whether something that was asked for is not there at all."""
-        return bool(self.counts.get("failed")) and set(self.counts) <= {"failed", "sound"}
+        """Whether something that was asked for is not there at all, or a check found faults."""
+        faults = self.counts.get("wrong", 0) + self.counts.get("left", 0)
+        nothing = self.counts.get("failed") and set(self.counts) <= {"failed", "sound"}
+        return bool(faults or nothing)
 
     @property
     def line(self) -> str:

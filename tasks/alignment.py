@@ -20,7 +20,7 @@ from styleclip_ops.errors import ConfigError, check_integers
 from tasks.detection import Face, FaceDetector, face_detector, finest_level, smallest_side
 from tasks.ledger import Ledger
 from tasks.listing import GIVEN_IDS, distinct_id, list_photos
-from tasks.listing_table import ListingError
+from tasks.listing_table import FURTHER_FACE, ListingError
 from tasks.photos import PhotoError, fetch_photo, read_photo, to_srgb
 from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.storage import Folder, sha256
@@ -226,7 +226,8 @@ def cut_face(photo: Image.Image, face: Face, size: int) -> Image.Image:
 def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:
     """Make the ids of photographs that are new differ from those that are planned."""
     planned = {
-        unit["image_id"].lower(): unit["source_uri"]
+        # Where its first face was forgotten, a photograph goes by the name of another.
+        FURTHER_FACE.sub("", unit["image_id"]).lower(): unit["source_uri"]
         for shard in ledger.plans()
         for unit in ledger.units(shard).to_pylist()
     }

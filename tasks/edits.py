@@ -22,7 +22,7 @@ from styleclip_ops.pictures import tensor_to_images
 from tasks.directions import DirectionStore
 from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
-from tasks.models import Models, open_models
+from tasks.models import Models, describe_device, open_models
 from tasks.outputs import Output, open_output
 from tasks.provenance import CODE_VERSION
 from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_of
@@ -69,7 +69,11 @@ def edit_pairs_shard(
     for batch in editor.batches(new, settings.batch_size):
         editor.edit(batch, output)
     output.close()
-    facts = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
+    facts = {
+        "statuses": _counts(rows),
+        "attempt": uuid.uuid4().hex,
+        "device": describe_device(networks.device),
+    }
     commit = ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts, before)
     if commit.facts.get("attempt") != facts["attempt"]:
         output.discard()

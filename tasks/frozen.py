@@ -98,9 +98,8 @@ def freeze_manifest(
                 raise _refused(folder, _compare(ledger, batches)) from None
             with suppress(FileExistsError):
                 folder.create(MANIFEST, _bytes(manifest_card(_planned(ledger))))
-    number = latest_generation(folder, MANIFEST)
-    card = json.loads(folder.read(generation_name(MANIFEST, number)))
-    got = manifest_card(map(_marks, regroup(batches, ROW_GROUP)))
+    number, card = latest_generation(folder, MANIFEST), read_card(folder)
+    got = manifest_card(map(row_marks, regroup(batches, ROW_GROUP)))
     if got != card:
         if not update:
             raise _refused(folder, _compare(ledger, batches))
@@ -130,6 +129,24 @@ def manifest_card(marks: Iterable[NDArray[np.uint64]]) -> dict[str, Any]:
     return {"rows": len(every), "sha256": sha256(every.tobytes())}
 
 
+def read_card(folder: Folder) -> dict[str, Any]:
+    """Return the card of a run's manifest as it is now: `rows` and `sha256`.
+
+    Raises:
+        FileNotFoundError: The run was stopped before it had one.
+    """
+    name = generation_name(MANIFEST, latest_generation(folder, MANIFEST))
+    card: dict[str, Any] = json.loads(folder.read(name))
+    return card
+
+
+def refreeze_manifest(folder: Folder) -> None:
+    """Write the card of what is planned again, after rows were removed from the plans for good."""
+    if folder.exists(MANIFEST):
+        name = generation_name(MANIFEST, latest_generation(folder, MANIFEST))
+        folder.write(name, _bytes(manifest_card(_planned(run_ledger(folder)))))
+
+
 def _refused(folder: Folder, difference: Difference) -> RunError:
     return RunError(
         f"run {folder.url}: got another manifest than it was begun with: {difference}; "
@@ -151,7 +168,7 @@ def _begin(
     marks = list[NDArray[np.uint64]]()
     for shard, table in enumerate(regroup(batches, shard_size)):
         ledger.plan_shard(shard, table)
-        marks.append(_marks(table))
+        marks.append(row_marks(table))
     if not marks:
         raise RunError("manifest: got no rows, expected at least one edit")
     if len(ledger.plans()) != len(marks):
@@ -173,7 +190,7 @@ def _replan(ledger: Ledger, batches: Iterable[pa.RecordBatch], shard_size: int) 
     wanted = np.concatenate([marks for _, marks in _marked(batches)])
     for shard in ledger.plans():
         units = ledger.units(shard)
-        kept = np.isin(_marks(units), wanted)
+        kept = np.isin(row_marks(units), wanted)
         if not kept.all():
             ledger.replan_shard(shard, units.filter(pa.array(kept)))
     planned = np.concatenate(_planned(ledger))
@@ -194,7 +211,7 @@ def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> Difference:
     left = list[NDArray[np.uint64]]()
     for shard in ledger.plans():
         units = ledger.units(shard)
-        gone = units.filter(pa.array(~np.isin(_marks(units), all_wanted))).to_pylist()
+        gone = units.filter(pa.array(~np.isin(row_marks(units), all_wanted))).to_pylist()
         hashes = _hashes([row["pair_id"] for row in gone])
         left.append(hashes)
         for row, renamed in zip(gone, np.isin(hashes, all_names), strict=True):
@@ -215,14 +232,14 @@ def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> Difference:
 
 def _marked(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Table, NDArray[np.uint64]]]:
     for table in regroup(batches, ROW_GROUP):
-        yield table, _marks(table)
+        yield table, row_marks(table)
 
 
 def _planned(ledger: Ledger) -> list[NDArray[np.uint64]]:
-    return [_marks(ledger.units(shard)) for shard in ledger.plans()]
+    return [row_marks(ledger.units(shard)) for shard in ledger.plans()]
 
 
-def _marks(table: pa.Table) -> NDArray[np.uint64]:
+def row_marks(table: pa.Table) -> NDArray[np.uint64]:
     """A hash of every row of a manifest."""
     return _hashes([json.dumps([*row.values()]) for row in table.select(EDITS.names).to_pylist()])
 

@@ -80,6 +80,8 @@ def invert_faces_shard(
     latents = _concatenate(found, store)
     if store.ledger.is_committed(shard):
         return {}
+    for place, digest in zip(places, latents.digests(), strict=True):
+        rows[place]["stored_sha256"] = digest
     write = partial(store.write, shard, latents, places, rows)
     table = pa.Table.from_pylist(rows, LATENTS)
     store.ledger.commit_stored(shard, table, write(), partial(store.digest, shard), write)

@@ -42,6 +42,7 @@ LATENTS = pa.schema(
         pa.field("l1", pa.float64(), metadata={"description": "crop to inversion, on [-1, 1]"}),
         pa.field("image_inversion", pa.float64(), metadata={"description": "CLIP cosine"}),
         pa.field("identity_inversion", pa.float64(), metadata={"description": "cosine"}),
+        pa.field("stored_sha256", pa.string(), metadata={"description": "of the row's values"}),
     ]
 )
 
@@ -65,6 +66,11 @@ class Latents:
     inversion_clip: NDArray[np.float32]
     source_identity: NDArray[np.float32]
     inversion_identity: NDArray[np.float32]
+
+    def digests(self) -> list[str]:
+        """Return the sha256 of all values of each image."""
+        arrays = [getattr(self, name).astype("<f4") for name in _ARRAYS]
+        return [sha256(b"".join(a.tobytes() for a in image)) for image in zip(*arrays, strict=True)]
 
 
 _ARRAYS = tuple(Latents.__dataclass_fields__)
@@ -181,6 +187,36 @@ class LatentStore:
             digest.update(np.asarray(self._array(name, "r", span.stop)[span]).tobytes())
         return digest.hexdigest()
 
+    def erase(self, image_id: str) -> int:
+        """Overwrite what is stored of an image: numbers with NaN, then its texts with nothing.
+
+        Returns:
+            Rows overwritten.
+        """
+        size, count, plans = self.shard_size, 0, self.ledger.plans()
+        names = self._array("image_id", "r+", (plans[-1] + 1) * size if plans else 0)
+        for shard in plans:
+            span = slice(shard * size, (shard + 1) * size)
+            rows = np.flatnonzero(np.asarray(names[span], dtype=object) == image_id)
+            if not len(rows):
+                continue
+            count += len(rows)
+            # Whole shards are written, so that nothing of the old ones stays.
+            for name in (*_ARRAYS, *reversed(_TEXTS)):
+                array = self._array(name, "r+", span.stop)
+                block = np.asarray(array[span], dtype=None if name in _ARRAYS else object)
+                block[rows] = np.nan if name in _ARRAYS else ""
+                array[span] = block
+        return count
+
+    def erase_shard(self, shard: int) -> None:
+        """Overwrite a whole shard that is not committed, so that nobody knows what is in it."""
+        span = slice(shard * self.shard_size, (shard + 1) * self.shard_size)
+        for name in _ARRAYS:
+            self._array(name, "r+", span.stop)[span] = np.nan
+        for name in _TEXTS:
+            self._array(name, "r+", span.stop)[span] = ""
+
     def none(self) -> Latents:
         """Return the latents of no image."""
         return self.read([])
@@ -196,18 +232,20 @@ class LatentStore:
         rows: list[int | None] = known["row"].take(places).to_pylist()
         return rows
 
+    def read_stored(self, rows: Sequence[int]) -> Latents:
+        """Read rows as they are, NaN included, in the order given."""
+        unique, places = np.unique(np.array(rows, dtype=np.int64), return_inverse=True)
+        length = int(unique[-1]) + 1 if len(unique) else None
+        arrays = (self._array(name, "r", length) for name in _ARRAYS)
+        return Latents(*(array.oindex[unique][places] for array in arrays))
+
     def read(self, rows: Sequence[int]) -> Latents:
         """Read rows, in the order given.
 
         Raises:
             LatentStoreError: A row holds NaN: it was never written, or its chunk is lost.
         """
-        wanted = np.array(rows, dtype=np.int64)
-        unique, places = np.unique(wanted, return_inverse=True)
-        length = int(wanted.max()) + 1 if len(wanted) else None
-        found = Latents(
-            *(self._array(name, "r", length).oindex[unique][places] for name in _ARRAYS)
-        )
+        wanted, found = np.array(rows, dtype=np.int64), self.read_stored(rows)
         broken = ~np.isfinite(found.w_plus).all(axis=(1, 2))
         if broken.any():
             raise LatentStoreError(

@@ -268,6 +268,69 @@ class Ledger:
             generation += 1
         return generation
 
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield every plan and every committed part, also those that do not count any more."""
+        for name in (self.folder / PLANS).names(".parquet"):
+            yield read_table((self.folder / PLANS).read(name))
+        for name in (self.folder / COMMITS).names(".json"):
+            for part in json.loads((self.folder / COMMITS).read(name))["parts"]:
+                yield self._read_part(Part(**part))
+
+    def forget(
+        self,
+        keep: Callable[[pa.Table], pa.Table],
+        keep_units: Callable[[pa.Table], pa.Table],
+        recount: Callable[[int, Mapping[str, object], pa.Table], Mapping[str, object]],
+    ) -> int:
+        """Rewrite every plan and every commit without some rows, also those that do not count.
+
+        No other process may be at work on the stage. Each file is replaced at once, results before
+        plans; stopped anywhere, the same call completes it.
+
+        Args:
+            keep: Returns the result rows that stay.
+            keep_units: Returns the units that stay.
+            recount: Returns the facts of a commit, given its shard, its facts, and its rows.
+
+        Returns:
+            Result rows removed.
+
+        Raises:
+            LedgerError: A part is not what was committed, so that its rows cannot be removed.
+        """
+        removed, named = 0, set[str]()
+        for name in (self.folder / COMMITS).names(".json"):
+            values = json.loads((self.folder / COMMITS).read(name))
+            old = [Part(**part) for part in values["parts"]]
+            before = [self._read_part(part) for part in old]
+            after = [keep(table) for table in before]
+            new = [self._rewritten(*pair) for pair in zip(old, before, after, strict=True)]
+            if new != old:
+                rows = pa.concat_tables(after)
+                removed += sum(map(len, before)) - len(rows)
+                facts = recount(values["shard"], values["facts"], rows)
+                values |= {"parts": [asdict(part) for part in new], "facts": dict(facts)}
+                record = json.dumps(values, indent=1, sort_keys=True).encode()
+                (self.folder / COMMITS).write(name, record)
+            named.update(part.name for part in new)
+        # Also what a writer left that was killed before its commit.
+        for name in set((self.folder / RESULTS).names()) - named:
+            (self.folder / RESULTS).remove(name)
+        for name in (self.folder / PLANS).names(".parquet"):
+            units = read_table((self.folder / PLANS).read(name))
+            kept = keep_units(units)
+            if not kept.equals(units):
+                (self.folder / PLANS).write(name, table_bytes(kept))
+        return removed
+
+    def _rewritten(self, part: Part, before: pa.Table, after: pa.Table) -> Part:
+        if len(before) == len(after):
+            return part
+        content = table_bytes(after)
+        name = f"{part.name.rpartition('-')[0]}-{uuid.uuid4().hex[:8]}.parquet"
+        (self.folder / RESULTS).create(name, content)
+        return Part(name, sha256(content), len(content), len(after))
+
     def _read_part(self, part: Part) -> pa.Table:
         try:
             content = (self.folder / RESULTS).read(part.name)
@@ -279,7 +342,13 @@ class Ledger:
                 f"another digest, expected the {part.size} that were committed; restore the file, "
                 "or remove the shard's commit to compute it again"
             )
-        return read_table(content).cast(self._schema)
+        rows = read_table(content).cast(self._schema)
+        if len(rows) != part.rows:
+            raise LedgerError(
+                f"{self.folder.url}/{RESULTS}/{part.name}: got {len(rows)} rows, expected the "
+                f"{part.rows} that were committed; restore the commit from a copy"
+            )
+        return rows
 
 
 def table_bytes(table: pa.Table) -> bytes:

@@ -237,9 +237,17 @@ def best_device() -> str:
     return "cpu" if accelerator is None else accelerator.type
 
 
-@cache
-def open_models(url: str, device: str = "auto") -> Models:
-    """Open a bundle once a process.
+def describe_device(device: torch.device) -> str:
+    """Name a device and the arithmetic on it: edits made under one name are equal bit by bit."""
+    if device.type == "cpu":
+        name = f"{torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+    else:
+        name = str(getattr(torch.get_device_module(device), "get_device_name", str)(device))
+    return f"{device.type} {name}, torch {torch.__version__}"
+
+
+def read_models(url: str, device: str = "auto") -> Models:
+    """Open a bundle as its files are now.
 
     Args:
         url: Of the bundle's JSON file.
@@ -249,3 +257,9 @@ def open_models(url: str, device: str = "auto") -> Models:
         BundleError: It is no bundle.
     """
     return Models(read_bundle(url), torch.device(best_device() if device == "auto" else device))
+
+
+@cache
+def open_models(url: str, device: str = "auto") -> Models:
+    """Open a bundle once a process, see `read_models`."""
+    return read_models(url, device)

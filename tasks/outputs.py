@@ -4,13 +4,14 @@ import io
 import json
 import tarfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from PIL import Image
 
 from tasks.provenance import png_bytes, webp_bytes
-from tasks.storage import Folder, read_url, sha256
+from tasks.storage import Folder, read_url, sha256, split_url
 
 IMAGES = "images"
 _ENCODERS: Mapping[str, Callable[[Image.Image, Mapping[str, object]], bytes]] = {
@@ -104,6 +105,37 @@ class TarOutput:
         entry = tarfile.TarInfo(name)
         entry.size = len(content)
         self._tar.addfile(entry, io.BytesIO(content))
+
+
+def read_images(uris: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+    """Yield URIs of edited images with their files, None where there is none.
+
+    Of a tar all its images are read in one go.
+    """
+    members: dict[str, dict[str, str]] = {}
+    for uri in uris:
+        place, _, member = uri.partition("#")
+        if member:
+            members.setdefault(place, {})[member] = uri
+            continue
+        try:
+            yield uri, read_url(uri)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            yield uri, None
+    for place, wanted in members.items():
+        folder, name = split_url(place)
+        # A tar that is absent, cut off, or none at all, has no further images.
+        with (
+            suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError, tarfile.TarError),
+            folder.open(name) as file,
+            tarfile.open(fileobj=file, mode="r:") as tar,
+        ):
+            for entry in tar:
+                content = tar.extractfile(entry) if entry.name in wanted else None
+                if content is not None:
+                    image = content.read()
+                    yield wanted.pop(entry.name), image
+        yield from ((uri, None) for uri in wanted.values())
 
 
 def read_image(uri: str) -> bytes:

@@ -41,16 +41,26 @@ def read_run(run_url: str) -> RunTables:
     """
     folder = Folder(run_url)
     values = read_run_values(folder)
-    ledger = run_ledger(folder)
-    parent, _ = split_url(folder.url)
-    began = str(values.get("workspace") or split_url(parent.url)[0].url)
-    # A workspace may have been moved as a whole; a run outside one names its own.
-    workspace = split_url(parent.url)[0] if parent.name == "runs" else Folder(began)
-    faces = Ledger(workspace / "faces", FACES)
+    ledger, places = run_ledger(folder), places_of(folder, values)
+    faces = Ledger(places.workspace / "faces", FACES)
     return RunTables(
-        Places(folder, workspace, began),
+        places,
         values,
         pa.concat_tables([RESULTS.empty_table(), *ledger.results()]),
         pa.concat_tables([FACES.empty_table(), *faces.results()]),
         sum(len(ledger.units(shard)) for shard in ledger.pending()),
     )
+
+
+def places_of(folder: Folder, values: Mapping[str, Any]) -> Places:
+    """Return where a run and its workspace are.
+
+    Args:
+        folder: Of the run.
+        values: Of its `run.json`.
+    """
+    parent, _ = split_url(folder.url)
+    began = str(values.get("workspace") or split_url(parent.url)[0].url)
+    # A workspace may have been moved as a whole; a run outside one names its own.
+    workspace = split_url(parent.url)[0] if parent.name == "runs" else Folder(began)
+    return Places(folder, workspace, began)

@@ -122,6 +122,13 @@ class Folder:
         except FileNotFoundError:
             return
 
+    def remove_all(self, name: str) -> None:
+        """Remove a folder with all that is in it; it is no error if there is none."""
+        try:
+            self._fs.rm(self._join(name), recursive=True)
+        except FileNotFoundError:
+            return
+
     @contextmanager
     def open(self, name: str) -> Iterator[Any]:
         """Open a file for reading from any place."""

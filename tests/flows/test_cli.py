@@ -67,3 +67,32 @@ def test_a_damaged_checkpoint_fails_the_check(capsys, models, tmp_path):
 def test_every_command_explains_every_option(capsys, command):
     app([command, "--help"])
     assert "Folder or URL that holds all data" in " ".join(capsys.readouterr().out.split())
+
+
+def test_forgetting_asks_first_and_tells_what_is_left(capsys, tmp_path):
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "anna.png").write_bytes(b"")
+    (tmp_path / "edits.csv").write_text("image_id\nanna\n")
+    status, _, err = call(capsys, "forget", str(tmp_path), "anna")
+    assert (status, "expected one, or --yes" in err) == (2, True)
+    assert (tmp_path / "crops" / "anna.png").exists()
+    status, out, err = call(capsys, "--json", "forget", str(tmp_path), "anna", "--yes")
+    assert (status, json.loads(out)["counts"]) == (1, {"rows": 0, "files": 1, "left": 1})
+    assert "edits.csv: its content" in " ".join(err.split())
+    (tmp_path / "edits.csv").unlink()
+    assert call(capsys, "forget", str(tmp_path), "anna", "--yes")[0] == 0
+
+
+def test_a_run_that_is_not_there_cannot_be_verified(capsys, tmp_path):
+    status, _, err = call(capsys, "verify", str(tmp_path), "--run", "none")
+    assert (status, "holds no run.json" in " ".join(err.split())) == (2, True)
+
+
+def test_the_doctor_says_what_is_there_and_what_is_not(capsys, tmp_path, models):
+    status, out, err = call(capsys, "--json", "doctor", str(tmp_path), "--models", models)
+    assert (status, json.loads(out)["counts"]["wrong"]) == (0, 0)
+    assert "suspicious: directions" in " ".join(err.split())
+    bundle = {"generator": {"uri": f"{tmp_path}/none.pt"}}
+    (tmp_path / "bundle.json").write_text(json.dumps(bundle))
+    status, _, err = call(capsys, "doctor", str(tmp_path), "--models", f"{tmp_path}/bundle.json")
+    assert (status, "got no encoder, expected one" in " ".join(err.split())) == (1, True)

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from tasks.ledger import Ledger, LedgerError
@@ -149,3 +150,27 @@ def test_a_commit_whose_answer_was_lost_is_mine(tmp_path, monkeypatch):
     monkeypatch.setattr(Folder, "create", create_twice)
     ledger.commit(0, rows(a=1))
     assert [table["value"].to_pylist() for table in ledger.results()] == [[1]]
+
+
+def test_forgotten_rows_are_in_no_file(ledger):
+    ledger.extend(units("a", "b", "c"), "key", 2)
+    ledger.commit(0, rows(a=1, b=2), {"rows": 2})
+    ledger.commit(1, rows(c=3))
+    (ledger.folder / "results").write("part-00001-dead.parquet", b"of a killed writer")
+    untouched = ledger.read_commit(1)
+
+    def keep(table: pa.Table) -> pa.Table:
+        return table.filter(pc.not_equal(table["key"], "a"))
+
+    def recount(_shard: int, facts: object, kept: pa.Table) -> dict[str, object]:
+        return {"rows": len(kept)}
+
+    assert ledger.forget(keep, keep, recount) == 1
+    assert ledger.forget(keep, keep, recount) == 0
+    assert [table["key"].to_pylist() for table in ledger.results()] == [["b"], ["c"]]
+    assert [table["key"].to_pylist() for table in ledger.tables()] == [["b"], ["c"], ["b"], ["c"]]
+    assert ledger.read_commit(0).facts == {"rows": 1}
+    assert ledger.read_commit(1) == untouched
+    parts = sorted(ledger.read_commit(shard).parts[0].name for shard in (0, 1))
+    assert (ledger.folder / "results").names() == parts
+    assert ledger.extend(units("b", "c"), "key", 2) == []

@@ -1,0 +1,91 @@
+"""One face leaves a workspace."""
+
+import sys
+import time
+
+from flows.progress import console, progress_bar
+from flows.summary import Summary
+from tasks.forgetting import Forgetting, ForgettingError
+
+_MOST_IN_JSON = 1000
+
+
+def forget_image(
+    workspace: str, image_id: str, *, runs: list[str] | None = None, yes: bool = False
+) -> Summary:
+    """Remove one face: its crop, latents, inversion, edits, and rows; then search for what is left.
+
+    No other command may be at work on the workspace. Reports of runs that edited the face are
+    removed. The photograph is yours, and stays where it is. Stopped anywhere, the same command
+    completes it; the exit code is 1 if something is left.
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        image_id: The face, as the table of faces names it.
+        runs: URLs of runs outside the workspace.
+        yes: Do not ask.
+    """
+    began = time.monotonic()
+    forgetting = Forgetting(workspace, image_id, runs or ())
+    _announce(forgetting, image_id)
+    if not yes:
+        _ask(image_id)
+    forgetting.erase()
+    files, left = forgetting.files(), list[str]()
+    with progress_bar("searching", len(files)) as bar:
+        for trace in forgetting.prove(files, bar.advance):
+            left.append(f"{trace.url}: {trace.what}")
+            console.print(f"left: {left[-1]}", markup=False)
+    _conclude(forgetting, len(files), len(left))
+    counts = dict(forgetting.removed) | {"left": len(left)}
+    facts = {
+        "files_searched": len(files),
+        "left": left[:_MOST_IN_JSON],
+        "photographs": forgetting.sources,
+        "other_faces": sorted(forgetting.siblings),
+        "same_content": sorted(forgetting.duplicates),
+    }
+    return Summary("forget", workspace, counts, time.monotonic() - began, facts)
+
+
+def _announce(forgetting: Forgetting, image_id: str) -> None:
+    if not forgetting.is_known:
+        console.print(f"{image_id}: no row in this workspace; searching its files", markup=False)
+        return
+    runs = f"{forgetting.pairs} edits in {len(forgetting.runs)} runs"
+    console.print(f"{image_id}: its crop, latents, inversion, and {runs}", markup=False)
+    for uri in forgetting.sources:
+        console.print(f"stays: the photograph {uri}, which is yours", markup=False)
+    if forgetting.siblings:
+        names = ", ".join(sorted(forgetting.siblings))
+        console.print(f"stays: other faces of the photograph: {names}", markup=False)
+    if forgetting.duplicates:
+        names = ", ".join(sorted(forgetting.duplicates))
+        console.print(f"stays: faces of files with the same content: {names}", markup=False)
+
+
+def _ask(image_id: str) -> None:
+    if not sys.stdin.isatty():
+        raise ForgettingError("forget: got no terminal to ask on, expected one, or --yes")
+    console.print("This cannot be undone. Type the image id to go on:", end=" ")
+    if input().strip() != image_id:
+        raise ForgettingError("forget: got another answer than the image id; nothing is changed")
+
+
+def _conclude(forgetting: Forgetting, files: int, left: int) -> None:
+    if left:
+        console.print(
+            "Files in the workspace still name the face: remove them, or its rows in them, and "
+            "give the same command again"
+        )
+        return
+    person = forgetting.person
+    console.print(
+        f"searched {files} files for the name, {len(person.uris)} URIs and {len(person.digests)} "
+        "digests: nothing is left. Out of reach: backups, versions that the store keeps, and "
+        "what was copied elsewhere"
+    )
+    if forgetting.sources:
+        console.print("Take the photograph out of the input, or `styleclip align` finds it again")
+    if forgetting.runs:
+        console.print("`styleclip evaluate` makes the reports again")

@@ -1,0 +1,61 @@
+"""A run -> what is wrong with it."""
+
+import time
+from collections.abc import Iterable
+
+from prefect import flow
+
+from flows.progress import console, progress_bar
+from flows.summary import Summary
+from tasks.findings import Finding
+from tasks.runs import run_folder
+from tasks.verification import Verification, check_faces
+
+_MOST_IN_JSON = 1000
+
+
+@flow(name="verify-run")
+def verify_run(
+    workspace: str,
+    run: str = "run",
+    *,
+    models: str = "",
+    sample: int = 12,
+    seed: int = 0,
+    device: str = "auto",
+) -> Summary:
+    """Recheck every checksum and count of a run, and render a sample of its edits again.
+
+    Every finding says what was looked at, what it is, what it should be, and what to do.
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        run: Name of the run, or its URL.
+        models: Bundle of weights; the one that the run names where empty.
+        sample: Edits to render again from the stored latents, as many of each method; their whole
+            batches are compared. On the device that made them, pixels must be equal.
+        seed: Which edits.
+        device: auto, cpu, cuda, cuda:1, mps.
+    """
+    began, wrong = time.monotonic(), list[str]()
+    folder = run_folder(workspace, run)
+    check = Verification(folder.url, device, models, sample, seed)
+    count = 0
+
+    def tell(findings: Iterable[Finding]) -> None:
+        nonlocal count
+        for finding in findings:
+            console.print(str(finding), markup=False)
+            wrong.extend([str(finding)] if count < _MOST_IN_JSON else [])
+            count += 1
+
+    tell(check.check_assets())
+    tell(check_faces(workspace))
+    with progress_bar("results", check.rows) as bar:
+        tell(check.check_results(bar.advance))
+    with progress_bar("latents", len(check.images)) as bar:
+        tell(check.check_latents(bar.advance))
+    with progress_bar("rendering", check.sampled_shards) as bar:
+        tell(check.check_edits(bar.advance))
+    counts = dict(check.counts) | {"wrong": count}
+    return Summary("verify", folder.url, counts, time.monotonic() - began, {"findings": wrong})

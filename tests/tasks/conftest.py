@@ -1,0 +1,141 @@
+"""A small finished workspace: faces, latents, directions, a mapper, and two runs of all methods."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from manifests.building import write_edits
+from manifests.cells import read_instruction
+from manifests.edits import Edit, edits_batch
+from manifests.schemas import FACES
+from tasks.alignment import faces_ledger
+from tasks.directions import (
+    DirectionStore,
+    RelevanceConfig,
+    compute_relevance_shard,
+    direction_folder,
+    plan_relevance,
+)
+from tasks.edits import edit_pairs_shard
+from tasks.inversion import invert_faces_shard, plan_inversion
+from tasks.manifest_files import stream_manifest
+from tasks.mappers import MapperConfig, train_prompt_mapper
+from tasks.models import open_models
+from tasks.provenance import png_bytes
+from tasks.runs import freeze_manifest, open_run, run_folder, run_ledger, settings_for
+from tasks.storage import Folder, sha256
+
+RELEVANCE = RelevanceConfig(num_images=4, num_statistics=50)
+PEOPLE = ("anna", "anna.face1", "berta", "carl")
+ASKED = (
+    {"target_prompt": "a smiling face", "alpha": 2.0, "num_channels": 20},
+    {"target_prompt": "a smiling face", "alpha": 4.0, "num_channels": 20},
+    {
+        "target_prompt": "a face with red hair",
+        "method": "mapper",
+        "options": json.dumps({"steps": 2, "mapper_type": "levels"}),
+    },
+    {"target_prompt": "a sad face", "method": "optimize", "options": json.dumps({"steps": 2})},
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A workspace in which runs `single` (files) and `tarred` (tar shards) are done."""
+
+    root: str
+    models: str
+    photos: Path
+
+    @property
+    def folder(self) -> Folder:
+        return Folder(self.root)
+
+    def run(self, name: str) -> Folder:
+        return run_folder(self.root, name)
+
+    def results(self, name: str) -> pa.Table:
+        return pa.concat_tables(run_ledger(self.run(name)).results())
+
+    def edit(self, name: str, shards: int | None = None, output: str = "files") -> None:
+        """Plan a run of the manifest, and do as many of its shards."""
+        networks = open_models(self.models, "cpu")
+        store = DirectionStore(direction_folder(self.folder, networks, RELEVANCE))
+        settings = settings_for(self.root, self.models, "cpu", store, "png", output, 3)
+        open_run(self.run(name), settings)
+        freeze_manifest(self.run(name), stream_manifest(f"{self.root}/edits.parquet"), 6)
+        for shard in run_ledger(self.run(name)).pending()[:shards]:
+            edit_pairs_shard(self.run(name).url, "cpu", shard)
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory, models) -> tuple[Finished, Path]:
+    """The workspace, and a copy of it."""
+    place = tmp_path_factory.mktemp("finished")
+    finished = Finished(str(place / "ws"), models, place / "photos")
+    build(finished)
+    shutil.copytree(finished.root, place / "copy")
+    return finished, place / "copy"
+
+
+@pytest.fixture
+def finished(kept) -> Finished:
+    """The workspace as it was when it was finished."""
+    workspace, copy = kept
+    shutil.rmtree(workspace.root, ignore_errors=True)
+    shutil.copytree(copy, workspace.root)
+    return workspace
+
+
+def build(ws: Finished) -> None:
+    ws.photos.mkdir()
+    commit_faces(ws)
+    for shard in plan_inversion(ws.root, ws.models, "cpu", 64):
+        invert_faces_shard(ws.root, ws.models, "cpu", shard, 8)
+    for shard in plan_relevance(ws.root, ws.models, "cpu", RELEVANCE, 500):
+        compute_relevance_shard(ws.root, ws.models, "cpu", RELEVANCE, shard, 16)
+    config = MapperConfig(steps=2, mapper_type="levels")
+    train_prompt_mapper(ws.root, ws.models, "cpu", "a face with red hair", config)
+    edits = [Edit(name, read_instruction(asked)) for name in PEOPLE for asked in ASKED]
+    sink = io.BytesIO()
+    write_edits([edits_batch(edits)], sink)
+    ws.folder.write("edits.parquet", sink.getvalue())
+    ws.edit("single")
+    ws.edit("tarred", output="webdataset")
+
+
+def commit_faces(ws: Finished) -> None:
+    """Write the faces ledger as alignment does; anna's photograph holds two people."""
+    picture = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+    units, rows = [], []
+    for index, name in enumerate(PEOPLE):
+        photo = ws.photos / f"{name.partition('.')[0]}.png"
+        if not photo.exists():
+            picture.rotate(10 * index).save(photo)
+            units.append({"image_id": photo.stem, "source_uri": str(photo)})
+        digest = sha256(photo.read_bytes())
+        facts = {"image_id": name, "source_sha256": digest, "kind": "crop"}
+        crop = png_bytes(picture.rotate(40 * index), facts)
+        (ws.folder / "crops").write(f"{name}.png", crop)
+        row = dict.fromkeys(FACES.names) | {"image_id": name, "source_uri": str(photo)}
+        row |= {"source_sha256": digest, "status": "ok", "face_index": int("." in name)}
+        crop_uri = (ws.folder / "crops").url_of(f"{name}.png")
+        rows.append(row | {"crop_uri": crop_uri, "crop_sha256": sha256(crop)})
+    units.append({"image_id": "nobody", "source_uri": str(ws.photos / "nobody.png")})
+    rows.append(
+        dict.fromkeys(FACES.names)
+        | {"image_id": "nobody", "source_uri": str(ws.photos / "nobody.png"), "status": "no_face"}
+    )
+    ledger = faces_ledger(ws.root)
+    ledger.plan_shard(0, pa.Table.from_pylist(units))
+    ledger.commit(0, pa.Table.from_pylist(rows, FACES), {"photos": len(units)})
+
+
+Spoil = Callable[[Finished], None]

@@ -1,0 +1,238 @@
+"""Verification: a sound run has no findings, and every kind of damage has one that names it."""
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import zarr
+from PIL import Image
+
+from tasks.ledger import read_table, table_bytes
+from tasks.models import read_bundle
+from tasks.runs import run_ledger
+from tasks.storage import sha256
+from tasks.verification import Verification, check_faces
+
+
+def findings(ws, run: str = "single", sample: int = 0, **options) -> list[str]:
+    given = {"device": "cpu", "models": "", "seed": 0} | options
+    check = Verification(ws.run(run).url, sample=sample, **given)
+    found = [*check.check_assets(), *check_faces(ws.root)]
+    for phase in (check.check_results, check.check_latents, check.check_edits):
+        found += phase(lambda _done: None)
+    findings.counts = dict(check.counts)
+    return [str(finding) for finding in found]
+
+
+def one(found: list[str]) -> str:
+    assert len(found) == 1, found
+    return found[0]
+
+
+def a_row(ws, run: str = "single", method: str = "global") -> dict:
+    return next(row for row in ws.results(run).to_pylist() if row["method"] == method)
+
+
+def forged(ws, change, run: str = "single") -> None:
+    """Change the rows of shard 0, and its commit so that the digests agree."""
+    folder, ledger = ws.run(run), run_ledger(ws.run(run))
+    part = ledger.read_commit(0).parts[0]
+    content = table_bytes(change(read_table((folder / "results").read(part.name))))
+    (folder / "results").write(part.name, content)
+    (name,) = [n for n in (folder / "_commits").names() if "00000" in n]
+    commit = json.loads((folder / "_commits").read(name))
+    commit["parts"][0] |= {"sha256": sha256(content), "size": len(content)}
+    commit["parts"][0]["rows"] = len(read_table(content))
+    (folder / "_commits").write(name, json.dumps(commit).encode())
+
+
+@pytest.mark.parametrize("run", ["single", "tarred"])
+def test_a_sound_run_has_no_findings_and_the_same_pixels(finished, run):
+    assert findings(finished, run, sample=6) == []
+    counted = findings.counts
+    assert (counted["rows"], counted["images"], counted["latents"]) == (16, 16, 4)
+    # Two of each method at least, and the rest of their batches.
+    assert counted["rendered again"] >= 6
+
+
+def test_a_flipped_byte_in_an_image(finished):
+    path = Path(a_row(finished)["output_uri"])
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    found = one(findings(finished))
+    assert f"image {path}: got sha256" in found
+    assert "restore it from a copy" in found
+
+
+def test_a_removed_image(finished):
+    path = Path(a_row(finished)["output_uri"])
+    path.unlink()
+    assert f"image {path}: got no such file" in one(findings(finished))
+
+
+def test_a_flipped_byte_in_a_tar(finished):
+    place, _, member = a_row(finished, "tarred")["output_uri"].partition("#")
+    with tarfile.open(place) as tar:
+        at = tar.getmember(member).offset_data + 100
+    content = bytearray(Path(place).read_bytes())
+    content[at] ^= 1
+    Path(place).write_bytes(content)
+    assert f"{member}: got sha256" in one(findings(finished, "tarred"))
+
+
+def test_a_truncated_tar(finished):
+    place = Path(a_row(finished, "tarred")["output_uri"].partition("#")[0])
+    place.write_bytes(place.read_bytes()[:600])
+    found = findings(finished, "tarred")
+    assert len(found) == 6
+    assert all("got no such file" in finding for finding in found)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1 half")])
+def test_a_removed_or_truncated_part(finished, damage):
+    ledger = run_ledger(finished.run("single"))
+    damage(Path(ledger.folder.url) / "results" / ledger.read_commit(1).parts[0].name)
+    assert "expected the" in one(findings(finished))
+
+
+def test_a_doubled_row(finished):
+    forged(finished, lambda table: pa.concat_tables([table, table.slice(0, 1)]))
+    found = one(findings(finished))
+    assert "got 7 rows: doubled" in found
+    assert a_row(finished)["pair_id"] in found
+
+
+def test_a_row_that_took_the_place_of_another(finished):
+    forged(finished, lambda table: pa.concat_tables([table.slice(0, 5), table.slice(0, 1)]))
+    assert "doubled" in one(findings(finished))
+    assert "missing" in one(findings(finished))
+
+
+def test_a_changed_strength(finished):
+    def change(table):
+        alphas = pa.array([9.0, *table["alpha"].to_pylist()[1:]])
+        return table.set_column(table.schema.get_field_index("alpha"), "alpha", alphas)
+
+    forged(finished, change)
+    assert "got other alpha, expected those of the manifest" in one(findings(finished))
+
+
+def test_a_pair_in_two_shards(finished):
+    folder = Path(finished.run("single").url)
+    shutil.copy(folder / "_plans/shard-00000.parquet", folder / "_plans/shard-00001.parquet")
+    found = findings(finished)
+    assert any("in rows 1 and 7 of the run, expected every pair once" in f for f in found)
+    assert any("frozen manifest" in f and "sha256" in f for f in found)
+
+
+def test_a_missing_commit_and_a_missing_plan(finished):
+    folder = finished.run("single")
+    (name,) = [n for n in (folder / "_commits").names() if "00001" in n]
+    (folder / "_commits").remove(name)
+    assert "got no commit, expected the results of 6 rows" in one(findings(finished))
+    (folder / "_plans").remove("shard-00002.parquet")
+    found = findings(finished)
+    assert any("got a commit without a plan" in f for f in found)
+    assert any("frozen manifest" in f and "expected shards 3, rows 16" in f for f in found)
+
+
+def store(ws, kind: str) -> zarr.Group:
+    (path,) = Path(ws.root).glob(f"{kind}/*/*.zarr")
+    return zarr.open_group(path, mode="r+")
+
+
+def test_a_changed_latent(finished):
+    array = store(finished, "latents")["w_plus"]
+    array[2] = array[2] + np.float32(0.5)
+    found = findings(finished, sample=16)
+    assert "latent of berta" in found[0]
+    assert "values of sha256" in found[0]
+    # The edits of berta are no longer what the latents give.
+    assert len([f for f in found if "of berta: got pixels that differ" in f]) == 4
+    assert len(found) == 5
+
+
+def test_a_lost_latent(finished):
+    store(finished, "latents")["w_plus"][1] = np.nan
+    found = findings(finished, sample=16)
+    assert "latent of anna.face1" in found[0]
+    assert "got NaN or infinity" in found[0]
+    assert any("got NaN in rows [1]" in f for f in found[1:])
+
+
+def test_a_changed_crop(finished):
+    path = Path(finished.root) / "crops/carl.png"
+    Image.new("RGB", (64, 64)).save(path)
+    assert f"crop {path}: got sha256" in one(findings(finished))
+
+
+def test_a_replaced_mapper(finished):
+    (path,) = Path(finished.root).glob("mappers/*/mapper.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    assert f"mapper {path.parent}: got {sha256(bytes(content))[:16]}" in one(findings(finished))
+
+
+def test_a_changed_direction_store(finished):
+    array = store(finished, "directions")["channel_clip_directions"]
+    array[7] = -array[7]
+    assert "directions" in one(findings(finished))
+    assert "restore the store from a copy" in one(findings(finished))
+
+
+def test_other_weights(finished, tmp_path):
+    bundle = read_bundle(finished.models)
+    values = {role: {"uri": bundle.locate(role)} for role in bundle.weights}
+    with Image.new("RGB", (8, 8)) as image:
+        image.save(tmp_path / "clip.png")
+    values["identity"] = {"uri": str(tmp_path / "clip.png")}
+    (tmp_path / "other.json").write_text(json.dumps(values))
+    found = one(findings(finished, models=str(tmp_path / "other.json")))
+    assert "weights of identity" in found
+    assert "styleclip weights add" in found
+
+
+def test_a_workspace_may_be_moved(finished, tmp_path):
+    shutil.copytree(finished.root, tmp_path / "moved")
+    shutil.rmtree(finished.root)
+    moved = type(finished)(str(tmp_path / "moved"), finished.models, finished.photos)
+    assert findings(moved, sample=6) == []
+    Path(moved.root, "crops/carl.png").unlink()
+    assert "crops/carl.png: got no such file" in one(findings(moved))
+
+
+def test_pixels_of_another_device_may_differ_a_little(finished):
+    ledger = run_ledger(finished.run("single"))
+    commit = json.loads((ledger.folder / "_commits").read("shard-00000.json"))
+    commit["facts"]["device"] = "cuda something"
+    (ledger.folder / "_commits").write("shard-00000.json", json.dumps(commit).encode())
+    row = a_row(finished)
+    image = Image.open(io.BytesIO(Path(row["output_uri"]).read_bytes())).convert("RGB")
+
+    def changed(level: int):
+        levels = np.asarray(image).astype(int)
+        Image.fromarray(
+            np.where(levels > 128, levels - level, levels + level).astype("uint8")
+        ).save(row["output_uri"])
+        digest = sha256(Path(row["output_uri"]).read_bytes())
+
+        def change(table):
+            digests = [digest, *table["output_sha256"].to_pylist()[1:]]
+            place = table.schema.get_field_index("output_sha256")
+            return table.set_column(place, "output_sha256", pa.array(digests))
+
+        return change
+
+    forged(finished, changed(1))
+    assert findings(finished, sample=16) == []
+    forged(finished, changed(9))
+    found = one(findings(finished, sample=16))
+    assert "differ by 9.00 grey levels" in found
+    assert "at most 1 on average on another device" in found
