@@ -26,6 +26,7 @@ from flows.summary import Summary  # noqa: E402
 from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
 from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
 from tasks.provenance import CODE_VERSION  # noqa: E402
+from tasks.redaction import redact  # noqa: E402
 
 USER_ERROR, STAGE_FAILED = 2, 1
 
@@ -87,7 +88,7 @@ def launch(
         if trace:
             traceback.print_exc()
         console.print(f"[bold red]error[/] {type(error).__name__}", end=": ")
-        console.print(str(error), markup=False)
+        console.print(redact(str(error)), markup=False)
         return STAGE_FAILED if isinstance(error, RuntimeError) else USER_ERROR
     if isinstance(result, Summary):
         print(json.dumps(asdict(result)) if json_output else result.line)  # noqa: T201

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
 
 from flows.progress import progress_bar
+from flows.stores import check_store
 from flows.summary import Summary
 from tasks.mappers import MapperConfig, train_prompt_mapper
 from tasks.models import DEMO_MODELS
@@ -46,6 +47,7 @@ def train_mappers(
         device: auto, cpu, cuda, cuda:1, mps.
         checkpoint_steps: Steps between checkpoints.
     """
+    check_store(workspace)
     wanted = [(prompt, mapper) for prompt in prompts]
     return train_all(workspace, wanted, models, device, checkpoint_steps)
 
