@@ -80,6 +80,7 @@ def launch(
         trace: Show where in the code an error arose.
     """
     try:
+        _refuse_credentials(tokens)
         result = app(tokens)
     except KeyboardInterrupt:
         console.print("interrupted; give the same command to continue")
@@ -96,6 +97,16 @@ def launch(
     if result is not None:
         _show(result, json_output)
     return 0
+
+
+def _refuse_credentials(tokens: tuple[str, ...]) -> None:
+    """Stop before Prefect stores the parameters of a flow."""
+    for token in tokens:
+        if redact(token) != token:
+            raise ValueError(
+                f"argument: got {redact(token)!r} with credentials in it, expected none; give them "
+                "in the environment, and signed URLs of photographs in a listing"
+            )
 
 
 def _show(result: Any, as_json: bool) -> None:

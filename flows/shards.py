@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -23,6 +23,8 @@ from tasks.store_faults import (
     retried_requests,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ShardWork = Callable[..., dict[str, int]]
 _RETRIES = 2
 _BUDGET = FailureBudget()
@@ -31,7 +33,7 @@ _BUDGET = FailureBudget()
 def shard_task(work: ShardWork) -> Task[..., dict[str, int]]:
     """Make a Prefect task of the function that does one shard."""
     return Task(
-        fn=_guarded(work),
+        fn=guarded(work),
         name=work.__name__.replace("_", "-"),
         task_run_name="shard-{shard}",
         cache_policy=NO_CACHE,
@@ -39,12 +41,12 @@ def shard_task(work: ShardWork) -> Task[..., dict[str, int]]:
         retries=_RETRIES,
         retry_delay_seconds=exponential_backoff(backoff_factor=1),
         retry_jitter_factor=1.0,
-        retry_condition_fn=_may_help,
+        retry_condition_fn=may_help,
     )
 
 
-def _may_help(_task: object, _run: object, state: State[Any]) -> bool:
-    """Whether another attempt may succeed."""
+def may_help(_task: object, _run: object, state: State[Any]) -> bool:
+    """Return whether another attempt at a task may succeed, as Prefect asks it."""
     return not is_lasting(_error(state))
 
 
@@ -52,14 +54,17 @@ def _error(state: State[Any]) -> object:
     return state.result(raise_on_failure=False)
 
 
-def _guarded(work: ShardWork) -> ShardWork:
-    """Keep credentials out of what Prefect stores and logs of a shard's error."""
+def guarded(work: Callable[P, T]) -> Callable[P, T]:
+    """Keep credentials out of what Prefect stores and logs of a task's error.
+
+    A full disk gets its remedy, whoever wrote.
+    """
 
     @wraps(work)
-    def guarded(**arguments: Any) -> dict[str, int]:
+    def call(*values: P.args, **arguments: P.kwargs) -> T:
         try:
             with full_disks_explained(str(arguments.get("run") or arguments.get("workspace"))):
-                return work(**arguments)
+                return work(*values, **arguments)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             if redact(text) == text:
@@ -68,7 +73,7 @@ def _guarded(work: ShardWork) -> ShardWork:
         # Outside of the handler, so that it drags no context into the log.
         raise told
 
-    return guarded
+    return call
 
 
 def _pool(workers: int) -> ThreadPoolTaskRunner[dict[str, int]]:

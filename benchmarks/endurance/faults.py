@@ -8,6 +8,7 @@ as went in. Run it with `python -m benchmarks.endurance.faults`.
 """
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -20,25 +21,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from flows.environment import set_defaults
 
 set_defaults()
 
 import boto3  # noqa: E402
+import numpy as np  # noqa: E402
 from moto.server import ThreadedMotoServer  # noqa: E402
 from prefect.testing.utilities import prefect_test_harness  # noqa: E402
 
 from benchmarks.endurance.comparison import count_compared, differences  # noqa: E402
 from benchmarks.endurance.faulty_proxy import FAULTS, faulty_proxy  # noqa: E402
-from benchmarks.endurance.small_bundle import write_small_bundle  # noqa: E402
+from benchmarks.endurance.small_bundle import NUM_WS, W_DIM, write_small_bundle  # noqa: E402
+from flows.edit import edit_dataset  # noqa: E402
+from flows.interchange import import_latents  # noqa: E402
 from flows.pipeline import run_pipeline  # noqa: E402
 from tasks.directions import RelevanceConfig  # noqa: E402
+from tasks.manifest_files import build_manifest, read_prompts  # noqa: E402
 from tasks.runs import run_folder, run_ledger  # noqa: E402
 from tasks.storage import Folder  # noqa: E402
 from tasks.store_faults import retried_requests  # noqa: E402
 
-BUCKET = "endurance"
+BUCKET, LATENTS = "endurance", 2
 # Any will do for moto.
 _KEYS = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -53,7 +59,8 @@ class Size:
     """How much is run.
 
     Attributes:
-        photos: Photographs with one face each.
+        photos: Photographs with one face each; where none, two latents are imported instead, and
+            there is no report.
         prompts: Rows for each face.
         shard_size: Rows of a shard.
     """
@@ -61,6 +68,11 @@ class Size:
     photos: int = 4
     prompts: int = 50
     shard_size: int = 16
+
+    @property
+    def rows(self) -> int:
+        """Rows of the manifest."""
+        return (self.photos or LATENTS) * self.prompts
 
 
 @dataclass(frozen=True)
@@ -102,36 +114,39 @@ class Outcome:
         }
 
 
-def measure(upstream: str, models: str, size: Size, rate: float, seed: int) -> Outcome:
+def measure(
+    upstream: str, models: str, size: Size, rate: float, seed: int, read_timeout: float
+) -> Outcome:
     """Run the pipeline twice in the bucket of a store, undisturbed and disturbed, and compare.
 
     Args:
-        upstream: URL of the S3 API.
+        upstream: URL of the S3 API, where the environment too says it is.
         models: URL of a bundle.
         size: How much.
         rate: Share of requests that fail.
         seed: Of what fails how.
+        read_timeout: Seconds until a late answer is given up.
     """
     root = f"s3://{BUCKET}/{seed}-{time.time_ns()}"
-    with faulty_proxy(upstream, seed=seed) as proxy:
+    with faulty_proxy(upstream, seed=seed, read_timeout=read_timeout) as proxy:
         _fill(Folder(root), size)
         _run(root, "quiet", models, size)
         proxy.rate, proxy.requests, before = rate, 0, retried_requests()
         _run(root, "faulty", models, size)
-        proxy.rate, requests, retries = 0.0, proxy.requests, retried_requests() - before
-        run = run_ledger(run_folder(f"{root}/faulty", "run"))
-        rows = [row for table in run.results() for row in table.to_pylist()]
-        return Outcome(
-            requests=requests,
-            faults=dict(proxy.faults),
-            retries=dict(retries),
-            rows_in=size.photos * size.prompts,
-            rows_out=len(rows),
-            pairs=len({row["pair_id"] for row in rows}),
-            statuses=dict(Counter(row["status"] for row in rows)),
-            compared=count_compared(f"{root}/faulty"),
-            differing=differences(f"{root}/quiet", f"{root}/faulty"),
-        )
+        requests, retries = proxy.requests, retried_requests() - before
+    run = run_ledger(run_folder(f"{root}/faulty", "run"))
+    rows = [row for table in run.results() for row in table.to_pylist()]
+    return Outcome(
+        requests=requests,
+        faults=dict(proxy.faults),
+        retries=dict(retries),
+        rows_in=size.rows,
+        rows_out=len(rows),
+        pairs=len({row["pair_id"] for row in rows}),
+        statuses=dict(Counter(row["status"] for row in rows)),
+        compared=count_compared(f"{root}/faulty"),
+        differing=differences(f"{root}/quiet", f"{root}/faulty"),
+    )
 
 
 def _fill(folder: Folder, size: Size) -> None:
@@ -139,6 +154,9 @@ def _fill(folder: Folder, size: Size) -> None:
     for index in range(1, size.photos + 1):
         name = f"person-{index}.jpg"
         folder.write(f"photos/{name}", (photos / name).read_bytes())
+    sink = io.BytesIO()
+    np.save(sink, np.random.default_rng(0).normal(size=(LATENTS, NUM_WS, W_DIM)).astype("f4"))
+    folder.write("w.npy", sink.getvalue())
     options = {"optimize": {"steps": 1}, "mapper": {"steps": 2, "mapper_type": "style_space"}}
     lines = ["target_prompt,method,num_channels,options"]
     for method, values in options.items():
@@ -149,27 +167,27 @@ def _fill(folder: Folder, size: Size) -> None:
 
 
 def _run(root: str, name: str, models: str, size: Size) -> None:
-    run_pipeline(
-        f"{root}/photos",
-        f"{root}/prompts.csv",
-        f"{root}/{name}",
-        models=models,
-        relevance=_RELEVANCE,
-        device="cpu",
-        shard_size=size.shard_size,
-        workers=2,
-    )
+    workspace, prompts = f"{root}/{name}", f"{root}/prompts.csv"
+    options: dict[str, Any] = {"relevance": _RELEVANCE, "shard_size": size.shard_size, "workers": 2}
+    options |= {"models": models, "device": "cpu"}
+    if size.photos:
+        run_pipeline(f"{root}/photos", prompts, workspace, **options)
+        return
+    import_latents(workspace, f"{root}/w.npy", models=models, device="cpu")
+    names, manifest = [f"w-{i:05d}" for i in range(LATENTS)], f"{workspace}/pairs.parquet"
+    build_manifest(names, read_prompts(prompts), manifest)
+    edit_dataset(workspace, manifest, **options)
 
 
 @contextmanager
 def s3_server() -> Iterator[str]:
     """Give the URL of an S3 API on loopback with an empty bucket, and this process keys for it."""
-    os.environ.update(_KEYS)  # noqa: TID251
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
+    os.environ.update(_KEYS, AWS_ENDPOINT_URL=url)  # noqa: TID251
     make_bucket(url)
     try:
         yield url
@@ -213,9 +231,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The pipeline on a store that fails requests.")
     parser.add_argument("--rate", type=float, default=0.1, help="share of requests that fail")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--photos", type=int, default=Size.photos, choices=range(1, 9))
+    parser.add_argument("--photos", type=int, default=Size.photos, choices=range(9))
     parser.add_argument("--prompts", type=int, default=Size.prompts)
     parser.add_argument("--shard-size", type=int, default=Size.shard_size)
+    parser.add_argument("--read-timeout", type=float, default=3.0, help="seconds")
     given = parser.parse_args()
     size, began = Size(given.photos, given.prompts, given.shard_size), time.monotonic()
     with (
@@ -224,7 +243,8 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
     ):
         models = write_small_bundle(Path(folder))
-        outcome = measure(upstream, models, size, given.rate, given.seed)
+        timeout = given.read_timeout
+        outcome = measure(upstream, models, size, given.rate, given.seed, timeout)
     sys.exit(1 if show(outcome, time.monotonic() - began) else 0)
 
 

@@ -23,9 +23,6 @@ import tasks.storage
 Fault = Literal["throttled", "server error", "reset", "lost answer", "truncated", "delay"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
-# Seconds that a client waits here, and that a delay lasts.
-READ_TIMEOUT, DELAY = 1.0, 1.5
-
 _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
 _HOP_BY_HOP = {"connection", "expect", "transfer-encoding", "content-length", "date", "server"}
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -66,6 +63,7 @@ class FaultyProxy:
         upstream: URL of the store.
         rate: Share of the requests that fail.
         seed: Of what fails how.
+        delay: Seconds that a late answer takes.
 
     Attributes:
         requests: How many there were.
@@ -74,8 +72,8 @@ class FaultyProxy:
             as by stores that do not know it.
     """
 
-    def __init__(self, upstream: str, rate: float = 0.0, seed: int = 0) -> None:
-        self.upstream = urlsplit(upstream).netloc
+    def __init__(self, upstream: str, rate: float = 0.0, seed: int = 0, delay: float = 1.5) -> None:
+        self.upstream, self.delay = urlsplit(upstream).netloc, delay
         self.rate, self._random = rate, random.Random(seed)  # noqa: S311
         self.requests, self.faults = 0, Counter[str]()
         self.conditions: Literal["kept", "ignored", "refused"] = "kept"
@@ -109,10 +107,20 @@ class FaultyProxy:
 
 
 @contextmanager
-def faulty_proxy(upstream: str, rate: float = 0.0, seed: int = 0) -> Iterator[FaultyProxy]:
-    """Send all S3 requests of this process through a proxy while the block runs."""
-    proxy, before = FaultyProxy(upstream, rate, seed), dict(fsspec.config.conf)
-    timeouts = {"read_timeout": READ_TIMEOUT}
+def faulty_proxy(
+    upstream: str, rate: float = 0.0, seed: int = 0, read_timeout: float = 1.0
+) -> Iterator[FaultyProxy]:
+    """Send all S3 requests of this process through a proxy while the block runs.
+
+    Args:
+        upstream: URL of the store.
+        rate: Share of the requests that fail.
+        seed: Of what fails how.
+        read_timeout: Seconds that the client waits for an answer; a late one takes longer.
+    """
+    proxy = FaultyProxy(upstream, rate, seed, delay=1.3 * read_timeout)
+    before = dict(fsspec.config.conf)
+    timeouts = {"read_timeout": read_timeout}
     fsspec.config.conf["s3"] = {"endpoint_url": proxy.url, "config_kwargs": timeouts}
     tasks.storage._file_system.cache_clear()
     try:
@@ -152,7 +160,7 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
                 return
             status, headers, content = self._forward(body)
             if fault == "delay":
-                time.sleep(DELAY)
+                time.sleep(proxy.delay)
             if fault in {"delay", "lost answer"}:
                 self._cut()
                 return

