@@ -5,6 +5,7 @@ import time
 from prefect import flow
 
 from flows.shards import run_shards
+from flows.stores import check_store
 from flows.summary import Summary
 from tasks.alignment import FacesPolicy, align_photos_shard, plan_photos
 from tasks.storage import Folder
@@ -36,6 +37,7 @@ def align_photos(
         workers: Shards at a time.
     """
     began = time.monotonic()
+    check_store(workspace)
     shards = plan_photos(workspace, photos, shard_size)
     arguments = {
         "workspace": workspace,

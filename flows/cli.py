@@ -31,6 +31,7 @@ from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E4
 from flows.verify import verify_run  # noqa: E402
 from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
 from tasks.provenance import CODE_VERSION  # noqa: E402
+from tasks.redaction import redact  # noqa: E402
 from tasks.runs import FAILURES, RETRY_ALL  # noqa: E402
 
 USER_ERROR, STAGE_FAILED = 2, 1
@@ -88,6 +89,7 @@ def launch(
         trace: Show where in the code an error arose.
     """
     try:
+        _refuse_credentials(tokens)
         result = app([*_with_statuses(tokens)])
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -95,7 +97,7 @@ def launch(
         if trace:
             traceback.print_exc()
         console.print(f"[bold red]error[/] {type(error).__name__}", end=": ")
-        console.print(str(error), markup=False)
+        console.print(redact(str(error)), markup=False)
         return STAGE_FAILED if isinstance(error, RuntimeError) else USER_ERROR
     if isinstance(result, Summary):
         print(json.dumps(asdict(result)) if json_output else result.line)  # noqa: T201
@@ -111,6 +113,16 @@ def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
         yield word
         if word == "--retry-failed" and not set(following.split(",")) & {RETRY_ALL, *FAILURES}:
             yield RETRY_ALL
+
+
+def _refuse_credentials(tokens: tuple[str, ...]) -> None:
+    """Stop before Prefect stores the parameters of a flow."""
+    for token in tokens:
+        if redact(token) != token:
+            raise ValueError(
+                f"argument: got {redact(token)!r} with credentials in it, expected none; give them "
+                "in the environment, and signed URLs of photographs in a listing"
+            )
 
 
 def _show(result: Any, as_json: bool) -> None:

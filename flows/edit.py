@@ -9,6 +9,7 @@ from prefect import flow
 from flows.mappers import train_all
 from flows.relevance import build_relevance
 from flows.shards import run_shards
+from flows.stores import check_store
 from flows.summary import Summary
 from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
 from tasks.edits import edit_pairs_shard
@@ -71,6 +72,7 @@ def edit_dataset(
     """
     retry = statuses_to_retry(retry_failed)
     began = time.monotonic()
+    check_store(workspace)
     folder = run_folder(workspace, run)
     needs = survey_manifest(manifest)
     directions, mappers = None, needs.mapper_uris

@@ -5,6 +5,7 @@ import time
 from prefect import flow
 
 from flows.shards import run_shards
+from flows.stores import check_store
 from flows.summary import Summary
 from tasks.interchange import plan_import, write_directions, write_latents
 from tasks.inversion import invert_faces_shard
@@ -35,6 +36,7 @@ def import_latents(
         shard_size: Faces of a shard of a new store.
     """
     began = time.monotonic()
+    check_store(workspace)
     image_ids = read_url(names).decode().split() if names else None
     shards = plan_import(workspace, source, image_ids, models, device, shard_size)
     arguments = {

@@ -5,6 +5,7 @@ import time
 from prefect import flow
 
 from flows.shards import run_shards
+from flows.stores import check_store
 from flows.summary import Summary
 from tasks.inversion import invert_faces_shard, plan_inversion
 from tasks.latents import latent_folder
@@ -33,6 +34,7 @@ def invert_faces(
         workers: Shards at a time.
     """
     began = time.monotonic()
+    check_store(workspace)
     shards = plan_inversion(workspace, models, device, shard_size)
     arguments = {
         "workspace": workspace,

@@ -10,6 +10,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
 
 from flows.progress import progress_bar
+from flows.shards import guarded, may_help
+from flows.stores import check_store
 from flows.summary import Summary
 from tasks.mappers import MapperConfig, train_prompt_mapper
 from tasks.models import DEMO_MODELS
@@ -17,12 +19,13 @@ from tasks.storage import Folder
 
 _DEFAULT = MapperConfig()
 _TRAIN = Task(
-    fn=train_prompt_mapper,
+    fn=guarded(train_prompt_mapper),
     name="train-mapper",
     task_run_name="mapper-{target_prompt}",
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=2,
+    retry_condition_fn=may_help,
 )
 
 
@@ -47,6 +50,7 @@ def train_mappers(
         checkpoint_steps: Steps between checkpoints.
     """
     began = time.monotonic()
+    check_store(workspace)
     wanted = [(prompt, mapper) for prompt in prompts]
     urls = train_all(workspace, wanted, models, device, checkpoint_steps)
     wrote, counts = Folder(workspace).url_of("mappers"), {"ready": len(urls)}
@@ -68,6 +72,14 @@ def train_all(
     urls = list[str]()
     for prompt, config in wanted:
         with progress_bar("mapper", config.steps) as bar:
-            arguments = (workspace, models, device, prompt, config, checkpoint_steps, bar.show)
-            urls.append(_TRAIN(*arguments))
+            url = _TRAIN(
+                workspace=workspace,
+                models=models,
+                device=device,
+                target_prompt=prompt,
+                config=config,
+                checkpoint_steps=checkpoint_steps,
+                on_progress=bar.show,
+            )
+            urls.append(url)
     return urls

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from prefect import flow
 
 from flows.shards import run_shards
+from flows.stores import check_store
 from flows.summary import Summary
 from tasks.directions import (
     RelevanceConfig,
@@ -45,6 +46,7 @@ def build_relevance(
         workers: Shards at a time.
     """
     began = time.monotonic()
+    check_store(workspace)
     shards = plan_relevance(workspace, models, device, relevance, block_size)
     arguments = {
         "workspace": workspace,

@@ -2,28 +2,38 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, show_counts
-from flows.progress import describe_counts, progress_bar
+from flows.failures import Failure, FailureBudget, Failures, StageError
+from flows.progress import console, describe_counts, progress_bar
+from tasks.redaction import redact
+from tasks.store_faults import (
+    StoreError,
+    full_disks_explained,
+    is_everywhere,
+    is_lasting,
+    retried_requests,
+)
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ShardWork = Callable[..., dict[str, int]]
 _RETRIES = 2
-
-
-class StageError(RuntimeError):
-    """Shards of a stage failed; what is committed stays, and the same command continues."""
+_BUDGET = FailureBudget()
 
 
 def shard_task(work: ShardWork) -> Task[..., dict[str, int]]:
     """Make a Prefect task of the function that does one shard."""
     return Task(
-        fn=work,
+        fn=guarded(work),
         name=work.__name__.replace("_", "-"),
         task_run_name="shard-{shard}",
         cache_policy=NO_CACHE,
@@ -31,7 +41,39 @@ def shard_task(work: ShardWork) -> Task[..., dict[str, int]]:
         retries=_RETRIES,
         retry_delay_seconds=exponential_backoff(backoff_factor=1),
         retry_jitter_factor=1.0,
+        retry_condition_fn=may_help,
     )
+
+
+def may_help(_task: object, _run: object, state: State[Any]) -> bool:
+    """Return whether another attempt at a task may succeed, as Prefect asks it."""
+    return not is_lasting(_error(state))
+
+
+def _error(state: State[Any]) -> object:
+    return state.result(raise_on_failure=False)
+
+
+def guarded(work: Callable[P, T]) -> Callable[P, T]:
+    """Keep credentials out of what Prefect stores and logs of a task's error.
+
+    A full disk gets its remedy, whoever wrote.
+    """
+
+    @wraps(work)
+    def call(*values: P.args, **arguments: P.kwargs) -> T:
+        try:
+            with full_disks_explained(str(arguments.get("run") or arguments.get("workspace"))):
+                return work(*values, **arguments)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            if redact(text) == text:
+                raise
+            told = StoreError(text, lasting=is_lasting(error), everywhere=is_everywhere(error))
+        # Outside of the handler, so that it drags no context into the log.
+        raise told
+
+    return call
 
 
 def _pool(workers: int) -> ThreadPoolTaskRunner[dict[str, int]]:
@@ -44,6 +86,7 @@ def run_shards(
     shards: Sequence[int],
     workers: int,
     arguments: Mapping[str, Any],
+    budget: FailureBudget = _BUDGET,
 ) -> dict[str, int]:
     """Do shards, at most `workers` at a time, and add up what they count.
 
@@ -53,16 +96,18 @@ def run_shards(
         shards: Their numbers.
         workers: Shards at a time.
         arguments: What `work` takes besides.
+        budget: How many may fail before no more are begun.
 
     Returns:
         Counts by status.
 
     Raises:
-        StageError: Shards failed, retries included. The others are done all the same.
+        StageError: Shards failed, retries included. The others are done all the same, as long as
+            the budget lasts.
     """
-    counts, failed, done = Counter[str](), list[tuple[int, str]](), 0
+    counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
     waiting, running = deque(shards), deque[tuple[int, PrefectFuture[dict[str, int]]]]()
-    shard_work = shard_task(work)
+    shard_work, retried = shard_task(work), retried_requests()
     if not shards:
         return {}
     shown = ProgressArtifact(label, len(shards))
@@ -70,9 +115,9 @@ def run_shards(
         progress_bar(label, len(shards)) as bar,
         _pool(workers) as runner,
     ):
-        while waiting or running:
+        while running or (waiting and not failures.verdict):
             # A window, since submitting everything at once would hold a future for every shard.
-            while waiting and len(running) < 2 * workers:
+            while waiting and len(running) < 2 * workers and not failures.verdict:
                 shard = waiting.popleft()
                 running.append((shard, runner.submit(shard_work, {**arguments, "shard": shard})))
             shard, future = running.popleft()
@@ -80,15 +125,19 @@ def run_shards(
             done += 1
             if future.state.is_completed():
                 counts.update(future.result())
+                failures.succeed()
             else:
-                failed.append((shard, str(future.state.message)))
+                failures.fail(Failure(shard, _error(future.state)))
             bar.advance(done, describe_counts(counts))
             shown.advance(done)
     show_counts(label, counts)
-    if failed:
-        shard, message = failed[0]
-        raise StageError(
-            f"{label}: {len(failed)} of {len(shards)} shards failed, first shard {shard}: "
-            f"{message}; what is committed stays: give the same command to continue"
-        )
+    _tell_retries(label, retried_requests() - retried)
+    if failures:
+        raise StageError(failures.tell(label, done))
     return dict(counts)
+
+
+def _tell_retries(label: str, retried: Counter[str]) -> None:
+    if retried:
+        kinds = describe_counts(retried)
+        console.print(f"{label}: {retried.total()} requests to stores were tried again: {kinds}")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.redaction import redact_table
 from tasks.storage import Folder, sha256
 
 PLANS, RESULTS, COMMITS = "_plans", "results", "_commits"
@@ -169,7 +170,7 @@ class Ledger:
         Returns:
             The commit that counts: another writer's, if it came first.
         """
-        content = table_bytes(rows.select(self._schema.names).cast(self._schema))
+        content = table_bytes(redact_table(rows.select(self._schema.names).cast(self._schema)))
         name = f"part-{shard:05d}-{uuid.uuid4().hex[:8]}.parquet"
         part = Part(name, sha256(content), len(content), len(rows))
         (self.folder / RESULTS).create(name, content)

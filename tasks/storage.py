@@ -1,25 +1,35 @@
 """Folders on any fsspec URL: a directory, s3://, gs://, memory://. All paths are made here."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
 import zarr.storage
 from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
+
+from tasks.redaction import redact
+from tasks.store_faults import UnsupportedError, endure, full_disks_explained
+
+T = TypeVar("T")
 
 
 class Folder:
     """A folder of files that are whole or absent.
+
+    What may pass (throttling, timeouts, resets, cut answers) is tried again, see
+    `tasks.store_faults`; what remains is a StoreError that names store and remedy.
 
     Args:
         url: A directory or any URL that fsspec opens. Credentials and endpoints come from the
@@ -64,44 +74,70 @@ class Folder:
         Raises:
             FileNotFoundError: There is none.
         """
-        content: bytes = self._fs.cat_file(self._join(name))
+        path = self._join(name)
+        content: bytes = _endure(self._fs, path, lambda: self._fs.cat_file(path))
         return content
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, or replace it; at no time can a part of it be seen."""
         path = self._join(name)
         if self.is_local:
-            _replace(path, content)
+            with full_disks_explained(path):
+                _replace(path, content)
             return
-        self._fs.pipe_file(path, content)
+        _endure(self._fs, path, lambda: self._fs.pipe_file(path, content))
 
     def create(self, name: str, content: bytes) -> None:
         """Write a file that is not there yet.
 
+        Where it is there with the same content, all is well: it may be our own, written by an
+        attempt whose answer was lost.
+
         Raises:
-            FileExistsError: It is there. Of several that try at once one succeeds.
+            FileExistsError: It is there with other content. Of several that try at once one
+                succeeds, if the store's guarantee is that, see `tasks.guarantees`.
+        """
+        try:
+            # Enough for one writer where the store's own refusal is missing.
+            if self.exists(name):
+                raise FileExistsError(redact(self.url_of(name)))
+            self.create_blindly(name, content)
+        except FileExistsError:
+            if self.read(name) != content:
+                raise
+
+    def create_blindly(self, name: str, content: bytes) -> None:
+        """Create a file and leave it to the store to refuse one that is there.
+
+        Raises:
+            FileExistsError: It is there, and the store refuses.
         """
         path = self._join(name)
         if self.is_local:
-            # A link appears at once with its whole content, and never replaces another.
-            with _written_beside(path, content) as part:
-                os.link(part, path)
+            with full_disks_explained(path), _written_beside(path, content) as part:
+                _link(part, path)
             return
-        self._fs.pipe_file(path, content, mode="create")
+        try:
+            _endure(self._fs, path, lambda: self._fs.pipe_file(path, content, mode="create"))
+        except UnsupportedError:
+            self.write(name, content)
 
     def exists(self, name: str) -> bool:
         """Return whether there is a file or folder of this name."""
-        return bool(self._fs.exists(self._join(name)))
+        return _kind(self._fs, self._join(name)) is not None
 
     def names(self, suffix: str = "") -> list[str]:
-        """Return the sorted names of all files and folders directly inside that end so."""
+        """Return the sorted names of all files and folders directly inside that end so.
+
+        Hidden ones are left out, unless `suffix` is their whole name.
+        """
         try:
-            entries = self._fs.ls(self._path, detail=False)
+            entries = _endure(self._fs, self._path, lambda: self._fs.ls(self._path, detail=False))
         except FileNotFoundError:
             return []
         names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
-        own = self.name
-        return sorted(n for n in names if n.endswith(suffix) and n != own and n[0] != ".")
+        shown = (n for n in names if n != self.name and (n[0] != "." or n == suffix))
+        return sorted(n for n in shown if n.endswith(suffix))
 
     def files(self) -> list[str]:
         """Return the sorted names of all files inside, at any depth; linked folders are left out.
@@ -112,27 +148,26 @@ class Folder:
         if self.is_local:
             return sorted(_walk(self._path))
         prefix = f"{self._path}/"
-        found = self._fs.find(self._path)
+        found = _endure(self._fs, self._path, lambda: self._fs.find(self._path))
         return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix))
 
     def remove(self, name: str) -> None:
         """Remove a file; it is no error if there is none."""
-        try:
-            self._fs.rm_file(self._join(name))
-        except FileNotFoundError:
-            return
+        path = self._join(name)
+        with suppress(FileNotFoundError):
+            _endure(self._fs, path, lambda: self._fs.rm_file(path))
 
     def remove_all(self, name: str) -> None:
         """Remove a folder with all that is in it; it is no error if there is none."""
-        try:
-            self._fs.rm(self._join(name), recursive=True)
-        except FileNotFoundError:
-            return
+        path = self._join(name)
+        with suppress(FileNotFoundError):
+            _endure(self._fs, path, lambda: self._fs.rm(path, recursive=True))
 
     @contextmanager
     def open(self, name: str) -> Iterator[Any]:
         """Open a file for reading from any place."""
-        with self._fs.open(self._join(name), "rb") as file:
+        path = self._join(name)
+        with _endure(self._fs, path, lambda: self._fs.open(path, "rb")) as file:
             yield file
 
     def zarr_store(self, name: str) -> Store:
@@ -140,6 +175,10 @@ class Folder:
         path = self._join(name)
         if self.is_local:
             return _DirectoryStore(path)
+        if isinstance(self._fs, AsyncFileSystem):
+            # Zarr has an event loop of its own.
+            fs = _file_system(_protocols(self._fs)[0], asynchronous=True)
+            return zarr.storage.FsspecStore(fs, path=path)
         return zarr.storage.FsspecStore.from_url(self._url(path), storage_options=_OPTIONS)
 
     def _join(self, name: str) -> str:
@@ -170,8 +209,7 @@ def read_url(url: str) -> bytes:
 
 def is_file(url: str) -> bool:
     """Return whether there is a file at a URL."""
-    fs, path = _resolve(url)
-    return bool(fs.isfile(path))
+    return _kind(*_resolve(url)) == "file"
 
 
 def sha256(content: bytes) -> str:
@@ -180,7 +218,9 @@ def sha256(content: bytes) -> str:
 
 
 # Listings must show what other writers did since.
-_OPTIONS = {"use_listings_cache": False}
+_OPTIONS: dict[str, Any] = {"use_listings_cache": False}
+# What file systems without hard links say.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
@@ -196,8 +236,34 @@ def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 @cache
-def _file_system(protocol: str) -> AbstractFileSystem:
-    return fsspec.filesystem(protocol, **_OPTIONS)
+def _file_system(protocol: str, **options: Any) -> AbstractFileSystem:
+    if protocol in {"s3", "s3a"}:
+        from tasks.enduring_s3 import EnduringS3
+
+        return EnduringS3(**_OPTIONS, **options)
+    return fsspec.filesystem(protocol, **_OPTIONS, **options)
+
+
+def _endure(fs: AbstractFileSystem, path: str, call: Callable[[], T]) -> T:
+    """Do one operation on a path as `store_faults.endure` does; disks do not mend by asking."""
+    if "file" in _protocols(fs):
+        return call()
+    url = str(fs.unstrip_protocol(path))
+    try:
+        return endure(url, call)
+    except FileNotFoundError:
+        raise FileNotFoundError(redact(url)) from None
+
+
+def _kind(fs: AbstractFileSystem, path: str) -> str | None:
+    """`file`, `directory`, or None where there is nothing.
+
+    The file systems' own exists() and isfile() take every fault for a no.
+    """
+    try:
+        return str(_endure(fs, path, lambda: fs.info(path))["type"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
@@ -251,6 +317,17 @@ class _DirectoryStore(zarr.storage.LocalStore):
     async def set(self, key: str, value: Buffer) -> None:
         self._check_writable()
         await asyncio.to_thread(_replace, str(self.root / key), value.to_bytes())
+
+
+def _link(part: str, path: str) -> None:
+    """Give a file its name, which nothing has yet, at once with its whole content."""
+    try:
+        # A link never replaces another file.
+        os.link(part, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        Path(part).replace(path)
 
 
 def _replace(path: str, content: bytes) -> None:

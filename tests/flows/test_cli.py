@@ -44,6 +44,16 @@ def test_a_missing_file_is_an_error_without_a_traceback(capsys, tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "url", ["s3://anna:hunter2@host/ws", "https://host/a.jpg?X-Amz-Signature=hunter2"]
+)
+def test_credentials_among_the_arguments_are_refused_and_not_repeated(capsys, url):
+    status, out, err = call(capsys, "align", url, "ws")
+    assert (status, out) == (2, "")
+    assert "give them in the environment" in " ".join(err.split())
+    assert "hunter2" not in err
+
+
 def test_weights_are_listed_and_verified(capsys, models):
     status, out, _ = call(capsys, "--json", "weights", "list", models)
     assert status == 0

@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 from tasks.storage import Folder, read_url, split_url
+from tasks.store_faults import StoreError
 
 
 def test_files_are_written_replaced_listed_and_removed(root):
@@ -66,7 +67,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match=r"card.json: the store is full .* make room"):
         folder.write("card.json", b"new")
     monkeypatch.undo()
     assert folder.read("card.json") == b"old"

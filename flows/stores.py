@@ -1,0 +1,21 @@
+"""What people are told of the store that a flow writes to."""
+
+from functools import cache
+
+from flows.progress import console
+from tasks.guarantees import probe_store
+from tasks.storage import Folder
+
+
+def check_store(workspace: str) -> None:
+    """Try the store of a workspace, and print what it guarantees; both once a process.
+
+    Raises:
+        StoreError: It cannot be read or written.
+    """
+    _announce(Folder(workspace).url)
+
+
+@cache
+def _announce(url: str) -> None:
+    console.print(probe_store(url).line, markup=False, soft_wrap=True)

@@ -1,0 +1,67 @@
+"""Credentials never leave the process: they are struck out of texts for rows, logs and reports."""
+
+import os
+import re
+
+import pyarrow as pa
+
+STRUCK = "***"
+
+# Environment variables that hold something secret, by their names.
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY", re.I)
+# Shorter values might be words.
+_SHORTEST = 8
+_PATTERNS = (
+    # https://user:password@host
+    (re.compile(r"(?<=://)[^/\s@]+@"), f"{STRUCK}@"),
+    # What signs a URL: X-Amz-Signature, X-Goog-Credential, sig of Azure, token, ...
+    (
+        re.compile(
+            r"(?i)\b((?:x-(?:amz|goog)-(?:signature|credential|security-token)|awsaccesskeyid|credential"
+            r"|signature|sig|\w*token|password|secret|api_?key|access_?key)=)[^&\s\"'<>]+"
+        ),
+        rf"\1{STRUCK}",
+    ),
+    # Authorization: Bearer ..., and what begins so without the name of the header.
+    (re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*(?:b?['\"])?)[^'\"\n]+"), rf"\1{STRUCK}"),
+    (re.compile(r"(?i)\b(aws4-hmac-sha256\s)[^'\"\n]+"), rf"\1{STRUCK}"),
+    (re.compile(r"(?i)\b(bearer\s+)[\w.~+/-]{16,}=*"), rf"\1{STRUCK}"),
+    # Names of AWS keys.
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"), STRUCK),
+)
+
+
+def redact(text: str) -> str:
+    """Strike credentials out of a text.
+
+    These are the values of environment variables whose names say that they are secret, user and
+    password of a URL, what signs a URL, and authorization headers.
+    """
+    # The longest first: one value may be a part of another.
+    for value in sorted(_secrets(), key=len, reverse=True):
+        text = text.replace(value, STRUCK)
+    for pattern, struck in _PATTERNS:
+        text = pattern.sub(struck, text)
+    return text
+
+
+def redact_table(rows: pa.Table) -> pa.Table:
+    """Strike credentials out of the columns of rows that hold errors and addresses."""
+    for index, name in enumerate(rows.column_names):
+        if name == "error" or name.endswith("_uri"):
+            texts = [text and redact(text) for text in rows[name].to_pylist()]
+            rows = rows.set_column(index, rows.field(index), pa.array(texts, pa.string()))
+    return rows
+
+
+def _secrets() -> set[str]:
+    return {
+        value
+        for name, value in os.environ.items()  # noqa: TID251 - to strike its values out
+        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST and not _is_place(value)
+    }
+
+
+def _is_place(value: str) -> bool:
+    """Whether a value only says where the secret is."""
+    return value.startswith("/")

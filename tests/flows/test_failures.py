@@ -1,0 +1,137 @@
+"""A hopeless stage ends early, says why, and continues."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from flows import shards
+from flows.failures import FailureBudget, StageError
+from flows.interchange import import_latents
+from flows.shards import run_shards
+from tasks.redaction import redact
+from tasks.store_faults import StoreError
+
+
+@pytest.fixture
+def begun(monkeypatch) -> list[int]:
+    monkeypatch.setattr(shards, "_RETRIES", 0)
+    return []
+
+
+def attempt(work, count: int, budget: FailureBudget | None = None, workers: int = 1) -> str:
+    """Run shards that fail, and return what is said."""
+
+    @flow(name="stage")
+    def stage() -> None:
+        options = {"budget": budget} if budget else {}
+        run_shards("stage", work, range(count), workers, {}, **options)
+
+    with pytest.raises(StageError) as caught:
+        stage()
+    return str(caught.value)
+
+
+def test_failures_in_a_row_end_a_stage(begun):
+    def work(shard: int) -> dict[str, int]:
+        begun.append(shard)
+        if shard > 3:
+            raise ValueError("the crop is damaged")
+        return {"ok": 1}
+
+    told = attempt(work, 40)
+    # The one that was submitted already is still done.
+    assert begun == [*range(8)]
+    assert "stage: 4 of 40 shards failed, 4 are done" in told
+    assert "32 were not begun, since 3 failed in a row" in told
+    assert "shard 4, 5, 6, 7: ValueError: the crop is damaged" in told
+    assert "give the same command to continue" in told
+
+
+def test_a_share_of_failures_ends_a_stage_and_fewer_do_not(begun):
+    def work(shard: int) -> dict[str, int]:
+        begun.append(shard)
+        if shard % 2:
+            raise ValueError(f"shard {shard}")
+        return {"ok": 1}
+
+    told = attempt(work, 30, FailureBudget(in_a_row=2, share=0.2))
+    assert "since more than 20% failed" in told
+    assert len(begun) < 20
+    assert "... and 4 other reasons" in told
+    begun.clear()
+    assert "not begun" not in attempt(work, 30, FailureBudget(in_a_row=2, share=0.9))
+    assert begun == [*range(30)]
+
+
+def test_what_would_fail_everywhere_ends_a_stage_without_another_attempt():
+    begun = []
+
+    def work(shard: int) -> dict[str, int]:
+        begun.append(shard)
+        raise StoreError("s3://faces: the token has expired", lasting=True, everywhere=True)
+
+    told = attempt(work, 30)
+    # No attempt but the first, and no shards but those that were submitted together.
+    assert begun == [0, 1]
+    assert "28 were not begun, since the others would fail in the same way" in told
+
+
+def test_a_fault_that_may_pass_gets_another_attempt(monkeypatch):
+    monkeypatch.setattr(shards, "exponential_backoff", lambda backoff_factor: 0)
+    attempts = []
+
+    @flow(name="stage")
+    def stage() -> dict[str, int]:
+        return run_shards("stage", work, [0], 1, {})
+
+    def work(shard: int) -> dict[str, int]:
+        attempts.append(shard)
+        if len(attempts) < 3:
+            raise StoreError("s3://faces: throttled")
+        return {"ok": 1}
+
+    assert stage() == {"ok": 1}
+    assert len(attempts) == 3
+
+
+def test_neither_people_nor_prefect_see_credentials(begun, monkeypatch, caplog):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+
+    def reveal(shard: int) -> dict[str, int]:
+        raise ValueError("Invalid header value b'wJalrXUtnFEMI'")
+
+    told = attempt(reveal, 1)
+    assert "Invalid header value b'***'" in told
+    assert "wJalrXUtnFEMI" not in caplog.text
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200)
+        tasks = client._client.post("/task_runs/filter", json={}).json()
+    stored = repr(tasks) + repr(runs)
+    assert "Invalid header value" in stored
+    assert "wJalrXUtnFEMI" not in stored
+    assert redact(told) == told
+
+
+def test_a_full_disk_ends_a_stage_which_then_continues(tmp_path, models, monkeypatch, capsys):
+    workspace, latents = str(tmp_path / "ws"), str(tmp_path / "latents.pt")
+    torch.save(torch.randn(65, 8, 28), latents)
+    sync, refused = os.fsync, []
+
+    def full(handle: int) -> None:
+        if "/results/" in str(Path(f"/proc/self/fd/{handle}").readlink()):
+            refused.append(handle)
+            raise OSError(28, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    options = {"models": models, "device": "cpu", "shard_size": 64, "batch_size": 64}
+    with pytest.raises(StageError, match=r"store is full .* make room, then give the same command"):
+        import_latents(workspace, latents, **options)
+    assert len(refused) == 2
+    monkeypatch.undo()
+    assert import_latents(workspace, latents, **options).counts == {"ok": 65}
+    assert "creates are exclusive" in capsys.readouterr().err

@@ -1,0 +1,214 @@
+"""What stores do wrong is endured where it may pass, and told with its remedy where it does not."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import zarr
+
+from benchmarks.endurance.faulty_proxy import FAULTS, FaultyProxy, Refusal, faulty_proxy
+from tasks import store_faults
+from tasks.guarantees import probe_store
+from tasks.ledger import Ledger
+from tasks.storage import Folder, is_file
+from tasks.store_faults import RetryPolicy, StoreError, retried_requests
+
+SCHEMA = pa.schema([("key", pa.string())])
+CONTENT = bytes(range(256)) * 20
+
+
+@pytest.fixture
+def proxy(s3_endpoint, monkeypatch):
+    monkeypatch.setattr(store_faults, "POLICY", RetryPolicy(3, 0.01, 0.02))
+    with faulty_proxy(s3_endpoint.meta.endpoint_url, read_timeout=0.4) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def folder(proxy, tmp_path) -> Folder:
+    folder = Folder(f"s3://faces/{tmp_path.name}")
+    folder.write("x", CONTENT)
+    return folder
+
+
+def each_request(proxy: FaultyProxy, fault, operation) -> None:
+    """Do an operation again and again, with the fault at each of its requests in turn."""
+    proxy.script()
+    before = proxy.requests
+    operation()
+    for place in range(proxy.requests - before):
+        proxy.script(*[None] * place, fault)
+        operation()
+
+
+def read_opened(folder: Folder) -> bytes:
+    with folder.open("x") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_operation_endures_a_fault_of_any_of_its_requests(proxy, folder, fault):
+    def operate() -> None:
+        folder.write("x", CONTENT)
+        assert folder.read("x") == CONTENT
+        assert folder.names() == ["x"]
+        folder.remove("gone")
+
+    each_request(proxy, fault, operate)
+    proxy.script(fault, None, fault)
+    assert read_opened(folder) == CONTENT
+    proxy.script(fault)
+    assert is_file(folder.url_of("x"))
+    proxy.script(fault)
+    assert folder.files() == ["x"]
+
+
+@pytest.mark.parametrize("fault", ["lost answer", "delay", "truncated"])
+def test_a_create_whose_answer_is_lost_is_not_taken_for_another_writers(proxy, folder, fault):
+    for index, requests_before in enumerate([0, 1, 2]):
+        proxy.script(*[None] * requests_before, fault)
+        folder.create(f"plan-{index}", b"mine")
+        assert folder.read(f"plan-{index}") == b"mine"
+        with pytest.raises(FileExistsError):
+            folder.create(f"plan-{index}", b"another's")
+
+
+def test_a_shard_is_committed_once_whatever_answer_is_lost(proxy, folder):
+    ledger, shards = Ledger(folder, SCHEMA), iter(range(7))
+    ledger.extend(pa.table({"key": [str(i) for i in range(7)]}, SCHEMA), "key", 1)
+
+    def commit() -> None:
+        shard = next(shards)
+        ledger.commit(shard, pa.table({"key": [str(shard)]}, SCHEMA))
+
+    each_request(proxy, "lost answer", commit)
+    done = ledger.committed()
+    assert [t["key"].to_pylist() for t in ledger.results()] == [[str(shard)] for shard in done]
+    assert len((folder / "results").names()) == len(done) > 5
+
+
+def test_a_faulty_read_is_never_a_missing_chunk(proxy, folder):
+    store = folder.zarr_store("a.zarr")
+    array = zarr.create_array(store, shape=(64,), chunks=(8,), shards=(32,), dtype="f4")
+    values = np.arange(64, dtype=np.float32)
+
+    proxy.script(None, "lost answer")
+    array[:] = values
+
+    def read() -> None:
+        found = zarr.open_array(folder.zarr_store("a.zarr"), mode="r")
+        np.testing.assert_array_equal(found[8:40], values[8:40])
+
+    each_request(proxy, "truncated", read)
+    proxy.script(*["throttled", None] * 20)
+    read()
+    proxy.script(*["server error"] * 50)
+    with pytest.raises(StoreError, match="server error in each of 3 attempts"):
+        array[:]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "words", "everywhere"),
+    [
+        (Refusal(400, "ExpiredToken", "The provided token has expired."), "renew the cred", True),
+        (Refusal(403, "InvalidAccessKeyId", "No such key."), "renew the credentials", True),
+        (Refusal(403, "AccessDenied", "Access Denied"), "allow reading, writing", False),
+        (Refusal(507, "XMinioStorageFull", "Storage is full."), "is full .* make room", True),
+        (Refusal(404, "NoSuchBucket", "No such bucket."), "make it, or correct the URL", True),
+    ],
+)
+def test_what_does_not_pass_fails_at_once_with_its_remedy(
+    proxy, folder, refusal, words, everywhere
+):
+    for operation in (lambda: folder.write("y", b""), lambda: folder.read("x"), folder.names):
+        before, retried = proxy.requests, retried_requests()
+        proxy.script(*[refusal] * 20)
+        with pytest.raises(StoreError, match=f"s3://faces.*{words}") as caught:
+            operation()
+        assert (caught.value.lasting, caught.value.everywhere) == (True, everywhere)
+        assert proxy.requests - before == 1
+        assert retried_requests() == retried
+
+
+def test_a_fault_that_stays_ends_after_bounded_attempts_and_is_counted(proxy, folder):
+    before, retried = proxy.requests, retried_requests()
+    proxy.script(*["throttled"] * 20)
+    with pytest.raises(StoreError, match="throttled in each of 3 attempts.*same command") as caught:
+        folder.write("y", b"")
+    assert not caught.value.lasting
+    assert proxy.requests - before == 3
+    assert retried_requests() - retried == {"throttled": 2}
+
+
+def test_a_refused_question_is_asked_again_for_its_reason(proxy, folder):
+    # The answer to a HEAD has no body.
+    proxy.script(*[Refusal(403, "ExpiredToken", "The provided token has expired.")] * 9)
+    with pytest.raises(StoreError, match="token has expired.*renew the credentials") as caught:
+        folder.exists("x")
+    assert caught.value.everywhere
+
+
+def test_a_question_that_is_not_answered_is_no_no(proxy, folder):
+    for ask in (lambda: folder.exists("x"), lambda: is_file(folder.url_of("x")), folder.files):
+        proxy.script(*["server error"] * 20)
+        with pytest.raises(StoreError, match="server error"):
+            ask()
+
+
+def test_the_guarantee_of_a_store_is_found_by_trying(root):
+    guarantee = probe_store(root)
+    assert guarantee.several_writers
+    assert guarantee.line.endswith("creates are exclusive; several writers are safe")
+    assert Folder(root).files() == []
+
+
+@pytest.mark.parametrize("conditions", ["ignored", "refused"])
+def test_a_store_that_replaces_what_is_there_is_for_one_writer(proxy, folder, conditions):
+    proxy.conditions = conditions
+    guarantee = probe_store(f"{folder.url}/{conditions}")
+    assert not guarantee.several_writers
+    assert "let only one process at a time write there" in guarantee.line
+    folder.create("commit", b"first")
+    with pytest.raises(FileExistsError):
+        folder.create("commit", b"second")
+    assert folder.read("commit") == b"first"
+
+
+def test_a_directory_without_hard_links_is_for_one_writer(tmp_path, monkeypatch):
+    def refuse(_part, _path):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("os.link", refuse)
+    folder = Folder(str(tmp_path / "share"))
+    assert not probe_store(folder.url).exclusive
+    folder.create("commit", b"first")
+    with pytest.raises(FileExistsError):
+        folder.create("commit", b"second")
+    assert folder.files() == ["commit"]
+
+
+FILL = """
+import resource, sys
+from tasks.storage import Folder
+from tasks.store_faults import StoreError, is_lasting
+
+folder = Folder(sys.argv[1])
+folder.write("card", b"old")
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+for operation in (folder.write, folder.create):
+    try:
+        operation("card" if operation == folder.write else "plan", b"x" * 100_000)
+    except StoreError as error:
+        assert is_lasting(error)
+        print(error)
+assert folder.read("card") == b"old" and folder.files() == ["card"]
+"""
+
+
+def test_a_full_disk_leaves_what_was_there_and_no_rest(tmp_path):
+    command = [sys.executable, "-c", FILL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the store is full") == done.stdout.count("make room") == 2
