@@ -32,13 +32,16 @@ class EnduringS3(S3FileSystem):  # type: ignore[misc]
         super().__init__(config_kwargs=once | dict(config_kwargs or {}), **single | options)
 
     async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
-        place = "/".join(f"{options[name]}" for name in ("Bucket", "Key") if options.get(name))
+        place = "/".join(options[n] for n in ("Bucket", "Key", "Prefix") if options.get(n))
         asked = super()._call_s3
 
         async def request() -> Any:
             answer = await asked(method, *arguments, **options)
             if method == "get_object":
                 answer["Body"] = _WholeBody(await _read_whole(answer))
+            if method == "delete_objects" and answer.get("Errors"):
+                # s3fs tells of what was deleted only.
+                raise OSError(f"not deleted: {answer['Errors'][:3]}")
             return answer
 
         try:

@@ -14,6 +14,7 @@ from tenacity import (
     Retrying,
     retry_if_exception,
     stop_after_attempt,
+    stop_after_delay,
     wait_random_exponential,
 )
 
@@ -49,17 +50,21 @@ class RetryPolicy:
         attempts: Of one request; the tenth comes after half a minute on average.
         first_delay: Seconds that the first pause takes at most; twice as many the next one.
         longest_delay: Seconds that a pause takes at most.
+        seconds: After these no further attempt is begun; a store that is silent takes its time.
     """
 
     attempts: int = 10
     first_delay: float = 0.2
     longest_delay: float = 20.0
+    seconds: float = 180.0
 
 
 POLICY = RetryPolicy()
 
 # What a lookup finds out, and no fault.
 _ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+
+_NO_SUCH_RANGE = 416
 
 _KINDS_BY_STATUS = {
     408: "timeout",
@@ -199,16 +204,17 @@ def raise_explained(error: Exception, place: str) -> NoReturn:
     if isinstance(error, StoreError):
         raise error
     remedy, kind = _remedy(error), passing_fault(error)
-    if remedy is None and isinstance(error, _ANSWERS):
+    code, status = _response(error)
+    # Zarr and files ask for ranges and find out so that there is nothing.
+    if remedy is None and (isinstance(error, _ANSWERS) or status == _NO_SUCH_RANGE):
         raise error
     text = _one_line(error)
-    code, status = _response(error)
     if remedy is not None:
         told = StoreError(f"{place}: {remedy.format(what=text)}", lasting=True, everywhere=True)
     elif kind is not None:
         told = StoreError(
-            f"{place}: {kind} in each of {POLICY.attempts} attempts, the last time: {text}; "
-            "when the store is well again, give the same command to continue"
+            f"{place}: {kind} in every attempt, up to {POLICY.attempts} in {POLICY.seconds:g} s, "
+            f"the last time: {text}; give the same command to continue when the store is well"
         )
     elif isinstance(error, PermissionError) or status in {401, 403}:
         told = StoreError(f"{place}: {_DENIED.format(what=text)}", lasting=True)
@@ -244,7 +250,7 @@ def full_disks_explained(place: str) -> Iterator[None]:
 
 def _policy() -> Mapping[str, Any]:
     return {
-        "stop": stop_after_attempt(POLICY.attempts),
+        "stop": stop_after_attempt(POLICY.attempts) | stop_after_delay(POLICY.seconds),
         "wait": wait_random_exponential(multiplier=POLICY.first_delay, max=POLICY.longest_delay),
         "retry": retry_if_exception(lambda error: passing_fault(error) is not None),
         "before_sleep": _count,

@@ -238,7 +238,7 @@ def main() -> None:
     given = parser.parse_args()
     size, began = Size(given.photos, given.prompts, given.shard_size), time.monotonic()
     with (
-        prefect_test_harness(server_startup_timeout=280),
+        prefect_test_harness(server_startup_timeout=900),
         s3_server() as upstream,
         tempfile.TemporaryDirectory() as folder,
     ):
