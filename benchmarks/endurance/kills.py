@@ -2,8 +2,9 @@
 
 One workspace is filled by `styleclip run` undisturbed. Then runs of the same command are killed
 with SIGKILL, the whole process group, at times drawn evenly from the length of an undisturbed run,
-and started again until one comes to its end. Its tables, arrays, mappers and images must be byte
+and started again. The tables, arrays, mappers and images must be byte
 for byte those of the undisturbed run, wall times aside; then the workspace is cleared, and so on.
+Every second resumed run is killed again, the others come to their end.
 
 All processes use one Prefect server, whose start takes longer than the job. They are forked from a
 process that has the modules loaded, so that kills fall into work and not into imports.
@@ -27,6 +28,9 @@ from benchmarks.endurance.job import (
     prepare_processes,
 )
 
+# Share of resumed runs that are killed again.
+_AGAIN = 0.5
+
 
 def kill_runs(
     job: Job, kills: int, wanted: Snapshot, length: float, seed: int = 0
@@ -48,18 +52,18 @@ def kill_runs(
     while stages.total() < kills:
         process = job.start()
         process.join(chance.uniform(0, length))
-        if process.exitcode is None and process.pid:
-            _kill(process.pid)
+        killed = process.exitcode is None and bool(process.pid)
+        if killed:
+            _kill(process.pid or 0)
             process.join()
             stages[job.stage()] += 1
             print(f"kill {stages.total()}: {job.stage()}", flush=True)
-            if stages.total() < kills:
+            if stages.total() < kills and chance.random() < _AGAIN:
                 continue
             job.finish()
         else:
             job.wait([process])
-        wrong += job.mistakes()
-        wrong += differences(job.snapshot(), wanted)
+        wrong += [*job.mistakes(), *differences(job.snapshot(), wanted)]
         print(f"finished after {stages.total()} kills: {len(wrong)} differences", flush=True)
         job.clear()
     return stages, wrong

@@ -149,8 +149,72 @@ def test_a_run_does_not_continue_with_another_manifest_or_setting(tmp_path, port
     with pytest.raises(RunError, match="image_format: got 'webp', begun with 'png'"):
         edit_dataset(root, str(manifest), image_format="webp", **options)
     manifest.write_text("image_id,target_prompt,num_channels\nanna,a sad face,10\n")
-    with pytest.raises(ValueError, match="got other rows than those planned before"):
+    with pytest.raises(RunError, match="1 row added .*; 1 row removed .*; give --update"):
         edit_dataset(root, str(manifest), **options)
+
+
+@pytest.fixture
+def latents(tmp_path, models) -> str:
+    """A workspace with two latents of another tool, and a manifest that wants a third."""
+    torch.save(torch.randn(2, 8, 28), tmp_path / "a.pt")
+    torch.save(torch.randn(1, 8, 28), tmp_path / "b.pt")
+    root = str(tmp_path / "ws")
+    import_latents(root, str(tmp_path / "a.pt"), models=models, device="cpu")
+    ask(tmp_path, "a-00000,a sad face,global", "a-00001,a sad face,optimize", "b-00000,old,global")
+    return root
+
+
+def ask(folder, *rows: str) -> None:
+    """Write a manifest: image, prompt, method."""
+    options = {"global": "", "optimize": '"{""steps"": 1}"'}
+    lines = [f"{row},{options[row.rsplit(',', 1)[1]]}" for row in rows]
+    header = "image_id,target_prompt,method,options"
+    (folder / "edits.csv").write_text("\n".join([header, *lines]) + "\n")
+
+
+def edit(root: str, models: str, **options) -> dict[str, int]:
+    given = {"relevance": RELEVANCE, "device": "cpu", "models": models, "shard_size": 2} | options
+    return dict(edit_dataset(root, f"{root}/../edits.csv", **given).counts)
+
+
+def rows_of(root: str) -> dict[tuple[str, str], dict]:
+    return {(r["image_id"], r["target_prompt"]): r for r in results(root, "run").to_pylist()}
+
+
+def test_failed_rows_are_done_again_on_request_and_no_others(tmp_path, latents, models):
+    assert edit(latents, models) == {"ok": 2, "no_latent": 1}
+    before = rows_of(latents)
+    import_latents(latents, str(tmp_path / "b.pt"), models=models, device="cpu")
+    assert edit(latents, models) == {}
+    assert edit(latents, models, retry_failed="no_channel,failed") == {}
+    assert edit(latents, models, retry_failed="no_latent") == {"ok": 1}
+    after = rows_of(latents)
+    assert [row["status"] for row in after.values()] == ["ok"] * 3
+    # Rendered once: a row that was ok is the same, seconds included.
+    assert [key for key in before if before[key] != after[key]] == [("b-00000", "old")]
+    assert edit(latents, models, retry_failed="all") == {}
+    with pytest.raises(RunError, match="got lost, expected some of no_latent, failed"):
+        edit(latents, models, retry_failed="lost")
+
+
+def test_an_update_computes_what_is_new_or_depends_on_what_changed(tmp_path, latents, models):
+    edit(latents, models)
+    before = rows_of(latents)
+    ask(tmp_path, "a-00001,a sad face,optimize", "a-00000,a sad face,global", "a-00001,old,global")
+    assert edit(latents, models, update=True) == {"ok": 1}
+    after = rows_of(latents)
+    assert [*after] == [("a-00000", "a sad face"), ("a-00001", "a sad face"), ("a-00001", "old")]
+    assert all(after[key] == before[key] for key in before if key in after)
+    # Directions that were measured otherwise: two of the three rows depend on them.
+    other = RelevanceConfig(num_images=2, num_statistics=50, mode="fast")
+    with pytest.raises(RunError, match=r"directions_fingerprint: got .* or --update"):
+        edit(latents, models, relevance=other)
+    assert edit(latents, models, relevance=other, update=True) == {"ok": 2}
+    last = rows_of(latents)
+    assert [key for key in after if last[key] == after[key]] == [("a-00001", "a sad face")]
+    for row in last.values():
+        assert sha256(read_image(row["output_uri"])) == row["output_sha256"]
+    assert edit(latents, models, relevance=other) == {}
 
 
 def test_latents_of_other_tools_come_in_and_go_out(tmp_path, models):

@@ -118,9 +118,10 @@ def test_a_store_whose_making_was_stopped_is_made_on(tmp_path, monkeypatch, mode
         create(folder, name, content)
 
     root = str(tmp_path)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Folder, "create", create_or_stop)
-        plan_relevance(root, models, "cpu", config, block_size=100)
+        with pytest.raises(KeyboardInterrupt):
+            plan_relevance(root, models, "cpu", config, block_size=100)
     # Another size of blocks: those that were begun with stay.
     for shard in plan_relevance(root, models, "cpu", config, block_size=40):
         compute_relevance_shard(root, models, "cpu", config, shard, batch_size=16)

@@ -1,6 +1,7 @@
 """Folders behave alike on a directory, in memory and on S3."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_a_file_and_all_its_new_folders_are_on_disk_before_it_is_named(tmp_path,
     synced, fsync = list[str](), os.fsync
 
     def note(handle: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", note)
