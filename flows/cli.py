@@ -3,6 +3,7 @@
 import json
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E4
 from flows.verify import verify_run  # noqa: E402
 from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
 from tasks.provenance import CODE_VERSION  # noqa: E402
+from tasks.runs import FAILURES, RETRY_ALL  # noqa: E402
 
 USER_ERROR, STAGE_FAILED = 2, 1
 
@@ -85,7 +87,7 @@ def launch(
         trace: Show where in the code an error arose.
     """
     try:
-        result = app(tokens)
+        result = app([*_with_statuses(tokens)])
     except KeyboardInterrupt:
         console.print("interrupted; give the same command to continue")
         return 130
@@ -101,6 +103,14 @@ def launch(
     if result is not None:
         _show(result, json_output)
     return 0
+
+
+def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
+    """Let `--retry-failed` stand alone, for all statuses, or be followed by some."""
+    for word, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        yield word
+        if word == "--retry-failed" and not set(following.split(",")) & {RETRY_ALL, *FAILURES}:
+            yield RETRY_ALL
 
 
 def _show(result: Any, as_json: bool) -> None:

@@ -12,16 +12,17 @@ from flows.shards import run_shards
 from flows.summary import Summary
 from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
 from tasks.edits import edit_pairs_shard
-from tasks.manifest_files import stream_manifest, survey_manifest
+from tasks.frozen import freeze_manifest
+from tasks.manifest_files import Manifest, survey_manifest
 from tasks.models import DEMO_MODELS, open_models
 from tasks.runs import (
     ImageFormat,
     OutputLayout,
-    freeze_manifest,
     open_run,
     run_folder,
-    run_ledger,
     settings_for,
+    shards_to_do,
+    statuses_to_retry,
 )
 from tasks.storage import Folder
 
@@ -42,11 +43,14 @@ def edit_dataset(
     batch_size: int = 8,
     shard_size: int = 256,
     workers: int = 1,
+    retry_failed: str = "",
+    update: bool = False,
 ) -> Summary:
     """Edit every pair of a manifest; one result row for each of its rows.
 
     What the rows need and the workspace lacks is made first: the direction store for the method
     `global`, one mapper a prompt for `mapper`. Stopped anywhere, the same command continues.
+    Another manifest, other networks or assets are refused, unless the run is to be updated.
 
     Args:
         workspace: Folder or URL that holds all data.
@@ -60,21 +64,29 @@ def edit_dataset(
         batch_size: Edits that go through the networks together.
         shard_size: Rows of a shard.
         workers: Shards at a time.
+        retry_failed: Do rows again whose status is one of these, separated by commas; all but ok
+            where no status is named.
+        update: Take over a changed manifest, and changed networks and assets: what is new or
+            depends on them is computed, rows that are gone leave the results, the others stay.
     """
+    retry = statuses_to_retry(retry_failed)
     began = time.monotonic()
     folder = run_folder(workspace, run)
-    methods, mappers = survey_manifest(manifest)
-    directions = None
-    if "global" in methods:
+    needs = survey_manifest(manifest)
+    directions, mappers = None, needs.mapper_uris
+    if "global" in needs.methods:
         build_relevance(workspace, models=models, relevance=relevance, device=device)
         networks = open_models(models, device)
         directions = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
-    if mappers:
-        train_all(workspace, mappers, models, device, checkpoint_steps=200)
-    settings = settings_for(workspace, models, device, directions, image_format, output, batch_size)
-    open_run(folder, settings)
-    rows = freeze_manifest(folder, stream_manifest(manifest), shard_size)
-    arguments = {"run": folder.url, "device": device}
-    shards = run_ledger(folder).pending()
+    if needs.mappers:
+        trained = train_all(workspace, needs.mappers, models, device, checkpoint_steps=200)
+        mappers = [*mappers, *trained]
+    settings = settings_for(
+        workspace, models, device, directions, mappers, image_format, output, batch_size
+    )
+    open_run(folder, settings, update)
+    rows = freeze_manifest(folder, Manifest(manifest), shard_size, update)
+    arguments = {"run": folder.url, "device": device, "retry": retry}
+    shards = shards_to_do(folder, retry)
     counts = run_shards("edit", edit_pairs_shard, shards, workers, arguments)
     return Summary("edit", folder.url, counts, time.monotonic() - began, {"rows": rows})

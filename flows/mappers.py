@@ -46,8 +46,11 @@ def train_mappers(
         device: auto, cpu, cuda, cuda:1, mps.
         checkpoint_steps: Steps between checkpoints.
     """
+    began = time.monotonic()
     wanted = [(prompt, mapper) for prompt in prompts]
-    return train_all(workspace, wanted, models, device, checkpoint_steps)
+    urls = train_all(workspace, wanted, models, device, checkpoint_steps)
+    wrote, counts = Folder(workspace).url_of("mappers"), {"ready": len(urls)}
+    return Summary("mappers", wrote, counts, time.monotonic() - began, {"mappers": urls})
 
 
 def train_all(
@@ -56,13 +59,15 @@ def train_all(
     models: str,
     device: str,
     checkpoint_steps: int,
-) -> Summary:
-    """Train mappers, each a prompt and how, one after the other, as tasks of the flow at hand."""
-    began, urls = time.monotonic(), list[str]()
+) -> list[str]:
+    """Train mappers, each a prompt and how, one after the other, as tasks of the flow at hand.
+
+    Returns:
+        Their URLs.
+    """
+    urls = list[str]()
     for prompt, config in wanted:
         with progress_bar("mapper", config.steps) as bar:
             arguments = (workspace, models, device, prompt, config, checkpoint_steps, bar.show)
             urls.append(_TRAIN(*arguments))
-    wrote = Folder(workspace).url_of("mappers")
-    counts = {"ready": len(urls)}
-    return Summary("mappers", wrote, counts, time.monotonic() - began, {"mappers": urls})
+    return urls

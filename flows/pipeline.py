@@ -38,6 +38,8 @@ def run_pipeline(
     batch_size: int = 8,
     shard_size: int = 256,
     workers: int = 1,
+    retry_failed: str = "",
+    update: bool = False,
 ) -> Summary:
     """Align, invert, edit and judge: every photograph with every prompt.
 
@@ -59,6 +61,10 @@ def run_pipeline(
         batch_size: Images that go through the networks together.
         shard_size: Rows of a shard.
         workers: Shards at a time.
+        retry_failed: Do edits again whose status is one of these, separated by commas; all but ok
+            where no status is named.
+        update: Take over other photographs, prompts, networks and assets: what is new or depends on
+            them is computed, edits that are no longer asked for leave the results.
     """
     began = time.monotonic()
     align = align_photos(photos, workspace, faces=faces, crop_size=crop_size)
@@ -79,6 +85,8 @@ def run_pipeline(
         batch_size=batch_size,
         shard_size=shard_size,
         workers=workers,
+        retry_failed=retry_failed,
+        update=update,
     )
     console.print(edit.line)
     report = evaluate_run(workspace, run)

@@ -1,8 +1,8 @@
 """The CLIP direction of every style channel, once per generator (StyleCLIP, section 6.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,22 @@ RelevanceMode = Literal["exact", "fast", "published"]
 PUBLISHED_STEP = 5.0
 
 
+class ChannelSums(NamedTuple):
+    """How far a measurement is.
+
+    Attributes:
+        images: Sample images that are done, the first ones.
+        total: [C, E] sum of their unit directions.
+    """
+
+    images: int
+    total: Tensor
+
+
+# Told how far a measurement is.
+OnImage = Callable[[ChannelSums], None]
+
+
 def channel_clip_directions(
     generator: Generator,
     clip: ImageEmbedder,
@@ -28,6 +44,8 @@ def channel_clip_directions(
     *,
     channel_mean: Tensor | None = None,
     batch_size: int = 16,
+    begun: ChannelSums | None = None,
+    on_image: OnImage | None = None,
 ) -> Tensor:
     """Measure how CLIP's embedding moves when one style channel moves (section 6.2, equation 5).
 
@@ -49,6 +67,9 @@ def channel_clip_directions(
             perturb each image's own value (as the paper writes it) and `published` the mean of
             `s`; the release uses the mean over many samples.
         batch_size: Images to render at a time. Memory grows with it and with nothing else.
+        begun: Where an earlier call was stopped, as `on_image` was told: it goes on from there, to
+            the same result.
+        on_image: Told after every image how far it is.
 
     Returns:
         [C, E], unit norm; zero for a channel that moves no image.
@@ -85,8 +106,9 @@ def channel_clip_directions(
         check_shape("channel_mean", channel_mean, (layout.size,))
         channel_mean = channel_mean.to(s)
     sweep = _Sweep(generator, clip, channels.cpu(), channel_std.to(s) * step, channel_mean)
-    total: Tensor | float = 0.0
-    for style_code in s:
+    first, total = begun or (0, torch.zeros(len(channels), 1).to(s))
+    check_shape("begun", total, (len(channels), "E"))
+    for images, style_code in enumerate(s[first:], first + 1):
         if mode == "exact":
             total = sweep.exact(style_code, batch_size) + total
         elif mode == "fast":
@@ -95,7 +117,8 @@ def channel_clip_directions(
             total = sweep.published(style_code) + total
         else:
             raise ConfigError(f"mode: got {mode!r}, expected exact, fast or published")
-    assert isinstance(total, Tensor)
+        if on_image is not None:
+            on_image(ChannelSums(images, total))
     return F.normalize(total, dim=1)
 
 

@@ -101,7 +101,7 @@ def align_photos_shard(
         minimum_face: See `AlignmentConfig`.
 
     Returns:
-        Rows by status.
+        Rows by status; nothing where another process committed the shard.
 
     Raises:
         ConfigError: A value is outside its range, or the workspace has faces of other values.
@@ -109,6 +109,8 @@ def align_photos_shard(
     config = AlignmentConfig(crop_size, faces, float(minimum_face))
     ledger = faces_ledger(workspace)
     _require_same(ledger.folder, config)
+    if ledger.is_committed(shard):
+        return {}
     aligner = _Aligner(Folder(workspace) / CROPS, face_detector(), config)
     units = ledger.units(shard).to_pylist()
     rows = [row for rows in _threads().map(aligner.align, units) for row in rows]

@@ -1,19 +1,23 @@
 """The direction store: how CLIP sees every style channel, computed once for each generator."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import safetensors.torch
 import torch
 import zarr
 from torch import Tensor
 from zarr.core.common import AccessModeLiteral as AccessMode
 
-from styleclip_ops.relevance import RelevanceMode, channel_clip_directions
+from styleclip_ops.relevance import ChannelSums, RelevanceMode, channel_clip_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
+from tasks.arrays import create_arrays, create_group, open_array
 from tasks.ledger import Ledger
 from tasks.models import Models, open_models
 from tasks.provenance import CODE_VERSION
@@ -21,6 +25,9 @@ from tasks.storage import Folder, sha256
 
 FORMAT, FORMAT_VERSION = "styleclip-directions", 1
 STORE = "directions.zarr"
+# Of blocks that are being measured, and how often they are written.
+CHECKPOINTS = "checkpoints"
+CHECKPOINT_SECONDS = 60.0
 
 # What the ledger of a store plans, a block of channels a shard, and what it says of each block.
 BLOCK_UNITS = pa.schema([("first", pa.int64()), ("count", pa.int64())])
@@ -88,12 +95,12 @@ class DirectionStore:
     @property
     def attributes(self) -> Mapping[str, Any]:
         """What binds the store to networks, settings and code."""
-        return dict(self._group("r").attrs)
+        return dict(zarr.open_group(self.folder.zarr_store(STORE), mode="r").attrs)
 
     @property
     def exists(self) -> bool:
-        """Whether statistics and plans are written."""
-        return (self.folder / STORE).exists("zarr.json") and "complete" in self.attributes
+        """Whether plans and statistics are written: the group's attributes come last."""
+        return (self.folder / STORE).exists("zarr.json")
 
     def create(self, models: Models, config: RelevanceConfig, block_size: int) -> None:
         """Write the statistics and plan the blocks, if that is not done.
@@ -106,45 +113,45 @@ class DirectionStore:
         if self.exists:
             return
         generator = models.generator
-        statistics = style_statistics(generator, config.num_statistics, seed=config.seed)
         editable = len(generator.layout.editable_channels)
-        group = self._group("a")
-        for name, values in (
-            ("channel_mean", statistics.mean),
-            ("channel_std", statistics.std),
-        ):
-            array = group.require_array(name, shape=values.shape, dtype="float32")
-            array[:] = values.cpu().numpy()
-        shape = (editable, models.clip.embedding_dim)
-        group.require_array(
-            "channel_clip_directions",
-            shape=shape,
-            chunks=(block_size, shape[1]),
-            dtype="float32",
-            fill_value=np.nan,
-        )
         # One backward pass gives all channels: parts would each cost as much as the whole.
         block = editable if config.mode == "fast" else block_size
+        if self.ledger.plans():
+            block = self.ledger.units(0)["count"][0].as_py()
         for shard, first in enumerate(range(0, editable, block)):
             row = {"first": first, "count": min(block, editable - first)}
             self.ledger.plan_shard(shard, pa.Table.from_pylist([row], BLOCK_UNITS))
-        marks: dict[str, Any] = (
-            {"format": FORMAT, "version": FORMAT_VERSION, "code_version": CODE_VERSION}
-            | _binding(models)
-            | asdict(config)
-            | {"complete": True}
-        )
-        group.attrs.update(marks)
+        statistics = style_statistics(generator, config.num_statistics, seed=config.seed)
+
+        def build(group: zarr.Group) -> None:
+            group.create_array("channel_mean", data=statistics.mean.cpu().numpy())
+            group.create_array("channel_std", data=statistics.std.cpu().numpy())
+            group.create_array(
+                "channel_clip_directions",
+                shape=(editable, models.clip.embedding_dim),
+                chunks=(block, models.clip.embedding_dim),
+                dtype="float32",
+                fill_value=np.nan,
+            )
+
+        create_arrays(self.folder, STORE, build)
+        marks = {"format": FORMAT, "version": FORMAT_VERSION, "code_version": CODE_VERSION}
+        create_group(self.folder, STORE, marks | _binding(models) | asdict(config))
 
     def channel_std(self) -> Tensor:
         """Return the standard deviation of every style channel, [layout.size]."""
         return torch.from_numpy(np.asarray(self._array("channel_std", "r")[:]))
 
-    def write(self, shard: int, directions: Tensor) -> None:
-        """Write the directions [count, E] of a block."""
-        first = self.ledger.units(shard)["first"][0].as_py()
-        array = self._array("channel_clip_directions", "r+")
-        array[first : first + len(directions)] = directions.cpu().numpy()
+    def write(self, shard: int, directions: Tensor) -> str:
+        """Write the directions [count, E] of a block, and return their sha256."""
+        numbers = directions.cpu().numpy()
+        self._array("channel_clip_directions", "r+")[self._span(shard)] = numbers
+        return sha256(numbers.tobytes())
+
+    def digest(self, shard: int) -> str:
+        """Return the sha256 of the numbers of a block, as `write` did and its commit has it."""
+        numbers = self._array("channel_clip_directions", "r")[self._span(shard)]
+        return sha256(np.asarray(numbers).tobytes())
 
     def read(self) -> Directions:
         """Read a finished store.
@@ -169,11 +176,12 @@ class DirectionStore:
         mean, std, directions = map(torch.from_numpy, values)
         return Directions(mean, std, directions, digest[:16])
 
-    def _group(self, mode: AccessMode) -> zarr.Group:
-        return zarr.open_group(self.folder.zarr_store(STORE), mode=mode)
+    def _span(self, shard: int) -> slice:
+        unit = self.ledger.units(shard).to_pylist()[0]
+        return slice(unit["first"], unit["first"] + unit["count"])
 
     def _array(self, name: str, mode: AccessMode) -> Any:
-        return self._group(mode)[name]
+        return open_array(self.folder, f"{STORE}/{name}", mode)
 
 
 def direction_folder(workspace: Folder, models: Models, config: RelevanceConfig) -> Folder:
@@ -213,6 +221,9 @@ def compute_relevance_shard(
 ) -> dict[str, int]:
     """Measure the directions of one block of channels and commit them.
 
+    A block is the unit of work; within one, a stopped measurement goes on after the last image that
+    a checkpoint has, to the same numbers.
+
     Args:
         workspace: URL of the workspace.
         models: URL of the bundle.
@@ -222,11 +233,15 @@ def compute_relevance_shard(
         batch_size: Images that go through the networks together.
 
     Returns:
-        Channels that move CLIP, and channels that do not.
+        Channels that move CLIP, and channels that do not; nothing where another process
+        committed the block.
     """
     networks = open_models(models, device)
     store = DirectionStore(direction_folder(Folder(workspace), networks, config))
+    if store.ledger.is_committed(shard):
+        return {}
     unit = store.ledger.units(shard).to_pylist()[0]
+    checkpoint = _Checkpoint(store.folder / CHECKPOINTS, shard)
     generator = networks.generator
     channels = generator.layout.editable_channels[unit["first"] : unit["first"] + unit["count"]]
     codes = sample_style_codes(generator, config.num_images, seed=config.seed)
@@ -239,11 +254,42 @@ def compute_relevance_shard(
         config.step,
         config.mode,
         batch_size=batch_size,
+        begun=checkpoint.read(networks.device),
+        on_image=checkpoint.offer,
     )
-    store.write(shard, directions)
     silent = int((directions.norm(dim=1) == 0).sum())
-    store.ledger.commit(shard, pa.Table.from_pylist([unit | {"silent": silent}], BLOCKS))
+    if not store.ledger.is_committed(shard):
+        write = partial(store.write, shard, directions)
+        table = pa.Table.from_pylist([unit | {"silent": silent}], BLOCKS)
+        store.ledger.commit_stored(shard, table, write(), partial(store.digest, shard), write)
+    checkpoint.remove()
     return {"moving": len(directions) - silent, "silent": silent}
+
+
+class _Checkpoint:
+    """How far a block is, written once in a while: in the mode fast, a block is all channels."""
+
+    def __init__(self, folder: Folder, shard: int) -> None:
+        self._folder, self._name = folder, f"shard-{shard:05d}.safetensors"
+        self._wrote = time.monotonic()
+
+    def read(self, device: torch.device) -> ChannelSums | None:
+        try:
+            content = self._folder.read(self._name)
+        except FileNotFoundError:
+            return None
+        saved = safetensors.torch.load(content)
+        return ChannelSums(int(saved["images"]), saved["total"].to(device))
+
+    def offer(self, sums: ChannelSums) -> None:
+        if time.monotonic() - self._wrote < CHECKPOINT_SECONDS:
+            return
+        values = {"images": torch.tensor(sums.images), "total": sums.total.cpu().contiguous()}
+        self._folder.write(self._name, safetensors.torch.save(values))
+        self._wrote = time.monotonic()
+
+    def remove(self) -> None:
+        self._folder.remove(self._name)
 
 
 def _binding(models: Models) -> dict[str, str]:

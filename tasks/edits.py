@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,37 +25,57 @@ from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
 from tasks.models import Models, describe_device, open_models
 from tasks.outputs import Output, open_output
 from tasks.provenance import CODE_VERSION
-from tasks.runs import RunSettings, read_settings, run_ledger, store_of
+from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_of
 from tasks.storage import Folder, sha256
 
 Row = dict[str, Any]
 
 
-def edit_pairs_shard(run: str, device: str, shard: int) -> dict[str, int]:
+def edit_pairs_shard(
+    run: str, device: str, shard: int, retry: Sequence[str] = ()
+) -> dict[str, int]:
     """Make the edits of one shard of a run and commit them.
+
+    Of a shard that is committed, only rows are made that were made with other assets than the run
+    has now, or whose status is asked for; the others stay as they are.
 
     Args:
         run: URL of the run.
         device: See `tasks.models.open_models`.
         shard: Its number.
+        retry: Statuses of rows to make again.
 
     Returns:
-        Rows by status.
+        Rows by status that were made.
     """
     folder = Folder(run)
     settings = read_settings(folder)
     networks = open_models(settings.models, device)
     _check_fingerprints(settings, networks)
     ledger = run_ledger(folder)
-    rows = [_begun(unit, settings, shard) for unit in ledger.units(shard).to_pylist()]
+    before = ledger.read_commit(shard) if ledger.is_committed(shard) else None
+    kept = {
+        row["pair_id"]: row
+        for row in (ledger.rows(shard).to_pylist() if before else [])
+        if row["status"] not in retry and not is_stale(row, settings)
+    }
+    units = ledger.units(shard).to_pylist()
+    rows = [kept.get(unit["pair_id"]) or _begun(unit, settings, shard) for unit in units]
+    new = [row for row in rows if row["pair_id"] not in kept]
+    if before and not new:
+        return {}
     editor = Editor(settings, networks)
     output = open_output(folder, settings.output, settings.image_format, shard)
-    for batch in editor.batches(rows, settings.batch_size):
+    for batch in editor.batches(new, settings.batch_size):
         editor.edit(batch, output)
     output.close()
-    facts = {"statuses": _counts(rows), "device": describe_device(networks.device)}
-    ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts)
-    return _counts(rows)
+    facts = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
+    # Rows that were kept may be of another device, and the new ones were other batches.
+    facts |= {} if before else {"device": describe_device(networks.device)}
+    commit = ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts, before)
+    if commit.facts.get("attempt") != facts["attempt"]:
+        output.discard()
+    return _counts(new)
 
 
 @dataclass(frozen=True)

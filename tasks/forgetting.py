@@ -23,12 +23,13 @@ import pyarrow.parquet as pq
 from manifests.building import write_edits
 from manifests.schemas import EDITS
 from tasks.alignment import CROPS, faces_ledger
+from tasks.frozen import refreeze_manifest
 from tasks.inversion import INVERSIONS
 from tasks.latents import STORE, LatentStore
 from tasks.ledger import PLANS, RESULTS, Ledger
 from tasks.outputs import IMAGES
 from tasks.report import REPORT
-from tasks.runs import RUN, refreeze_manifest, run_ledger
+from tasks.runs import RUN, run_ledger
 from tasks.storage import Folder, sha256, split_url
 from tasks.traces import Person, Trace, find_traces
 
@@ -300,7 +301,7 @@ class Forgetting:
             if len(_of(ledger.units(shard), self._id)):
                 # What a killed writer left there is of nobody knows whom.
                 store.erase_shard(shard)
-        self.removed["rows"] += ledger.forget(self._without, self._without, _keep_facts)
+        self.removed["rows"] += ledger.forget(self._without, self._without, _without_digest)
         self.removed["latents"] += store.erase(self._id)
 
     def _erase_imports(self) -> None:
@@ -362,8 +363,11 @@ def _recount_photos(
     return {**facts, "photos": len(set(rows["source_uri"].to_pylist()))}
 
 
-def _keep_facts(_shard: int, facts: Mapping[str, object], _rows: pa.Table) -> Mapping[str, object]:
-    return facts
+def _without_digest(
+    _shard: int, facts: Mapping[str, object], _rows: pa.Table
+) -> Mapping[str, object]:
+    """The facts without the digest of the shard's numbers; each row has one of its own."""
+    return {name: fact for name, fact in facts.items() if name != "sha256"}
 
 
 def _write(batches: Iterator[pa.RecordBatch], schema: pa.Schema, sink: io.BytesIO) -> int:

@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,12 @@ def invert_faces_shard(
         batch_size: Faces that go through the networks together.
 
     Returns:
-        Faces by status.
+        Faces by status; nothing where another process committed the shard.
     """
     root, networks = Folder(workspace), open_models(models, device)
     store = LatentStore(latent_folder(root, networks))
+    if store.ledger.is_committed(shard):
+        return {}
     units = store.ledger.units(shard).to_pylist()
     rows = [_begun(unit, shard * store.shard_size + i) for i, unit in enumerate(units)]
     places, found = list[int](), list[Latents]()
@@ -77,8 +80,11 @@ def invert_faces_shard(
     latents = _concatenate(found, store)
     for place, digest in zip(places, latents.digests(), strict=True):
         rows[place]["stored_sha256"] = digest
-    store.write(shard, latents, places, rows)
-    store.ledger.commit(shard, pa.Table.from_pylist(rows, LATENTS))
+    if store.ledger.is_committed(shard):
+        return {}
+    write = partial(store.write, shard, latents, places, rows)
+    table = pa.Table.from_pylist(rows, LATENTS)
+    store.ledger.commit_stored(shard, table, write(), partial(store.digest, shard), write)
     return dict(Counter(row["status"] for row in rows))
 
 

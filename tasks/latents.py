@@ -4,6 +4,7 @@ Row numbers are shard * shard_size + place in the shard: one unit of work is one
 one writer. Rows that nobody wrote hold NaN.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.core.common import AccessModeLiteral as AccessMode
 
+from tasks.arrays import create_arrays, create_group, open_array
 from tasks.ledger import Ledger
 from tasks.models import Models, Role
 from tasks.provenance import CODE_VERSION
@@ -72,6 +74,7 @@ class Latents:
 
 
 _ARRAYS = tuple(Latents.__dataclass_fields__)
+_TEXTS = ("image_id", "source_sha256", "status")
 
 
 class LatentStore:
@@ -93,7 +96,7 @@ class LatentStore:
     @property
     def attributes(self) -> Mapping[str, Any]:
         """What binds the store to networks and code."""
-        return dict(self._group("r").attrs)
+        return dict(zarr.open_group(self.folder.zarr_store(STORE), mode="r").attrs)
 
     def create(self, models: Models, shard_size: int) -> None:
         """Make the Zarr group, or check that the one there is of the same networks.
@@ -106,8 +109,10 @@ class LatentStore:
         Raises:
             LatentStoreError: The store is of other networks.
         """
+        rows = -(-shard_size // CHUNK) * CHUNK
         wanted: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION} | _binding(models)
-        if (self.folder / STORE).exists("zarr.json"):
+        attributes = wanted | {"code_version": CODE_VERSION, "shard_size": rows}
+        if not create_group(self.folder, STORE, attributes):
             got = self.attributes
             differing = [name for name, value in wanted.items() if got.get(name) != value]
             if differing:
@@ -115,33 +120,39 @@ class LatentStore:
                     f"{self.folder.url}: got a store whose {', '.join(differing)} differ, "
                     f"expected {[wanted[name] for name in differing]}"
                 )
-            return
-        rows = -(-shard_size // CHUNK) * CHUNK
-        group = self._group("a")
-        for name, width in _widths(models).items():
-            group.create_array(
-                name,
-                shape=(0, *width),
-                chunks=(CHUNK, *width),
-                shards=(rows, *width),
-                dtype="float32",
-                fill_value=np.nan,
-            )
-        for name in ("image_id", "source_sha256", "status"):
-            group.create_array(name, shape=(0,), chunks=(rows,), dtype="string")
-        group.attrs.update(wanted | {"code_version": CODE_VERSION, "shard_size": rows})
+            rows = self.shard_size
+
+        def build(group: zarr.Group) -> None:
+            for name, width in _widths(models).items():
+                group.create_array(
+                    name,
+                    shape=(0, *width),
+                    chunks=(CHUNK, *width),
+                    shards=(rows, *width),
+                    dtype="float32",
+                    fill_value=np.nan,
+                )
+            for name in _TEXTS:
+                group.create_array(name, shape=(0,), chunks=(rows,), dtype="string")
+
+        create_arrays(self.folder, STORE, build)
 
     def grow(self) -> None:
-        """Make room for every planned shard."""
+        """Let the arrays say that there is room for every planned shard.
+
+        Several writers may say it at once, and one that is late says less. So nothing here relies
+        on it; it is for other readers of the store.
+        """
         plans = self.ledger.plans()
         rows = (plans[-1] + 1 if plans else 0) * self.shard_size
-        for _, array in self._group("r+").arrays():
+        for name in (*_ARRAYS, *_TEXTS):
+            array = self._array(name, "r+")
             if array.shape[0] < rows:
                 array.resize((rows, *array.shape[1:]))
 
     def write(
         self, shard: int, latents: Latents, places: Sequence[int], rows: Sequence[Mapping[str, str]]
-    ) -> None:
+    ) -> str:
         """Write one whole shard.
 
         Args:
@@ -149,18 +160,32 @@ class LatentStore:
             latents: Of the N faces that were inverted.
             places: [N] their places in the shard.
             rows: `image_id`, `source_sha256` and `status` of every face of the shard.
+
+        Returns:
+            The sha256 of its numbers.
         """
         size = self.shard_size
         span = slice(shard * size, (shard + 1) * size)
+        digest = hashlib.sha256()
         for name in _ARRAYS:
             values = getattr(latents, name)
             block = np.full((size, *values.shape[1:]), np.nan, np.float32)
             block[list(places)] = values
-            self._array(name, "r+")[span] = block
-        for name in ("image_id", "source_sha256", "status"):
+            self._array(name, "r+", span.stop)[span] = block
+            digest.update(block.tobytes())
+        for name in _TEXTS:
             texts = np.full(size, "", dtype=object)
             texts[: len(rows)] = [row[name] for row in rows]
-            self._array(name, "r+")[span] = texts
+            self._array(name, "r+", span.stop)[span] = texts
+        return digest.hexdigest()
+
+    def digest(self, shard: int) -> str:
+        """Return the sha256 of the numbers of a shard, as `write` did and its commit has it."""
+        span = slice(shard * self.shard_size, (shard + 1) * self.shard_size)
+        digest = hashlib.sha256()
+        for name in _ARRAYS:
+            digest.update(np.asarray(self._array(name, "r", span.stop)[span]).tobytes())
+        return digest.hexdigest()
 
     def erase(self, image_id: str) -> int:
         """Overwrite what is stored of an image: numbers with NaN, then its texts with nothing.
@@ -168,16 +193,18 @@ class LatentStore:
         Returns:
             Rows overwritten.
         """
-        size, names, count = self.shard_size, self._array("image_id", "r+"), 0
-        for start in range(0, names.shape[0], size):
+        size, plans, count = self.shard_size, self.ledger.plans(), 0
+        length = (plans[-1] + 1 if plans else 0) * size
+        for start in range(0, length, size):
             span = slice(start, start + size)
-            rows = np.flatnonzero(np.asarray(names[span], dtype=object) == image_id)
+            names = np.asarray(self._array("image_id", "r", length)[span], dtype=object)
+            rows = np.flatnonzero(names == image_id)
             if not len(rows):
                 continue
             count += len(rows)
             # Whole shards are written, so that nothing of the old ones stays.
-            for name in (*_ARRAYS, "source_sha256", "status", "image_id"):
-                array = self._array(name, "r+")
+            for name in (*_ARRAYS, *_TEXTS[::-1]):
+                array = self._array(name, "r+", length)
                 block = np.asarray(array[span], dtype=None if name in _ARRAYS else object)
                 block[rows] = np.nan if name in _ARRAYS else ""
                 array[span] = block
@@ -186,10 +213,8 @@ class LatentStore:
     def erase_shard(self, shard: int) -> None:
         """Overwrite a whole shard that is not committed, so that nobody knows what is in it."""
         span = slice(shard * self.shard_size, (shard + 1) * self.shard_size)
-        for name in _ARRAYS:
-            self._array(name, "r+")[span] = np.nan
-        for name in ("source_sha256", "status", "image_id"):
-            self._array(name, "r+")[span] = ""
+        for name in (*_ARRAYS, *_TEXTS):
+            self._array(name, "r+", span.stop)[span] = np.nan if name in _ARRAYS else ""
 
     def none(self) -> Latents:
         """Return the latents of no image."""
@@ -209,7 +234,8 @@ class LatentStore:
     def read_stored(self, rows: Sequence[int]) -> Latents:
         """Read rows as they are, NaN included, in the order given."""
         unique, places = np.unique(np.array(rows, dtype=np.int64), return_inverse=True)
-        return Latents(*(self._array(name, "r").oindex[unique][places] for name in _ARRAYS))
+        length = int(unique[-1]) + 1 if len(unique) else None
+        return Latents(*(self._array(name, "r", length).oindex[unique][places] for name in _ARRAYS))
 
     def read(self, rows: Sequence[int]) -> Latents:
         """Read rows, in the order given.
@@ -227,11 +253,8 @@ class LatentStore:
             )
         return found
 
-    def _group(self, mode: AccessMode) -> zarr.Group:
-        return zarr.open_group(self.folder.zarr_store(STORE), mode=mode)
-
-    def _array(self, name: str, mode: AccessMode) -> Any:
-        return self._group(mode)[name]
+    def _array(self, name: str, mode: AccessMode, rows: int | None = None) -> Any:
+        return open_array(self.folder, f"{STORE}/{name}", mode, rows)
 
 
 def latent_folder(workspace: Folder, models: Models) -> Folder:

@@ -4,6 +4,9 @@ A plan is a create-only table of units of work. A commit is a create-only record
 parts of the results with their sizes and digests. Parts without a commit do not count. So a stage
 that is stopped anywhere continues with its pending shards, and of several writers of one shard
 exactly one is believed.
+
+Plans and commits are never changed, but may be superseded by a later generation: `shard-00003.json`
+by `shard-00003.1.json`, and so on. The latest counts, and again exactly one writer makes it.
 """
 
 import io
@@ -13,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.storage import Folder, sha256
@@ -42,11 +46,13 @@ class Commit:
         shard: Its number.
         parts: Where the rows are, in order.
         facts: Plain values that the stage wants kept, by name.
+        generation: How many commits of the shard it supersedes.
     """
 
     shard: int
     parts: tuple[Part, ...]
     facts: Mapping[str, object]
+    generation: int = 0
 
 
 class Ledger:
@@ -55,18 +61,23 @@ class Ledger:
     Args:
         folder: Of the stage.
         results: Schema of the result rows.
+        key: Column that tells units, and results, apart, where plans can be superseded.
     """
 
-    def __init__(self, folder: Folder, results: pa.Schema) -> None:
-        self.folder, self._schema = folder, results
+    def __init__(self, folder: Folder, results: pa.Schema, key: str = "") -> None:
+        self.folder, self._schema, self._key = folder, results, key
 
     def plans(self) -> list[int]:
         """Return the numbers of all planned shards, ascending."""
-        return sorted(map(_number, (self.folder / PLANS).names(".parquet")))
+        return sorted(self._generations(PLANS, ".parquet"))
 
     def committed(self) -> list[int]:
         """Return the numbers of all committed shards, ascending."""
-        return sorted(map(_number, (self.folder / COMMITS).names(".json")))
+        return sorted(self._generations(COMMITS, ".json"))
+
+    def is_committed(self, shard: int) -> bool:
+        """Return whether a shard is committed."""
+        return self.folder.exists(_commit_name(shard))
 
     def pending(self) -> list[int]:
         """Return the numbers of all shards that are planned and not committed, ascending."""
@@ -89,6 +100,22 @@ class Ledger:
                 f"shard {shard} of {self.folder.url}: got other rows than those planned before; "
                 "give the same input, or take a new run name"
             ) from None
+
+    def replan_shard(self, shard: int, units: pa.Table) -> None:
+        """Supersede the plan of a shard by one with fewer units; results of the others go.
+
+        Raises:
+            LedgerError: Another writer superseded the plan meanwhile, in another way.
+        """
+        generation = self._latest(_plan_name, shard) + 1
+        try:
+            self.folder.create(_plan_name(shard, generation), table_bytes(units))
+        except FileExistsError:
+            if not self.units(shard).equals(units):
+                raise LedgerError(
+                    f"shard {shard} of {self.folder.url}: got a plan that another process changed "
+                    "meanwhile, expected to be the only one; give the same command to continue"
+                ) from None
 
     def extend(self, units: pa.Table, key: str, shard_size: int) -> list[int]:
         """Plan the units whose key is in no plan yet, in new shards.
@@ -121,10 +148,15 @@ class Ledger:
 
     def units(self, shard: int) -> pa.Table:
         """Return the units of a planned shard."""
-        return read_table(self.folder.read(_plan_name(shard)))
+        generation = self._latest(_plan_name, shard) if self._key else 0
+        return read_table(self.folder.read(_plan_name(shard, generation)))
 
     def commit(
-        self, shard: int, rows: pa.Table, facts: Mapping[str, object] | None = None
+        self,
+        shard: int,
+        rows: pa.Table,
+        facts: Mapping[str, object] | None = None,
+        after: Commit | None = None,
     ) -> Commit:
         """Write the results of a shard and commit them.
 
@@ -132,6 +164,7 @@ class Ledger:
             shard: Its number.
             rows: Its results; the columns must be those of the ledger's schema.
             facts: Plain values to keep in the record.
+            after: The commit to supersede; none where None.
 
         Returns:
             The commit that counts: another writer's, if it came first.
@@ -140,20 +173,62 @@ class Ledger:
         name = f"part-{shard:05d}-{uuid.uuid4().hex[:8]}.parquet"
         part = Part(name, sha256(content), len(content), len(rows))
         (self.folder / RESULTS).create(name, content)
-        mine = Commit(shard, (part,), dict(facts or {}))
+        generation = after.generation + 1 if after else 0
+        mine = Commit(shard, (part,), dict(facts or {}), generation)
         record = json.dumps(asdict(mine), indent=1, sort_keys=True).encode()
         try:
-            self.folder.create(_commit_name(shard), record)
+            self.folder.create(_commit_name(shard, generation), record)
         except FileExistsError:
-            (self.folder / RESULTS).remove(name)
+            # A store may have taken my record and lost its answer, and refuse it the second time.
+            if self._read_commit(shard, generation).parts != mine.parts:
+                (self.folder / RESULTS).remove(name)
             return self.read_commit(shard)
         return mine
 
+    def commit_stored(
+        self,
+        shard: int,
+        rows: pa.Table,
+        digest: str,
+        stored: Callable[[], str],
+        store: Callable[[], object],
+    ) -> Commit:
+        """Commit rows about data that lie beside the ledger, where writers overwrite each other.
+
+        Where numbers depend on the machine, a writer that comes second may have written over the
+        data of the one that was believed. It then commits its own rows, so that in the end rows
+        and data are of one writer.
+
+        Args:
+            shard: Its number.
+            rows: Its results.
+            digest: Of the data that were written for it, kept as the fact `sha256`.
+            stored: Gives the digest of the data that lie there.
+            store: Writes the data again.
+
+        Returns:
+            The commit that counts.
+        """
+        facts = {"sha256": digest}
+        commit = self.commit(shard, rows, facts)
+        if commit.facts.get("sha256") != digest:
+            while stored() != commit.facts.get("sha256"):
+                store()
+                commit = self.commit(shard, rows, facts, commit)
+        return commit
+
     def read_commit(self, shard: int) -> Commit:
         """Return the record of a committed shard."""
-        values = json.loads(self.folder.read(_commit_name(shard)))
-        parts = tuple(Part(**part) for part in values["parts"])
-        return Commit(values["shard"], parts, values["facts"])
+        return self._read_commit(shard, self._latest(_commit_name, shard))
+
+    def rows(self, shard: int) -> pa.Table:
+        """Return the result rows of a committed shard.
+
+        Raises:
+            LedgerError: A part is not what was committed.
+        """
+        superseded = bool(self._key) and self.folder.exists(_plan_name(shard, 1))
+        return self._rows(self.read_commit(shard), superseded)
 
     def results(self, shards: Collection[int] | None = None) -> Iterator[pa.Table]:
         """Yield the result rows of the committed shards, one table a shard, ascending.
@@ -164,17 +239,10 @@ class Ledger:
         Raises:
             LedgerError: A part is not what was committed.
         """
-        for shard in self.committed():
+        plans = self._generations(PLANS, ".parquet") if self._key else {}
+        for shard, generation in sorted(self._generations(COMMITS, ".json").items()):
             if shards is None or shard in shards:
-                yield self.rows(shard)
-
-    def rows(self, shard: int) -> pa.Table:
-        """Return the result rows of a committed shard.
-
-        Raises:
-            LedgerError: A part is not what was committed.
-        """
-        return pa.concat_tables([self._read_part(part) for part in self.read_commit(shard).parts])
+                yield self._rows(self._read_commit(shard, generation), plans.get(shard, 0) > 0)
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield every plan and every committed part, also those that do not count any more."""
@@ -239,6 +307,30 @@ class Ledger:
         (self.folder / RESULTS).create(name, content)
         return Part(name, sha256(content), len(content), len(after))
 
+    def _rows(self, commit: Commit, superseded: bool) -> pa.Table:
+        rows = pa.concat_tables([self._read_part(part) for part in commit.parts])
+        if not superseded:
+            return rows
+        return rows.filter(pc.is_in(rows[self._key], self.units(commit.shard)[self._key]))
+
+    def _read_commit(self, shard: int, generation: int) -> Commit:
+        values = json.loads(self.folder.read(_commit_name(shard, generation)))
+        parts = tuple(Part(**part) for part in values["parts"])
+        return Commit(values["shard"], parts, values["facts"], values["generation"])
+
+    def _generations(self, kind: str, suffix: str) -> dict[int, int]:
+        """The latest generation of every shard's plan or commit."""
+        found = dict[int, int]()
+        for shard, generation in map(_numbers, (self.folder / kind).names(suffix)):
+            found[shard] = max(generation, found.get(shard, 0))
+        return found
+
+    def _latest(self, name: Callable[[int, int], str], shard: int) -> int:
+        generation = 0
+        while self.folder.exists(name(shard, generation + 1)):
+            generation += 1
+        return generation
+
     def _read_part(self, part: Part) -> pa.Table:
         try:
             content = (self.folder / RESULTS).read(part.name)
@@ -277,13 +369,19 @@ def _without(units: pa.Table, key: str, known: Collection[str]) -> pa.Table:
     )
 
 
-def _plan_name(shard: int) -> str:
-    return f"{PLANS}/shard-{shard:05d}.parquet"
+def _plan_name(shard: int, generation: int = 0) -> str:
+    return f"{PLANS}/{_shard_name(shard, generation)}.parquet"
 
 
-def _commit_name(shard: int) -> str:
-    return f"{COMMITS}/shard-{shard:05d}.json"
+def _commit_name(shard: int, generation: int = 0) -> str:
+    return f"{COMMITS}/{_shard_name(shard, generation)}.json"
 
 
-def _number(name: str) -> int:
-    return int(name.split("-")[1].split(".")[0])
+def _shard_name(shard: int, generation: int) -> str:
+    return f"shard-{shard:05d}.{generation}" if generation else f"shard-{shard:05d}"
+
+
+def _numbers(name: str) -> tuple[int, int]:
+    """Shard and generation from a file's name."""
+    shard, *generation = name.split("-")[1].split(".")[:-1]
+    return int(shard), int(generation[0]) if generation else 0

@@ -4,7 +4,8 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -91,22 +92,53 @@ def ask(prompts: Iterable[str], alphas: Iterable[float], **settings: Any) -> lis
     return instructions(prompts, alphas, **settings)
 
 
-def survey_manifest(manifest: str) -> tuple[set[str], list[tuple[str, MapperConfig]]]:
-    """Return the methods that a manifest uses, and the mappers that it wants trained.
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of a manifest, read anew each time that they are iterated.
+
+    Attributes:
+        url: CSV or Parquet file.
+    """
+
+    url: str
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return stream_manifest(self.url)
+
+
+class Survey(NamedTuple):
+    """What the rows of a manifest need.
+
+    Attributes:
+        methods: Those that they use.
+        mappers: Prompts and settings of the mappers that are to be trained.
+        mapper_uris: Mappers that they name.
+    """
+
+    methods: set[str]
+    mappers: list[tuple[str, MapperConfig]]
+    mapper_uris: list[str]
+
+
+def survey_manifest(manifest: str) -> Survey:
+    """Find out what the rows of a manifest need.
 
     Raises:
         ManifestError: It is not there, or a row has a mistake.
     """
     methods, wanted = set[str](), dict[tuple[str, str | None], None]()
+    uris = dict[str, None]()
     for batch in stream_manifest(manifest):
         methods.update(batch["method"].to_pylist())
-        rows = batch.filter(
-            pc.and_(pc.equal(batch["method"], "mapper"), pc.is_null(batch["mapper_uri"]))
-        )
-        pairs = zip(rows["target_prompt"].to_pylist(), rows["options"].to_pylist(), strict=True)
-        wanted.update(dict.fromkeys(pairs))
+        rows = batch.filter(pc.equal(batch["method"], "mapper"))
+        columns = (rows[name].to_pylist() for name in ("mapper_uri", "target_prompt", "options"))
+        for uri, prompt, options in zip(*columns, strict=True):
+            if uri is None:
+                wanted[prompt, options] = None
+            else:
+                uris[uri] = None
     mappers = [(prompt, MapperConfig(**json.loads(text or "{}"))) for prompt, text in wanted]
-    return methods, mappers
+    return Survey(methods, mappers, [*uris])
 
 
 @contextmanager

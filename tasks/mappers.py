@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -123,6 +124,14 @@ def read_mapper(folder: Folder, models: Models) -> tuple[Mapper, str]:
     return mapper, sha256(content)[:16]
 
 
+def mapper_fingerprint(url: str) -> str:
+    """Return the fingerprint of a mapper's weights, empty where there is no finished mapper."""
+    try:
+        return sha256(Folder(url).read(WEIGHTS))[:16]
+    except FileNotFoundError:
+        return ""
+
+
 def train_prompt_mapper(
     workspace: str,
     models: str,
@@ -151,6 +160,7 @@ def train_prompt_mapper(
     networks = open_models(models, device)
     folder = mapper_folder(Folder(workspace), networks, target_prompt, config)
     if folder.exists(WEIGHTS):
+        folder.remove(CHECKPOINT)
         return folder.url
     training = _Training(networks, config)
     log = training.resume(folder)
@@ -174,8 +184,13 @@ def train_prompt_mapper(
         if on_progress is not None:
             on_progress(len(log), config.steps)
         if len(log) % checkpoint_steps == 0:
+            if folder.exists(WEIGHTS):
+                # Another process was faster.
+                break
             training.save(folder, log)
-    _finish(folder, training.mapper, log, networks, target_prompt, config)
+    if len(log) == config.steps:
+        _finish(folder, training.mapper, log, networks, target_prompt, config)
+    folder.remove(CHECKPOINT)
     return folder.url
 
 
@@ -201,9 +216,11 @@ class _Training:
 
     def resume(self, folder: Folder) -> list[dict[str, Any]]:
         """Take over the checkpoint, if there is one, and return the log until there."""
-        if not folder.exists(CHECKPOINT):
+        try:
+            content = folder.read(CHECKPOINT)
+        except FileNotFoundError:
             return []
-        saved = torch.load(io.BytesIO(folder.read(CHECKPOINT)), weights_only=True)
+        saved = torch.load(io.BytesIO(content), weights_only=True)
         self.mapper.load_state_dict(saved["mapper"])
         self.optimizer.load_state_dict(saved["optimizer"])
         log: list[dict[str, Any]] = read_table(saved["log"].numpy().tobytes()).to_pylist()
@@ -241,7 +258,10 @@ def _finish(
     target_prompt: str,
     config: MapperConfig,
 ) -> None:
-    """Write the asset; the weights come last, and make it finished."""
+    """Write the asset; the weights come last, and make it finished.
+
+    Nothing that is there is replaced: of several trainings of a mapper the first is believed.
+    """
     card = _binding(networks) | {
         "target_prompt": target_prompt,
         "config": asdict(config),
@@ -250,10 +270,14 @@ def _finish(
     }
     sink = io.BytesIO()
     save_safetensors(mapper, sink)
-    folder.write(LOG, table_bytes(_log_table(log)))
-    folder.write(CARD, json.dumps(card, indent=2, ensure_ascii=False).encode())
-    folder.write(WEIGHTS, sink.getvalue())
-    folder.remove(CHECKPOINT)
+    files = {
+        LOG: table_bytes(_log_table(log)),
+        CARD: json.dumps(card, indent=2, ensure_ascii=False).encode(),
+        WEIGHTS: sink.getvalue(),
+    }
+    for name, content in files.items():
+        with suppress(FileExistsError):
+            folder.create(name, content)
 
 
 def _log_table(log: list[dict[str, Any]]) -> pa.Table:

@@ -31,6 +31,9 @@ class Output(Protocol):
     def close(self) -> None:
         """Make everything durable; rows must not be committed before."""
 
+    def discard(self) -> None:
+        """Remove what no row names, since another writer's rows were committed."""
+
 
 def open_output(folder: Folder, layout: str, image_format: str, shard: int) -> Output:
     """Open the output of a shard of the run in `folder`."""
@@ -40,7 +43,11 @@ def open_output(folder: Folder, layout: str, image_format: str, shard: int) -> O
 
 
 class FileOutput:
-    """Write `images/<image_id>/<name>.<format>`."""
+    """Write `images/<image_id>/<name>-<digest>.<format>`.
+
+    The digest is of the file, so that none is ever replaced by another: of several writers whose
+    images differ, each leaves its own, and a committed row names the one that it is about.
+    """
 
     def __init__(self, folder: Folder, image_format: str) -> None:
         self._folder, self._format = folder, image_format
@@ -50,12 +57,16 @@ class FileOutput:
     ) -> tuple[str, str]:
         """Write one file."""
         content = _ENCODERS[self._format](image, facts)
-        path = f"{IMAGES}/{image_id}/{name}.{self._format}"
+        digest = sha256(content)
+        path = f"{IMAGES}/{image_id}/{name}-{digest[:8]}.{self._format}"
         self._folder.write(path, content)
-        return self._folder.url_of(path), sha256(content)
+        return self._folder.url_of(path), digest
 
     def close(self) -> None:
         """Do nothing: every file is whole when it is written."""
+
+    def discard(self) -> None:
+        """Do nothing: the other writer's rows may name the same files."""
 
 
 class TarOutput:
@@ -85,6 +96,10 @@ class TarOutput:
         """Write the tar."""
         self._tar.close()
         self._folder.write(self._path, self._content.getvalue())
+
+    def discard(self) -> None:
+        """Remove the tar, whose name nobody else has."""
+        self._folder.remove(self._path)
 
     def _add(self, name: str, content: bytes) -> None:
         entry = tarfile.TarInfo(name)

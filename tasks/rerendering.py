@@ -76,6 +76,9 @@ class _Kept:
     def close(self) -> None:
         pass
 
+    def discard(self) -> None:
+        pass
+
 
 def render_again(
     rows: list[Row],

@@ -1,23 +1,33 @@
 """Run folders: a frozen manifest, what it is run with, and its results."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import pyarrow as pa
-
-from manifests.building import regroup
-from manifests.schemas import RESULTS
+from manifests.schemas import RESULT_STATUSES, RESULTS
 from tasks.directions import DirectionStore
 from tasks.latents import LatentStore, latent_folder
-from tasks.ledger import Ledger, table_bytes
+from tasks.ledger import Ledger
+from tasks.mappers import mapper_fingerprint
 from tasks.models import Models, Role, open_models
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder
 
-RUN, MANIFEST = "run.json", "manifest.json"
+RUN = "run.json"
+# What no update can change: where the edited images are, and in which form.
+_FIXED = ("name", "workspace", "image_format", "output")
+FAILURES = tuple(status for status in RESULT_STATUSES if status != "ok")
+# Stands for all of them.
+RETRY_ALL = "all"
+# Columns of a result that say what it was made with.
+_MARKS = [
+    "status",
+    "method",
+    *(name for name in RESULTS.names if name.endswith("_fingerprint")),
+    "code_version",
+]
 ImageFormat = Literal["png", "webp"]
 OutputLayout = Literal["files", "webdataset"]
 
@@ -37,6 +47,7 @@ class RunSettings:
         latents: URL of the W+ store.
         directions: URL of the direction store, empty where no row needs one.
         directions_fingerprint: Of its content.
+        mappers: Fingerprints of the mappers that are there, by URL.
         image_format: Of the edited images.
         output: Single files, or tar shards in the layout of webdataset.
         batch_size: Edits that go through the networks together.
@@ -49,6 +60,7 @@ class RunSettings:
     latents: str
     directions: str
     directions_fingerprint: str
+    mappers: Mapping[str, str]
     image_format: ImageFormat = "png"
     output: OutputLayout = "files"
     batch_size: int = 8
@@ -62,7 +74,7 @@ def run_folder(workspace: str, run: str) -> Folder:
 
 def run_ledger(folder: Folder) -> Ledger:
     """Return the ledger of a run."""
-    return Ledger(folder, RESULTS)
+    return Ledger(folder, RESULTS, key="pair_id")
 
 
 def settings_for(
@@ -70,11 +82,22 @@ def settings_for(
     models: str,
     device: str,
     directions: DirectionStore | None,
+    mappers: Iterable[str],
     image_format: ImageFormat,
     output: OutputLayout,
     batch_size: int,
 ) -> RunSettings:
     """Gather what a run is made with.
+
+    Args:
+        workspace: URL of the workspace.
+        models: URL of the bundle.
+        device: See `tasks.models.open_models`.
+        directions: Where one is needed.
+        mappers: URLs of those that are needed.
+        image_format: See `RunSettings`.
+        output: See `RunSettings`.
+        batch_size: See `RunSettings`.
 
     Raises:
         DirectionStoreError: The direction store is not finished.
@@ -89,6 +112,7 @@ def settings_for(
         latents=latent_folder(Folder(workspace), networks).url,
         directions=directions.folder.url if directions else "",
         directions_fingerprint=directions.read().fingerprint if directions else "",
+        mappers={url: mark for url in mappers if (mark := mapper_fingerprint(url))},
         image_format=image_format,
         output=output,
         batch_size=batch_size,
@@ -100,24 +124,51 @@ def judge_fingerprint(networks: Models) -> str:
     return networks.fingerprint("judge" if networks.has("judge") else "clip")
 
 
-def open_run(folder: Folder, settings: RunSettings) -> None:
+def open_run(folder: Folder, settings: RunSettings, update: bool = False) -> None:
     """Begin a run, or check that it continues with the same settings.
+
+    Args:
+        folder: Of the run.
+        settings: What it is asked to be made with.
+        update: Go on with these, if they differ in what can be computed again.
 
     Raises:
         RunError: A setting differs; the message names it.
     """
-    wanted = {"name": folder.name} | asdict(settings)
+    wanted: dict[str, Any] = {"name": folder.name} | asdict(settings)
     try:
         folder.create(RUN, json.dumps(wanted, indent=2, sort_keys=True).encode())
     except FileExistsError:
         got = read_run_values(folder)
-        differing = [name for name in wanted if got.get(name) != wanted[name]]
-        if differing:
-            lines = [f"  {n}: got {wanted[n]!r}, begun with {got.get(n)!r}" for n in differing]
+    else:
+        return
+    # Mappers that come to be there later change no row.
+    wanted["mappers"] = got.get("mappers", {}) | wanted["mappers"]
+    differing = [name for name in wanted if _differs(name, got, wanted)]
+    fixed = [name for name in differing if name in _FIXED]
+    if differing and (fixed or not update):
+        lines = [f"  {n}: got {wanted[n]!r}, begun with {got.get(n)!r}" for n in differing]
+        remedy = "take a new run name, or the settings that it was begun with"
+        if not fixed:
+            remedy += ", or --update to compute again what depends on them"
+        raise RunError(
+            f"run {folder.url}: asked to continue with other settings; {remedy}:\n"
+            + "\n".join(lines)
+        )
+    if got != wanted:
+        content = json.dumps(wanted, indent=2, sort_keys=True).encode()
+        with suppress(FileExistsError):
+            folder.create(generation_name(RUN, latest_generation(folder, RUN) + 1), content)
+        if read_run_values(folder) != wanted:
             raise RunError(
-                f"run {folder.url}: asked to continue with other settings; take a new run name, "
-                "or the settings that it was begun with:\n" + "\n".join(lines)
-            ) from None
+                f"run {folder.url}: another process updated it with other settings meanwhile; "
+                "decide for one, and give its command again"
+            )
+
+
+def is_updated(folder: Folder) -> bool:
+    """Return whether the settings of a run were changed since it was begun."""
+    return latest_generation(folder, RUN) > 0
 
 
 def read_settings(folder: Folder) -> RunSettings:
@@ -131,13 +182,14 @@ def read_settings(folder: Folder) -> RunSettings:
 
 
 def read_run_values(folder: Folder) -> dict[str, Any]:
-    """Return run.json as plain values.
+    """Return run.json, or the latest that superseded it, as plain values.
 
     Raises:
         RunError: There is no such run.
     """
     try:
-        values: dict[str, Any] = json.loads(folder.read(RUN))
+        name = generation_name(RUN, latest_generation(folder, RUN))
+        values: dict[str, Any] = json.loads(folder.read(name))
     except FileNotFoundError:
         raise RunError(
             f"run: got {folder.url}, which holds no {RUN}, expected the folder of a run"
@@ -145,54 +197,76 @@ def read_run_values(folder: Folder) -> dict[str, Any]:
     return values
 
 
-def freeze_manifest(folder: Folder, batches: Iterable[pa.RecordBatch], shard_size: int) -> int:
-    """Plan the shards of a manifest, or check that the run was begun with the same.
-
-    Args:
-        folder: Of the run.
-        batches: Its rows, streamed.
-        shard_size: Rows of a shard.
-
-    Returns:
-        Rows of the manifest.
-
-    Raises:
-        LedgerError: The run was begun with other rows.
-        RunError: The run was begun with more rows, or the manifest has none.
-    """
-    ledger, digest, rows, shards = run_ledger(folder), hashlib.sha256(), 0, 0
-    for table in regroup(batches, shard_size):
-        ledger.plan_shard(shards, table)
-        digest.update(table_bytes(table))
-        rows, shards = rows + len(table), shards + 1
-    if not rows:
-        raise RunError("manifest: got no rows, expected at least one edit")
-    card = json.dumps({"rows": rows, "shards": shards, "sha256": digest.hexdigest()}).encode()
-    try:
-        folder.create(MANIFEST, card)
-    except FileExistsError:
-        got = json.loads(folder.read(MANIFEST))
-        if got["rows"] != rows:
-            raise RunError(
-                f"run {folder.url}: got a manifest of {rows} rows, expected the {got['rows']} that "
-                "it was begun with; take a new run name"
-            ) from None
-    return rows
-
-
-def refreeze_manifest(folder: Folder) -> None:
-    """Count and digest the plans of a run again, after rows were removed from them for good."""
-    ledger, digest, rows = run_ledger(folder), hashlib.sha256(), 0
-    if not folder.exists(MANIFEST):
-        return
-    for shard in ledger.plans():
-        units = ledger.units(shard)
-        digest.update(table_bytes(units))
-        rows += len(units)
-    card = {"rows": rows, "shards": len(ledger.plans()), "sha256": digest.hexdigest()}
-    folder.write(MANIFEST, json.dumps(card).encode())
-
-
 def store_of(settings: RunSettings) -> LatentStore:
     """Return the W+ store of a run."""
     return LatentStore(Folder(settings.latents))
+
+
+def is_stale(row: Mapping[str, Any], settings: RunSettings) -> bool:
+    """Return whether a result row was made with something else than the run is made with now."""
+    marks = {f"{role}_fingerprint": value for role, value in settings.fingerprints.items()}
+    marks["code_version"] = settings.code_version
+    if any(row[name] != value for name, value in marks.items() if name in row):
+        return True
+    asset = row["asset_fingerprint"]
+    if asset is None or row["method"] == "optimize":
+        return False
+    if row["method"] == "global":
+        return bool(asset != settings.directions_fingerprint)
+    return asset not in settings.mappers.values()
+
+
+def statuses_to_retry(named: str) -> list[str]:
+    """Return the statuses that a comma-separated text names, all but ok for `all`.
+
+    Raises:
+        RunError: There is no such status.
+    """
+    if named == RETRY_ALL:
+        return [*FAILURES]
+    statuses = [status.strip() for status in named.split(",") if status.strip()]
+    unknown = [status for status in statuses if status not in FAILURES]
+    if unknown:
+        raise RunError(
+            f"retry_failed: got {', '.join(unknown)}, expected some of {', '.join(FAILURES)}"
+        )
+    return statuses
+
+
+def shards_to_do(folder: Folder, retry: Collection[str] = ()) -> list[int]:
+    """Return the shards of a run that have something to do, ascending.
+
+    Args:
+        folder: Of the run.
+        retry: Statuses of rows that are to be done again.
+    """
+    ledger, settings = run_ledger(folder), read_settings(folder)
+    shards = set(ledger.pending())
+    if not retry and not is_updated(folder):
+        return sorted(shards)
+    for shard in ledger.committed():
+        rows = ledger.rows(shard).select(_MARKS).to_pylist()
+        if any(row["status"] in retry or is_stale(row, settings) for row in rows):
+            shards.add(shard)
+    return sorted(shards)
+
+
+def _differs(name: str, got: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    if name == "mappers":
+        known = got.get(name, {})
+        return any(known.get(url, mark) != mark for url, mark in wanted[name].items())
+    return bool(got.get(name) != wanted[name])
+
+
+def generation_name(name: str, number: int) -> str:
+    """Return the name of a file that supersedes `name`: run.json, run.1.json, ..."""
+    stem, suffix = name.rsplit(".", 1)
+    return f"{stem}.{number}.{suffix}" if number else name
+
+
+def latest_generation(folder: Folder, name: str) -> int:
+    """Return how often a file was superseded."""
+    number = 0
+    while folder.exists(generation_name(name, number + 1)):
+        number += 1
+    return number

@@ -1,5 +1,6 @@
 """Folders on any fsspec URL: a directory, s3://, gs://, memory://. All paths are made here."""
 
+import asyncio
 import hashlib
 import os
 import tempfile
@@ -14,6 +15,7 @@ import fsspec
 import zarr.storage
 from fsspec import AbstractFileSystem
 from zarr.abc.store import Store
+from zarr.core.buffer import Buffer
 
 
 class Folder:
@@ -69,8 +71,7 @@ class Folder:
         """Write a file, or replace it; at no time can a part of it be seen."""
         path = self._join(name)
         if self.is_local:
-            with _written_beside(path, content) as part:
-                Path(part).replace(path)
+            _replace(path, content)
             return
         self._fs.pipe_file(path, content)
 
@@ -138,7 +139,7 @@ class Folder:
         """Return the place of a Zarr group inside."""
         path = self._join(name)
         if self.is_local:
-            return zarr.storage.LocalStore(path)
+            return _DirectoryStore(path)
         return zarr.storage.FsspecStore.from_url(self._url(path), storage_options=_OPTIONS)
 
     def _join(self, name: str) -> str:
@@ -221,7 +222,7 @@ def _walk(root: str) -> Iterator[str]:
 def _written_beside(path: str, content: bytes) -> Iterator[str]:
     """Give the path of a file with this content, on disk for good, next to `path`."""
     parent = Path(path).parent
-    parent.mkdir(parents=True, exist_ok=True)
+    _make_directory(parent)
     handle, part = tempfile.mkstemp(prefix=".part-", dir=parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -233,6 +234,28 @@ def _written_beside(path: str, content: bytes) -> Iterator[str]:
     finally:
         Path(part).unlink(missing_ok=True)
     _sync_directory(parent)
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and its parents, so that they too survive a power loss."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync_directory(path.parent)
+
+
+class _DirectoryStore(zarr.storage.LocalStore):
+    """Zarr's directory, whose files are on disk for good before a commit says that they are."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+        await asyncio.to_thread(_replace, str(self.root / key), value.to_bytes())
+
+
+def _replace(path: str, content: bytes) -> None:
+    with _written_beside(path, content) as part:
+        Path(part).replace(path)
 
 
 def _sync_directory(path: Path) -> None:

@@ -1,7 +1,5 @@
 """Verification: does a run hold what was committed, and are its assets those it was made with?"""
 
-import hashlib
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from manifests.ids import IdIndex
 from manifests.schemas import EDITS, RESULT_STATUSES
@@ -18,15 +17,15 @@ from tasks.alignment import CROPS, faces_ledger
 from tasks.directions import DirectionStore
 from tasks.edits import mapper_url
 from tasks.findings import Finding
+from tasks.frozen import manifest_card, read_card, row_marks
 from tasks.latents import CHUNK, LatentStore
-from tasks.ledger import Ledger, table_bytes
+from tasks.ledger import Ledger
 from tasks.mappers import WEIGHTS
 from tasks.models import read_models
 from tasks.outputs import read_images
 from tasks.rerendering import Sample, render_again
 from tasks.run_tables import places_of
 from tasks.runs import (
-    MANIFEST,
     judge_fingerprint,
     read_run_values,
     read_settings,
@@ -77,7 +76,7 @@ class Verification:
     @property
     def rows(self) -> int:
         """Rows that the frozen manifest should have."""
-        return int(self._card().get("rows", 0))
+        return int(read_card(self._ledger.folder).get("rows", 0))
 
     def check_assets(self) -> Iterator[Finding]:
         """Compare weights, directions and latent store with the run's fingerprints."""
@@ -104,7 +103,7 @@ class Verification:
 
     def check_results(self, advance: OnProgress) -> Iterator[Finding]:
         """Compare plans, commits, parts, rows and images with each other."""
-        index, digest, planned, seen = IdIndex(), hashlib.sha256(), 0, 0
+        index, marks, seen = IdIndex(), list[NDArray[np.uint64]](), 0
         plans = self._ledger.plans()
         committed = self._ledger.committed()
         yield from _orphans(self._ledger, plans, committed)
@@ -115,8 +114,7 @@ class Verification:
             except _UNREADABLE as error:
                 yield _unreadable(f"plan of shard {shard} in {self._ledger.folder.url}", error)
                 continue
-            planned += len(units)
-            digest.update(table_bytes(units))
+            marks.append(row_marks(units))
             self.counts["shards"] += 1
             if shard not in done:
                 yield Finding(
@@ -130,7 +128,7 @@ class Verification:
                 yield from self._check_shard(shard, units, index, numbers)
             seen += len(units)
             advance(seen)
-        yield from self._check_card(len(plans), planned, digest.hexdigest())
+        yield from self._check_card(manifest_card(marks))
         yield from self._check_mappers()
 
     def check_latents(self, advance: OnProgress) -> Iterator[Finding]:
@@ -252,9 +250,8 @@ class Verification:
                     "restore it from a copy, or edit its pair again in another run",
                 )
 
-    def _check_card(self, shards: int, rows: int, digest: str) -> Iterator[Finding]:
-        got = {"shards": shards, "rows": rows, "sha256": digest}
-        card = self._card()
+    def _check_card(self, got: dict[str, Any]) -> Iterator[Finding]:
+        card = read_card(self._ledger.folder)
         differing = [name for name in got if card.get(name) != got[name]]
         if differing:
             yield Finding(
@@ -328,13 +325,6 @@ class Verification:
         if role == "judge":
             return lambda: judge_fingerprint(self._networks)
         return lambda: self._networks.fingerprint(role)  # type: ignore[arg-type]
-
-    def _card(self) -> dict[str, Any]:
-        try:
-            card: dict[str, Any] = json.loads(self._ledger.folder.read(MANIFEST))
-        except (FileNotFoundError, ValueError):
-            return {}
-        return card
 
     def _find(self, url: str) -> str:
         """Where something of the run is now that the workspace may have been moved."""

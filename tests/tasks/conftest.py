@@ -24,12 +24,13 @@ from tasks.directions import (
     plan_relevance,
 )
 from tasks.edits import edit_pairs_shard
+from tasks.frozen import freeze_manifest
 from tasks.inversion import invert_faces_shard, plan_inversion
 from tasks.manifest_files import stream_manifest
 from tasks.mappers import MapperConfig, train_prompt_mapper
 from tasks.models import open_models
 from tasks.provenance import png_bytes
-from tasks.runs import freeze_manifest, open_run, run_folder, run_ledger, settings_for
+from tasks.runs import open_run, run_folder, run_ledger, settings_for
 from tasks.storage import Folder, sha256
 
 RELEVANCE = RelevanceConfig(num_images=4, num_statistics=50)
@@ -68,7 +69,7 @@ class Finished:
         """Plan a run of the manifest, and do as many of its shards."""
         networks = open_models(self.models, "cpu")
         store = DirectionStore(direction_folder(self.folder, networks, RELEVANCE))
-        settings = settings_for(self.root, self.models, "cpu", store, "png", output, 3)
+        settings = settings_for(self.root, self.models, "cpu", store, [], "png", output, 3)
         open_run(self.run(name), settings)
         freeze_manifest(self.run(name), stream_manifest(f"{self.root}/edits.parquet"), 6)
         for shard in run_ledger(self.run(name)).pending()[:shards]:

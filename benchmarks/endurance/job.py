@@ -1,0 +1,246 @@
+"""The whole main job on small networks, as processes that can be killed, and what it leaves."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zarr
+
+from benchmarks.endurance.small_bundle import write_small_bundle
+from manifests.schemas import MAPPER_LOG
+from tasks.alignment import faces_table
+from tasks.directions import STORE as DIRECTIONS
+from tasks.latents import STORE as W_PLUS
+from tasks.latents import LatentStore
+from tasks.ledger import read_table
+from tasks.outputs import read_image
+from tasks.runs import run_folder, run_ledger
+from tasks.storage import Folder, sha256
+
+PROMPTS = """target_prompt,method,alpha,num_channels,options
+a smiling face,global,1;2,20,
+a face with glasses,optimize,1,,"{""steps"": 2}"
+a face with red hair,mapper,1,,"{""steps"": 4, ""mapper_type"": ""style_space""}"
+"""
+PHOTOS = 2
+# Images and tables that tell nothing of when they were made.
+_FILES = ("crops", "inversions", "runs/run/images")
+_TIMES = ("seconds",)
+
+Snapshot = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Photographs, prompts and networks, and one workspace for all runs of it.
+
+    Attributes:
+        folder: Of everything.
+    """
+
+    folder: Path
+
+    @property
+    def workspace(self) -> Path:
+        """Where every run writes."""
+        return self.folder / "workspace"
+
+    @property
+    def command(self) -> list[str]:
+        """The words after `styleclip`."""
+        return [
+            *("run", str(self.folder / "photos"), str(self.folder / "prompts.csv")),
+            *(str(self.workspace), "--models", str(self.folder / "models" / "bundle.json")),
+            *("--num-images", "2", "--num-statistics", "50", "--mode", "fast"),
+            *("--device", "cpu", "--shard-size", "2"),
+        ]
+
+    def start(self) -> ForkServerProcess:
+        """Start the command in a process group of its own."""
+        process = get_context("forkserver").Process(
+            target=_run, args=(self.command, str(self.folder / "log.txt"))
+        )
+        process.start()
+        return process
+
+    def finish(self) -> None:
+        """Run the command to its end.
+
+        Raises:
+            RuntimeError: It failed.
+        """
+        self.wait([self.start()])
+
+    def wait(self, processes: list[ForkServerProcess]) -> None:
+        """Wait for commands.
+
+        Raises:
+            RuntimeError: One failed.
+        """
+        for process in processes:
+            process.join()
+        codes = [process.exitcode for process in processes]
+        if any(codes):
+            log = (self.folder / "log.txt").read_text(encoding="utf-8")
+            raise RuntimeError(f"styleclip run: got exit codes {codes}, expected 0:\n{log[-4000:]}")
+
+    def clear(self) -> None:
+        """Remove what runs wrote."""
+        shutil.rmtree(self.workspace, ignore_errors=True)
+        (self.folder / "log.txt").unlink(missing_ok=True)
+
+    def stage(self) -> str:
+        """Return the stage that a stopped command was in, by what it left."""
+        folder = Folder(str(self.workspace))
+        if not (folder / "faces").names():
+            return "start"
+        for stage, path in (
+            ("align", "faces/_commits"),
+            ("invert", "latents/*/_commits"),
+            ("relevance", "directions/*/_commits"),
+            ("train-mapper", "mappers/*/mapper.safetensors"),
+        ):
+            if not [*self.workspace.glob(path)]:
+                return stage
+        ledger = run_ledger(run_folder(folder.url, "run"))
+        if not ledger.folder.exists("manifest.json") or ledger.pending():
+            return "edit"
+        return "evaluate" if not ledger.folder.exists("report/index.html") else "end"
+
+    def snapshot(self) -> Snapshot:
+        """Read everything that a finished run left, but times."""
+        folder, found = Folder(str(self.workspace)), dict[str, Any]()
+        for name in _FILES:
+            for file in (folder / name).files():
+                if not Path(file).name.startswith(".part-"):
+                    found[f"{name}/{file}"] = sha256((folder / name).read(file))
+        found["faces"] = repr(faces_table(folder.url).to_pylist())
+        (latents,) = self.workspace.glob("latents/*")
+        found["latents"] = repr(_rows(LatentStore(Folder(str(latents))).ledger.results()))
+        for store in (latents / W_PLUS, next(self.workspace.glob("directions/*")) / DIRECTIONS):
+            for name, array in zarr.open_group(str(store), mode="r").arrays():
+                found[f"{store.name}/{name}"] = repr(np.asarray(array[:]).tolist())
+        for mapper in self.workspace.glob("mappers/*"):
+            found[f"mapper {mapper.name}"] = sha256((mapper / "mapper.safetensors").read_bytes())
+            log = read_table((mapper / "training.parquet").read_bytes()).cast(MAPPER_LOG)
+            found[f"log {mapper.name}"] = repr(_rows([log]))
+        run = run_folder(folder.url, "run")
+        found["results"] = repr(_rows(run_ledger(run).results()))
+        found["metrics"] = repr(_rows([read_table(run.read("report/metrics.parquet"))]))
+        found["pairs"] = sha256(run.read("pairs.parquet"))
+        return found
+
+    def mistakes(self) -> Iterator[str]:
+        """Yield everything by which a finished run contradicts itself."""
+        run = run_folder(str(self.workspace), "run")
+        ledger = run_ledger(run)
+        wanted = read_table(run.read("pairs.parquet"))["pair_id"].to_pylist()
+        rows = _rows(ledger.results())
+        got = [row["pair_id"] for row in rows]
+        if sorted(got) != sorted(wanted):
+            yield f"got {len(got)} rows of {len(set(got))} pairs, expected {len(wanted)}"
+        for row in rows:
+            if (
+                row["status"] != "ok"
+                or sha256(read_image(row["output_uri"])) != row["output_sha256"]
+            ):
+                yield f"{row['pair_id']}: {row['status']}, or its file has another digest"
+        for row in faces_table(str(self.workspace)).to_pylist():
+            if row["crop_uri"] and sha256(Path(row["crop_uri"]).read_bytes()) != row["crop_sha256"]:
+                yield f"{row['image_id']}: the crop has another digest"
+        for folder in self.workspace.glob("latents/*"):
+            store = LatentStore(Folder(str(folder)))
+            for shard in store.ledger.committed():
+                if store.digest(shard) != store.ledger.read_commit(shard).facts["sha256"]:
+                    yield f"latents of shard {shard}: other numbers than committed"
+
+
+def make_job(folder: Path) -> Job:
+    """Write photographs, prompts and networks: two faces, and a file that is no photograph."""
+    photos = folder / "photos"
+    photos.mkdir(parents=True)
+    (folder / "models").mkdir()
+    write_small_bundle(folder / "models")
+    source = resources.files("demo") / "photos"
+    chosen = sorted(p.name for p in source.iterdir() if p.name.startswith("person"))[:PHOTOS]
+    for name in chosen:
+        (photos / name).write_bytes((source / name).read_bytes())
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photograph")
+    (folder / "prompts.csv").write_text(PROMPTS, encoding="utf-8")
+    return Job(folder)
+
+
+def differences(got: Snapshot, wanted: Snapshot) -> list[str]:
+    """Return the names of what is not the same in two snapshots."""
+    return sorted(
+        name for name in {*got, *wanted} if name not in got or got[name] != wanted.get(name)
+    )
+
+
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[None]:
+    """Let all commands talk to one Prefect server, whose start takes longer than a small run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    settings = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
+    os.environ.update(settings)  # noqa: TID251
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    os.environ["PREFECT_API_URL"] = url  # noqa: TID251
+    try:
+        _wait_for(f"{url}/health", server)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def prepare_processes() -> None:
+    """Let commands start from a process that has all modules, so that kills fall into work."""
+    get_context("forkserver").set_forkserver_preload(["benchmarks.endurance.preload"])
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(url, timeout=2):  # noqa: S310
+                return
+        except OSError:
+            if server.poll() is not None:
+                raise RuntimeError("prefect server start: ended, expected it to go on") from None
+            time.sleep(0.5)
+    raise TimeoutError(url)
+
+
+def _run(command: list[str], log: str) -> None:
+    os.setsid()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    from flows.cli import app
+
+    sys.exit(app.meta(command))
+
+
+def _rows(tables: Any) -> list[dict[str, Any]]:
+    table = pa.concat_tables(tables)
+    rows: list[dict[str, Any]] = table.drop_columns(
+        [name for name in _TIMES if name in table.column_names]
+    ).to_pylist()
+    return rows

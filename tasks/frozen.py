@@ -1,0 +1,253 @@
+"""Frozen manifests: the rows of a run, planned in shards, and what happens when they change.
+
+`manifest.json` holds a digest of the rows that the run was begun with, and comes after its plans.
+An update is decided by the next card, `manifest.1.json`, which comes before its plans are changed;
+`_plans/manifest.1.json` says that they are. So of several updates at once one is believed, and one
+that is stopped is continued.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from manifests.building import ROW_GROUP, regroup
+from manifests.schemas import EDITS
+from tasks.ledger import PLANS, Ledger, LedgerError
+from tasks.runs import RunError, generation_name, latest_generation, run_ledger
+from tasks.storage import Folder, sha256
+
+MANIFEST = "manifest.json"
+_NAMED = 5
+# Changed rows that are compared column by column.
+_COMPARED = 1_000
+
+
+@dataclass
+class Difference:
+    """How a manifest differs from the planned rows.
+
+    Attributes:
+        added, removed, changed: Rows of each kind.
+        examples: Names of some of them, by kind.
+        columns: How many of the changed rows that were compared differ in each column.
+    """
+
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    columns: Counter[str] = field(default_factory=Counter)
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+    def __str__(self) -> str:
+        parts = []
+        for kind in ("added", "removed", "changed"):
+            count, names = getattr(self, kind), self.examples.get(kind, [])
+            if count:
+                more = ", ..." if count > len(names) else ""
+                columns = ""
+                if kind == "changed":
+                    columns = f" in {', '.join(name for name, _ in self.columns.most_common())}"
+                noun = "row" if count == 1 else "rows"
+                parts.append(f"{count:,} {noun} {kind}{columns} (pair_id {', '.join(names)}{more})")
+        return "; ".join(parts)
+
+    def note(self, kind: str, pair_id: str) -> None:
+        """Count a row."""
+        setattr(self, kind, getattr(self, kind) + 1)
+        names = self.examples.setdefault(kind, [])
+        if len(names) < _NAMED:
+            names.append(pair_id)
+
+
+def freeze_manifest(
+    folder: Folder, batches: Iterable[pa.RecordBatch], shard_size: int, update: bool = False
+) -> int:
+    """Plan the shards of a manifest, or check that the run was begun with the same rows.
+
+    Args:
+        folder: Of the run.
+        batches: Its rows, streamed, and streamed again where they are not the same.
+        shard_size: Rows of a shard.
+        update: Change the plans where the rows differ: what is new is planned, what is gone leaves
+            the results, and all else stays.
+
+    Returns:
+        Rows of the manifest.
+
+    Raises:
+        RunError: The run was begun with other rows, or the manifest has none.
+    """
+    ledger = run_ledger(folder)
+    if not folder.exists(MANIFEST):
+        try:
+            return _begin(folder, ledger, batches, shard_size)
+        except LedgerError:
+            # Begun with other rows, and stopped before all of them were planned.
+            if not update:
+                raise _refused(folder, _compare(ledger, batches)) from None
+            with suppress(FileExistsError):
+                folder.create(MANIFEST, _bytes(manifest_card(_planned(ledger))))
+    number = latest_generation(folder, MANIFEST)
+    card = json.loads(folder.read(generation_name(MANIFEST, number)))
+    got = manifest_card(map(row_marks, regroup(batches, ROW_GROUP)))
+    if got != card:
+        if not update:
+            raise _refused(folder, _compare(ledger, batches))
+        number += 1
+        try:
+            folder.create(generation_name(MANIFEST, number), _bytes(got))
+        except FileExistsError:
+            if json.loads(folder.read(generation_name(MANIFEST, number))) != got:
+                raise RunError(
+                    f"run {folder.url}: another process updated it with another manifest "
+                    "meanwhile; decide for one, and give its command again"
+                ) from None
+    done = f"{PLANS}/{generation_name(MANIFEST, number)}"
+    if number and not folder.exists(done):
+        _replan(ledger, batches, shard_size)
+        folder.write(done, b"{}")
+    return int(got["rows"])
+
+
+def manifest_card(marks: Iterable[NDArray[np.uint64]]) -> dict[str, Any]:
+    """Count rows and digest them, in whatever order and parts they come.
+
+    Args:
+        marks: A hash of each row.
+    """
+    every = np.sort(np.concatenate([np.zeros(0, np.uint64), *marks]))
+    return {"rows": len(every), "sha256": sha256(every.tobytes())}
+
+
+def refreeze_manifest(folder: Folder) -> None:
+    """Count and digest the plans of a run again, after rows were removed from them for good."""
+    if folder.exists(MANIFEST):
+        name = generation_name(MANIFEST, latest_generation(folder, MANIFEST))
+        folder.write(name, _bytes(manifest_card(_planned(run_ledger(folder)))))
+
+
+def read_card(folder: Folder) -> dict[str, Any]:
+    """Return the rows and the digest of the manifest that a run has now; empty where none is."""
+    try:
+        name = generation_name(MANIFEST, latest_generation(folder, MANIFEST))
+        card: dict[str, Any] = json.loads(folder.read(name))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return card
+
+
+def _refused(folder: Folder, difference: Difference) -> RunError:
+    return RunError(
+        f"run {folder.url}: got another manifest than it was begun with: {difference}; "
+        "give --update to compute only what is new, or take a new run name"
+    )
+
+
+def _begin(
+    folder: Folder, ledger: Ledger, batches: Iterable[pa.RecordBatch], shard_size: int
+) -> int:
+    """Plan all shards and write the card.
+
+    Raises:
+        LedgerError: Other rows are planned.
+    """
+    if ledger.plans():
+        # Stopped before: the shards have the size that they were begun with.
+        shard_size = len(ledger.units(0))
+    marks = list[NDArray[np.uint64]]()
+    for shard, table in enumerate(regroup(batches, shard_size)):
+        ledger.plan_shard(shard, table)
+        marks.append(row_marks(table))
+    if not marks:
+        raise RunError("manifest: got no rows, expected at least one edit")
+    if len(ledger.plans()) != len(marks):
+        raise LedgerError(f"{folder.url}: got fewer rows than those planned before")
+    card = manifest_card(marks)
+    try:
+        folder.create(MANIFEST, _bytes(card))
+    except FileExistsError:
+        if json.loads(folder.read(MANIFEST)) != card:
+            raise RunError(
+                f"run {folder.url}: another process began it with another manifest; give the same, "
+                "or take a new run name"
+            ) from None
+    return int(card["rows"])
+
+
+def _replan(ledger: Ledger, batches: Iterable[pa.RecordBatch], shard_size: int) -> None:
+    """Make the plans hold the rows of the manifest and no other, whatever they hold now."""
+    wanted = np.concatenate([marks for _, marks in _marked(batches)])
+    for shard in ledger.plans():
+        units = ledger.units(shard)
+        kept = np.isin(row_marks(units), wanted)
+        if not kept.all():
+            ledger.replan_shard(shard, units.filter(pa.array(kept)))
+    planned = np.concatenate(_planned(ledger))
+    fresh = [table.filter(pa.array(~np.isin(marks, planned))) for table, marks in _marked(batches)]
+    ledger.extend(pa.concat_tables(fresh), "pair_id", shard_size)
+
+
+def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> Difference:
+    """Say how a manifest differs from the plans; 16 bytes a row are held."""
+    difference, before = Difference(), dict[str, dict[str, Any]]()
+    wanted, names = list[NDArray[np.uint64]](), list[NDArray[np.uint64]]()
+    for table, marks in _marked(batches):
+        wanted.append(marks)
+        names.append(_hashes(table["pair_id"].to_pylist()))
+    if not wanted:
+        raise RunError("manifest: got no rows, expected at least one edit")
+    all_wanted, all_names = np.concatenate(wanted), np.concatenate(names)
+    left = list[NDArray[np.uint64]]()
+    for shard in ledger.plans():
+        units = ledger.units(shard)
+        gone = units.filter(pa.array(~np.isin(row_marks(units), all_wanted))).to_pylist()
+        hashes = _hashes([row["pair_id"] for row in gone])
+        left.append(hashes)
+        for row, renamed in zip(gone, np.isin(hashes, all_names), strict=True):
+            difference.note("changed" if renamed else "removed", row["pair_id"])
+            if renamed and len(before) < _COMPARED:
+                before[row["pair_id"]] = row
+    planned, all_left = np.concatenate(_planned(ledger)), np.concatenate(left)
+    for table, marks in _marked(batches):
+        fresh = table.filter(pa.array(~np.isin(marks, planned))).to_pylist()
+        changed = np.isin(_hashes([row["pair_id"] for row in fresh]), all_left)
+        for row, is_changed in zip(fresh, changed, strict=True):
+            if not is_changed:
+                difference.note("added", row["pair_id"])
+            elif old := before.get(row["pair_id"]):
+                difference.columns.update(name for name in row if row[name] != old[name])
+    return difference
+
+
+def _marked(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Table, NDArray[np.uint64]]]:
+    for table in regroup(batches, ROW_GROUP):
+        yield table, row_marks(table)
+
+
+def _planned(ledger: Ledger) -> list[NDArray[np.uint64]]:
+    return [row_marks(ledger.units(shard)) for shard in ledger.plans()]
+
+
+def row_marks(table: pa.Table) -> NDArray[np.uint64]:
+    """A hash of every row of a manifest."""
+    return _hashes([json.dumps([*row.values()]) for row in table.select(EDITS.names).to_pylist()])
+
+
+def _bytes(card: dict[str, Any]) -> bytes:
+    return json.dumps(card).encode()
+
+
+def _hashes(texts: Iterable[str]) -> NDArray[np.uint64]:
+    digests = (hashlib.sha256(text.encode()).digest()[:8] for text in texts)
+    return np.frombuffer(b"".join(digests), np.uint64)
