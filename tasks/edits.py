@@ -69,11 +69,9 @@ def edit_pairs_shard(
     for batch in editor.batches(new, settings.batch_size):
         editor.edit(batch, output)
     output.close()
-    facts = {
-        "statuses": _counts(rows),
-        "attempt": uuid.uuid4().hex,
-        "device": describe_device(networks.device),
-    }
+    facts = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
+    # Rows that were kept may be of another device, and the new ones were other batches.
+    facts |= {} if before else {"device": describe_device(networks.device)}
     commit = ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts, before)
     if commit.facts.get("attempt") != facts["attempt"]:
         output.discard()

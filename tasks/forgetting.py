@@ -301,7 +301,7 @@ class Forgetting:
             if len(_of(ledger.units(shard), self._id)):
                 # What a killed writer left there is of nobody knows whom.
                 store.erase_shard(shard)
-        self.removed["rows"] += ledger.forget(self._without, self._without, _keep_facts)
+        self.removed["rows"] += ledger.forget(self._without, self._without, _without_digest)
         self.removed["latents"] += store.erase(self._id)
 
     def _erase_imports(self) -> None:
@@ -363,8 +363,11 @@ def _recount_photos(
     return {**facts, "photos": len(set(rows["source_uri"].to_pylist()))}
 
 
-def _keep_facts(_shard: int, facts: Mapping[str, object], _rows: pa.Table) -> Mapping[str, object]:
-    return facts
+def _without_digest(
+    _shard: int, facts: Mapping[str, object], _rows: pa.Table
+) -> Mapping[str, object]:
+    """The facts without the digest of the shard's numbers; each row has one of its own."""
+    return {name: fact for name, fact in facts.items() if name != "sha256"}
 
 
 def _write(batches: Iterator[pa.RecordBatch], schema: pa.Schema, sink: io.BytesIO) -> int:

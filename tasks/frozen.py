@@ -98,7 +98,8 @@ def freeze_manifest(
                 raise _refused(folder, _compare(ledger, batches)) from None
             with suppress(FileExistsError):
                 folder.create(MANIFEST, _bytes(manifest_card(_planned(ledger))))
-    number, card = latest_generation(folder, MANIFEST), read_card(folder)
+    number = latest_generation(folder, MANIFEST)
+    card = json.loads(folder.read(generation_name(MANIFEST, number)))
     got = manifest_card(map(row_marks, regroup(batches, ROW_GROUP)))
     if got != card:
         if not update:
@@ -129,22 +130,21 @@ def manifest_card(marks: Iterable[NDArray[np.uint64]]) -> dict[str, Any]:
     return {"rows": len(every), "sha256": sha256(every.tobytes())}
 
 
-def read_card(folder: Folder) -> dict[str, Any]:
-    """Return the card of a run's manifest as it is now: `rows` and `sha256`.
-
-    Raises:
-        FileNotFoundError: The run was stopped before it had one.
-    """
-    name = generation_name(MANIFEST, latest_generation(folder, MANIFEST))
-    card: dict[str, Any] = json.loads(folder.read(name))
-    return card
-
-
 def refreeze_manifest(folder: Folder) -> None:
-    """Write the card of what is planned again, after rows were removed from the plans for good."""
+    """Count and digest the plans of a run again, after rows were removed from them for good."""
     if folder.exists(MANIFEST):
         name = generation_name(MANIFEST, latest_generation(folder, MANIFEST))
         folder.write(name, _bytes(manifest_card(_planned(run_ledger(folder)))))
+
+
+def read_card(folder: Folder) -> dict[str, Any]:
+    """Return the rows and the digest of the manifest that a run has now; empty where none is."""
+    try:
+        name = generation_name(MANIFEST, latest_generation(folder, MANIFEST))
+        card: dict[str, Any] = json.loads(folder.read(name))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return card
 
 
 def _refused(folder: Folder, difference: Difference) -> RunError:

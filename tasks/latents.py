@@ -193,17 +193,18 @@ class LatentStore:
         Returns:
             Rows overwritten.
         """
-        size, count, plans = self.shard_size, 0, self.ledger.plans()
-        names = self._array("image_id", "r+", (plans[-1] + 1) * size if plans else 0)
-        for shard in plans:
-            span = slice(shard * size, (shard + 1) * size)
-            rows = np.flatnonzero(np.asarray(names[span], dtype=object) == image_id)
+        size, plans, count = self.shard_size, self.ledger.plans(), 0
+        length = (plans[-1] + 1 if plans else 0) * size
+        for start in range(0, length, size):
+            span = slice(start, start + size)
+            names = np.asarray(self._array("image_id", "r", length)[span], dtype=object)
+            rows = np.flatnonzero(names == image_id)
             if not len(rows):
                 continue
             count += len(rows)
             # Whole shards are written, so that nothing of the old ones stays.
-            for name in (*_ARRAYS, *reversed(_TEXTS)):
-                array = self._array(name, "r+", span.stop)
+            for name in (*_ARRAYS, *_TEXTS[::-1]):
+                array = self._array(name, "r+", length)
                 block = np.asarray(array[span], dtype=None if name in _ARRAYS else object)
                 block[rows] = np.nan if name in _ARRAYS else ""
                 array[span] = block
@@ -212,10 +213,8 @@ class LatentStore:
     def erase_shard(self, shard: int) -> None:
         """Overwrite a whole shard that is not committed, so that nobody knows what is in it."""
         span = slice(shard * self.shard_size, (shard + 1) * self.shard_size)
-        for name in _ARRAYS:
-            self._array(name, "r+", span.stop)[span] = np.nan
-        for name in _TEXTS:
-            self._array(name, "r+", span.stop)[span] = ""
+        for name in (*_ARRAYS, *_TEXTS):
+            self._array(name, "r+", span.stop)[span] = np.nan if name in _ARRAYS else ""
 
     def none(self) -> Latents:
         """Return the latents of no image."""
@@ -236,8 +235,7 @@ class LatentStore:
         """Read rows as they are, NaN included, in the order given."""
         unique, places = np.unique(np.array(rows, dtype=np.int64), return_inverse=True)
         length = int(unique[-1]) + 1 if len(unique) else None
-        arrays = (self._array(name, "r", length) for name in _ARRAYS)
-        return Latents(*(array.oindex[unique][places] for array in arrays))
+        return Latents(*(self._array(name, "r", length).oindex[unique][places] for name in _ARRAYS))
 
     def read(self, rows: Sequence[int]) -> Latents:
         """Read rows, in the order given.

@@ -245,30 +245,6 @@ class Ledger:
             if shards is None or shard in shards:
                 yield self._rows(self._read_commit(shard, generation), plans.get(shard, 0) > 0)
 
-    def _rows(self, commit: Commit, superseded: bool) -> pa.Table:
-        rows = pa.concat_tables([self._read_part(part) for part in commit.parts])
-        if not superseded:
-            return rows
-        return rows.filter(pc.is_in(rows[self._key], self.units(commit.shard)[self._key]))
-
-    def _read_commit(self, shard: int, generation: int) -> Commit:
-        values = json.loads(self.folder.read(_commit_name(shard, generation)))
-        parts = tuple(Part(**part) for part in values["parts"])
-        return Commit(values["shard"], parts, values["facts"], values["generation"])
-
-    def _generations(self, kind: str, suffix: str) -> dict[int, int]:
-        """The latest generation of every shard's plan or commit."""
-        found = dict[int, int]()
-        for shard, generation in map(_numbers, (self.folder / kind).names(suffix)):
-            found[shard] = max(generation, found.get(shard, 0))
-        return found
-
-    def _latest(self, name: Callable[[int, int], str], shard: int) -> int:
-        generation = 0
-        while self.folder.exists(name(shard, generation + 1)):
-            generation += 1
-        return generation
-
     def tables(self) -> Iterator[pa.Table]:
         """Yield every plan and every committed part, also those that do not count any more."""
         for name in (self.folder / PLANS).names(".parquet"):
@@ -331,6 +307,30 @@ class Ledger:
         name = f"{part.name.rpartition('-')[0]}-{uuid.uuid4().hex[:8]}.parquet"
         (self.folder / RESULTS).create(name, content)
         return Part(name, sha256(content), len(content), len(after))
+
+    def _rows(self, commit: Commit, superseded: bool) -> pa.Table:
+        rows = pa.concat_tables([self._read_part(part) for part in commit.parts])
+        if not superseded:
+            return rows
+        return rows.filter(pc.is_in(rows[self._key], self.units(commit.shard)[self._key]))
+
+    def _read_commit(self, shard: int, generation: int) -> Commit:
+        values = json.loads(self.folder.read(_commit_name(shard, generation)))
+        parts = tuple(Part(**part) for part in values["parts"])
+        return Commit(values["shard"], parts, values["facts"], values["generation"])
+
+    def _generations(self, kind: str, suffix: str) -> dict[int, int]:
+        """The latest generation of every shard's plan or commit."""
+        found = dict[int, int]()
+        for shard, generation in map(_numbers, (self.folder / kind).names(suffix)):
+            found[shard] = max(generation, found.get(shard, 0))
+        return found
+
+    def _latest(self, name: Callable[[int, int], str], shard: int) -> int:
+        generation = 0
+        while self.folder.exists(name(shard, generation + 1)):
+            generation += 1
+        return generation
 
     def _read_part(self, part: Part) -> pa.Table:
         try:

@@ -76,7 +76,7 @@ class Verification:
     @property
     def rows(self) -> int:
         """Rows that the frozen manifest should have."""
-        return int(self._card().get("rows", 0))
+        return int(read_card(self._ledger.folder).get("rows", 0))
 
     def check_assets(self) -> Iterator[Finding]:
         """Compare weights, directions and latent store with the run's fingerprints."""
@@ -103,7 +103,7 @@ class Verification:
 
     def check_results(self, advance: OnProgress) -> Iterator[Finding]:
         """Compare plans, commits, parts, rows and images with each other."""
-        index, planned, seen = IdIndex(), list[NDArray[np.uint64]](), 0
+        index, marks, seen = IdIndex(), list[NDArray[np.uint64]](), 0
         plans = self._ledger.plans()
         committed = self._ledger.committed()
         yield from _orphans(self._ledger, plans, committed)
@@ -114,7 +114,7 @@ class Verification:
             except _UNREADABLE as error:
                 yield _unreadable(f"plan of shard {shard} in {self._ledger.folder.url}", error)
                 continue
-            planned.append(row_marks(units))
+            marks.append(row_marks(units))
             self.counts["shards"] += 1
             if shard not in done:
                 yield Finding(
@@ -128,7 +128,7 @@ class Verification:
                 yield from self._check_shard(shard, units, index, numbers)
             seen += len(units)
             advance(seen)
-        yield from self._check_card(manifest_card(planned))
+        yield from self._check_card(manifest_card(marks))
         yield from self._check_mappers()
 
     def check_latents(self, advance: OnProgress) -> Iterator[Finding]:
@@ -251,7 +251,7 @@ class Verification:
                 )
 
     def _check_card(self, got: dict[str, Any]) -> Iterator[Finding]:
-        card = self._card()
+        card = read_card(self._ledger.folder)
         differing = [name for name in got if card.get(name) != got[name]]
         if differing:
             yield Finding(
@@ -325,12 +325,6 @@ class Verification:
         if role == "judge":
             return lambda: judge_fingerprint(self._networks)
         return lambda: self._networks.fingerprint(role)  # type: ignore[arg-type]
-
-    def _card(self) -> dict[str, Any]:
-        try:
-            return read_card(self._ledger.folder)
-        except (FileNotFoundError, ValueError):
-            return {}
 
     def _find(self, url: str) -> str:
         """Where something of the run is now that the workspace may have been moved."""

@@ -109,6 +109,8 @@ def test_everything_of_the_others_stays_and_is_sound(finished):
         assert finished.results(run).to_pylist() == without(table, "berta")
         assert json.loads(finished.run(run).read("manifest.json"))["rows"] == 12
         assert run_ledger(finished.run(run)).pending() == []
+    # The same command goes on, with a manifest that does not name the face.
+    finished.edit("single")
     after = zarr.open_group(store, mode="r")["w_plus"][:4]
     np.testing.assert_array_equal(after[[0, 1, 3]], latents[[0, 1, 3]])
     assert np.isnan(after[2]).all()
