@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from tasks.ledger import Ledger
 from tasks.models import Models, open_models
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, sha256
+from tasks.zarr_reading import reading_zarr, sound_array
 
 FORMAT, FORMAT_VERSION = "styleclip-directions", 1
 STORE = "directions.zarr"
@@ -88,7 +90,8 @@ class DirectionStore:
     @property
     def attributes(self) -> Mapping[str, Any]:
         """What binds the store to networks, settings and code."""
-        return dict(self._group("r").attrs)
+        with self._reading():
+            return dict(self._group("r").attrs)
 
     @property
     def exists(self) -> bool:
@@ -158,8 +161,10 @@ class DirectionStore:
                 f"{self.folder.url}: got a store that is not finished, expected all channels; "
                 "run `styleclip relevance` to its end"
             )
-        names = ("channel_mean", "channel_std", "channel_clip_directions")
-        values = [np.asarray(self._array(name, "r")[:]) for name in names]
+        axes = {"channel_mean": 1, "channel_std": 1, "channel_clip_directions": 2}
+        with self._reading():
+            group = self._group("r")
+            values = [np.asarray(sound_array(group, name, n)[:]) for name, n in axes.items()]
         if not all(np.isfinite(array).all() for array in values):
             raise DirectionStoreError(
                 f"{self.folder.url}/{STORE}: got NaN, expected numbers; a chunk is lost: remove "
@@ -168,6 +173,11 @@ class DirectionStore:
         digest = sha256(b"".join(array.tobytes() for array in values))
         mean, std, directions = map(torch.from_numpy, values)
         return Directions(mean, std, directions, digest[:16])
+
+    def _reading(self) -> AbstractContextManager[None]:
+        url = f"{self.folder.url}/{STORE}"
+        remedy = "restore it, or remove the store and its ledger to measure again"
+        return reading_zarr(url, DirectionStoreError, remedy)
 
     def _group(self, mode: AccessMode) -> zarr.Group:
         return zarr.open_group(self.folder.zarr_store(STORE), mode=mode)

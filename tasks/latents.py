@@ -5,8 +5,10 @@ one writer. Rows that nobody wrote hold NaN.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,11 @@ import zarr
 from numpy.typing import NDArray
 from zarr.core.common import AccessModeLiteral as AccessMode
 
-from tasks.ledger import Ledger
+from tasks.ledger import COMMITS, Ledger
 from tasks.models import Models, Role
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, sha256
+from tasks.zarr_reading import reading_zarr, sound_array
 
 FORMAT, FORMAT_VERSION = "styleclip-w-plus", 1
 STORE = "w_plus.zarr"
@@ -82,12 +85,17 @@ class LatentStore:
     @property
     def shard_size(self) -> int:
         """Rows of a shard."""
-        return int(self.attributes["shard_size"])
+        with self._reading():
+            size = int(self.attributes["shard_size"])
+        if size < 1:
+            raise LatentStoreError(f"{self.folder.url}: got shards of {size} rows, expected some")
+        return size
 
     @property
     def attributes(self) -> Mapping[str, Any]:
         """What binds the store to networks and code."""
-        return dict(self._group("r").attrs)
+        with self._reading():
+            return dict(self._group("r").attrs)
 
     def create(self, models: Models, shard_size: int) -> None:
         """Make the Zarr group, or check that the one there is of the same networks.
@@ -162,11 +170,7 @@ class LatentStore:
 
     def rows_of(self, image_ids: Sequence[str]) -> list[int | None]:
         """Return the rows of images, None for those without a latent."""
-        tables = [table.select(["image_id", "row", "status"]) for table in self.ledger.results()]
-        if not tables:
-            return [None] * len(image_ids)
-        known = pa.concat_tables(tables)
-        known = known.filter(pc.equal(known["status"], "ok"))
+        known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
         places = pc.index_in(pa.array(image_ids, pa.string()), value_set=known["image_id"])
         rows: list[int | None] = known["row"].take(places).to_pylist()
         return rows
@@ -175,12 +179,17 @@ class LatentStore:
         """Read rows, in the order given.
 
         Raises:
-            LatentStoreError: A row holds NaN: it was never written, or its chunk is lost.
+            LatentStoreError: A row holds NaN: it was never written, or its chunk is lost; or the
+                store is damaged.
         """
         wanted = np.array(rows, dtype=np.int64)
         unique, places = np.unique(wanted, return_inverse=True)
-        found = Latents(*(self._array(name, "r").oindex[unique][places] for name in _ARRAYS))
-        broken = ~np.isfinite(found.w_plus).all(axis=(1, 2))
+        with self._reading():
+            group = self._group("r")
+            arrays = [sound_array(group, name, 3 if name == "w_plus" else 2) for name in _ARRAYS]
+            found = Latents(*(array.oindex[unique][places] for array in arrays))
+        finite = [np.isfinite(v).all(axis=tuple(range(1, v.ndim))) for v in vars(found).values()]
+        broken = ~np.all(finite, axis=0)
         if broken.any():
             raise LatentStoreError(
                 f"{self.folder.url}/{STORE}: got NaN in rows {wanted[broken][:8].tolist()}, "
@@ -189,11 +198,25 @@ class LatentStore:
             )
         return found
 
+    def _reading(self) -> AbstractContextManager[None]:
+        url = f"{self.folder.url}/{STORE}"
+        remedy = "restore it, or remove the store and its ledger to invert again"
+        return reading_zarr(url, LatentStoreError, remedy)
+
     def _group(self, mode: AccessMode) -> zarr.Group:
         return zarr.open_group(self.folder.zarr_store(STORE), mode=mode)
 
     def _array(self, name: str, mode: AccessMode) -> Any:
         return self._group(mode)[name]
+
+
+@lru_cache(maxsize=2)
+def _known_rows(url: str, _: Hashable) -> pa.Table:
+    """The images with a latent and their rows, read once for each state of the commits."""
+    results = Ledger(Folder(url), LATENTS).results()
+    tables = [table.filter(pc.equal(table["status"], "ok")) for table in results]
+    chosen = [table.select(["image_id", "row"]) for table in tables]
+    return pa.concat_tables(chosen or [LATENTS.empty_table()]).combine_chunks()
 
 
 def latent_folder(workspace: Folder, models: Models) -> Folder:
