@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,17 @@ class Folder:
             return
         self._fs.pipe_file(path, content)
 
+    def take_in(self, name: str, source: Path) -> None:
+        """Write a file as a copy of one of this machine, or replace it; it is never held whole."""
+        path = self._join(name)
+        if self.is_local:
+            with _written_beside(path, b"") as part:
+                shutil.copyfile(source, part)
+                _sync(Path(part))
+                Path(part).replace(path)
+            return
+        self._fs.put_file(str(source), path)
+
     def create(self, name: str, content: bytes) -> None:
         """Write a file that is not there yet.
 
@@ -101,6 +113,17 @@ class Folder:
         names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
         own = self.name
         return sorted(n for n in names if n.endswith(suffix) and n != own and n[0] != ".")
+
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """Return the names of all files directly inside, with what changes when one is replaced."""
+        try:
+            entries = self._fs.ls(self._path, detail=True)
+        except FileNotFoundError:
+            return ()
+        marks = ("ETag", "etag", "mtime", "created", "size")
+        return tuple(
+            sorted((e["name"], str([e[mark] for mark in marks if mark in e])) for e in entries)
+        )
 
     def files(self) -> list[str]:
         """Return the sorted names of all files inside, at any depth; linked folders are left out.
@@ -182,9 +205,17 @@ def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
             "give credentials in the environment"
         )
     protocol = url.split("://", 1)[0] if "://" in url else "file"
-    fs = _file_system(protocol)
-    path = str(fs._strip_protocol(url)).rstrip("/")
-    return fs, path
+    try:
+        fs = _file_system(protocol)
+        return fs, str(fs._strip_protocol(url)).rstrip("/")
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:
+        # File systems inside others, zip:// and such, fail in many ways without an outer one.
+        raise ValueError(
+            f"URL: got the protocol {protocol!r}, expected a directory, s3://, gs://, memory:// or "
+            f"another one that needs no more than the URL ({type(error).__name__})"
+        ) from error
 
 
 @cache
@@ -225,11 +256,11 @@ def _written_beside(path: str, content: bytes) -> Iterator[str]:
         yield part
     finally:
         Path(part).unlink(missing_ok=True)
-    _sync_directory(parent)
+    _sync(parent)
 
 
-def _sync_directory(path: Path) -> None:
-    """Make new names in a directory survive a power loss."""
+def _sync(path: Path) -> None:
+    """Make the content of a file, or new names in a directory, survive a power loss."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
