@@ -67,3 +67,13 @@ def test_a_damaged_checkpoint_fails_the_check(capsys, models, tmp_path):
 def test_every_command_explains_every_option(capsys, command):
     app([command, "--help"])
     assert "Folder or URL that holds all data" in " ".join(capsys.readouterr().out.split())
+
+
+def test_no_text_of_a_stranger_drives_the_terminal(capsys, tmp_path):
+    path = tmp_path / "\x1b]0;owned\x07\u202e.csv"
+    path.write_text("image_id,target_prompt\n\x1b[2J,x\n")
+    for name in (path, tmp_path / "\x1b[2Jgone.csv"):
+        status, out, err = call(capsys, "manifest", "validate", str(name))
+        assert status in (1, 2)
+        assert not {*out, *err} & {"\x1b", "\x07", "\u202e"}
+    assert "\\x1b[2Jgone.csv" in "".join(err.split("\n"))
