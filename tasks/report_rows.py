@@ -1,4 +1,4 @@
-"""The result rows of a run as a report keeps them: about 130 bytes each, however long their texts.
+"""The result rows of a run as a report keeps them: about 165 bytes each, however long their texts.
 
 Texts are codes of a column's different values. What only the shown rows need, such as pictures and
 errors, is read again for those.
