@@ -24,7 +24,7 @@ from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave  # 
 from flows.invert import invert_faces  # noqa: E402
 from flows.mappers import train_mappers  # noqa: E402
 from flows.pipeline import run_pipeline  # noqa: E402
-from flows.progress import console  # noqa: E402
+from flows.progress import console, printable  # noqa: E402
 from flows.relevance import build_relevance  # noqa: E402
 from flows.summary import Summary  # noqa: E402
 from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
@@ -97,10 +97,11 @@ def launch(
         if trace:
             traceback.print_exc()
         console.print(f"[bold red]error[/] {type(error).__name__}", end=": ")
-        console.print(redact(str(error)), markup=False)
+        console.print(printable(redact(str(error))), markup=False)
         return STAGE_FAILED if isinstance(error, RuntimeError) else USER_ERROR
     if isinstance(result, Summary):
-        print(json.dumps(asdict(result)) if json_output else result.line)  # noqa: T201
+        line = printable(result.line)
+        print(json.dumps(asdict(result)) if json_output else line)  # noqa: T201
         return 0 if not result.failed else STAGE_FAILED
     if result is not None:
         _show(result, json_output)

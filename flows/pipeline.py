@@ -10,7 +10,7 @@ from flows.align import align_photos
 from flows.edit import edit_dataset
 from flows.evaluate import evaluate_run
 from flows.invert import invert_faces
-from flows.progress import console
+from flows.progress import console, printable
 from flows.summary import Summary
 from tasks.alignment import FacesPolicy
 from tasks.directions import RelevanceConfig
@@ -68,9 +68,9 @@ def run_pipeline(
     """
     began = time.monotonic()
     align = align_photos(photos, workspace, faces=faces, crop_size=crop_size)
-    console.print(align.line)
+    console.print(printable(align.line), markup=False)
     invert = invert_faces(workspace, models=models, device=device, batch_size=batch_size)
-    console.print(invert.line)
+    console.print(printable(invert.line), markup=False)
     manifest = run_folder(workspace, run).url_of("pairs.parquet")
     build_manifest(usable_faces(workspace), read_prompts(prompts), manifest)
     edit = edit_dataset(
@@ -88,7 +88,7 @@ def run_pipeline(
         retry_failed=retry_failed,
         update=update,
     )
-    console.print(edit.line)
+    console.print(printable(edit.line), markup=False)
     report = evaluate_run(workspace, run)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
     return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)

@@ -21,6 +21,17 @@ _SECONDS_BETWEEN_LINES = 10.0
 console = Console(stderr=True, highlight=False)
 
 
+def printable(text: str) -> str:
+    r"""Escape what would drive a terminal, as \x1b or \u202e; line breaks and tabs stay.
+
+    Prompts, file names and messages of libraries hold what strangers wrote.
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1]
+        for letter in text
+    )
+
+
 class Bar:
     """Report how far a stage is.
 

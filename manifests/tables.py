@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
@@ -14,6 +13,11 @@ from manifests.errors import ManifestError, RowError, did_you_mean, shown
 
 ROWS_AT_ONCE = 16_384
 _BUFFER = 1 << 20
+# Bounds on what a small file can make of itself, far above what any table of ours needs.
+_LONGEST_RECORD = 1 << 18
+_LONGEST_BATCH = 1 << 25
+_LARGEST_COLUMN = 1 << 28
+_MOST_ROWS = 100_000_000
 
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a spreadsheet or archive",
@@ -74,7 +78,7 @@ def _read_csv(
         records = _records(text)
         names = _header(records)
         _check_columns(names, allowed, required)
-        while part := [*islice(records, ROWS_AT_ONCE)]:
+        for part in _parts(records):
             yield _csv_batch(names, part)
     finally:
         text.detach()
@@ -86,15 +90,40 @@ class _Unreadable(NamedTuple):
     reason: str
 
 
-def _records(text: Iterable[str]) -> Iterator[tuple[int, list[str] | _Unreadable]]:
+def _records(text: io.TextIOWrapper) -> Iterator[tuple[int, list[str] | _Unreadable]]:
     """The rows of a CSV file that hold anything, with their numbers."""
-    row = 0
+    row, left = 0, _LONGEST_RECORD
+
+    def lines() -> Iterator[str]:
+        nonlocal left
+        while line := text.readline(left + 1):
+            left -= len(line)
+            if left < 0:
+                raise csv.Error(f"more than {_LONGEST_RECORD:,} characters in a row")
+            yield line
+
     try:
-        for row, cells in enumerate(csv.reader(text, strict=True), start=1):
+        for row, cells in enumerate(csv.reader(lines(), strict=True), start=1):
+            left = _LONGEST_RECORD
             if any(cells):
                 yield row, cells
     except csv.Error as error:
         yield row + 1, _Unreadable(str(error))
+
+
+def _parts(
+    records: Iterator[tuple[int, list[str] | _Unreadable]],
+) -> Iterator[list[tuple[int, list[str] | _Unreadable]]]:
+    """Some thousand rows at a time, fewer where they are long."""
+    part, length = list[tuple[int, list[str] | _Unreadable]](), 0
+    for record in records:
+        part.append(record)
+        length += sum(map(len, record[1]))
+        if len(part) == ROWS_AT_ONCE or length > _LONGEST_BATCH:
+            yield part
+            part, length = [], 0
+    if part:
+        yield part
 
 
 def _header(records: Iterator[tuple[int, list[str] | _Unreadable]]) -> list[str]:
@@ -146,12 +175,21 @@ def _read_parquet(
     file: BinaryIO, allowed: Collection[str], required: Sequence[str]
 ) -> Iterator[RawBatch]:
     with _reading_parquet():
+        metadata = pq.read_metadata(file)
+        names = metadata.schema.to_arrow_schema().names
+    _check_columns(names, allowed, required)
+    _check_sizes(metadata)
+    leaves = [metadata.schema.column(place) for place in range(len(metadata.schema))]
+    with _reading_parquet():
         # The defaults hold the whole file, or a column of a whole row group, in memory.
         table = pq.ParquetFile(
-            file, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True
+            file,
+            metadata=metadata,
+            pre_buffer=False,
+            buffer_size=_BUFFER,
+            page_checksum_verification=True,
+            read_dictionary=[one.path for one in leaves if one.physical_type == "BYTE_ARRAY"],
         )
-        names = table.schema_arrow.names
-    _check_columns(names, allowed, required)
     batches, first = table.iter_batches(ROWS_AT_ONCE), 1
     while True:
         with _reading_parquet():
@@ -161,6 +199,23 @@ def _read_parquet(
         columns = dict(zip(names, map(_values, batch.columns), strict=True))
         yield RawBatch(range(first, first + len(batch)), columns)
         first += len(batch)
+
+
+def _check_sizes(metadata: pq.FileMetaData) -> None:
+    if metadata.num_rows > _MOST_ROWS:
+        raise ManifestError(
+            f"table: got {metadata.num_rows:,} rows, expected at most {_MOST_ROWS:,}; split it"
+        )
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            if column.total_uncompressed_size > _LARGEST_COLUMN:
+                raise ManifestError(
+                    f"table: got {column.total_uncompressed_size:,} bytes of "
+                    f"{column.path_in_schema} in row group {number}, expected at most "
+                    f"{_LARGEST_COLUMN:,}; write smaller row groups"
+                )
 
 
 @contextmanager
@@ -179,7 +234,9 @@ def _reading_parquet() -> Iterator[None]:
 def _values(column: pa.Array) -> list[object]:
     """The cells of a column as plain values; what has none stays a scalar of Arrow."""
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        # Not decoded by Arrow, which would copy a long text for every row that has it.
+        texts = [*_values(column.dictionary), None]
+        return [texts[-1 if place is None else place] for place in column.indices.to_pylist()]
     if not pa.types.is_nested(column.type):
         try:
             return list(column.to_pylist())

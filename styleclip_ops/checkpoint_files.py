@@ -1,6 +1,7 @@
 """Checkpoint files as data: what kind a file is, its contents, and a module filled with them."""
 
 import argparse
+import errno
 import io
 import json
 import pickle
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from styleclip_ops.errors import CheckpointError, ConfigError
 from styleclip_ops.published_layouts import check_tensors, shapes_of
-from styleclip_ops.unpickling import load_network_pickle, unsafe_or_malformed
+from styleclip_ops.unpickling import check_keys, load_network_pickle, unsafe_or_malformed
 
 Source = str | PathLike[str] | BinaryIO
 FileKind = Literal["safetensors", "torch", "torchscript", "pickle"]
@@ -30,7 +31,14 @@ M = TypeVar("M", bound=nn.Module)
 # The first pickle of a torch file from before the zip format: its magic number.
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
+_LEGACY_PICKLES = 5
+
 _FORMAT = "styleclip"
+
+# Archives of weights are not compressed, but for TorchScript's code.
+_LARGEST_EXPANSION, _FREE_EXPANSION = 2, 64 * 2**20
+# Tensors may share their values; ones that repeat them more often stand for more than the file has.
+_MOST_SHARED = 4
 
 _PLAIN_TYPES: list[Any] = [
     argparse.Namespace,
@@ -60,8 +68,11 @@ def reading(source: Source) -> Iterator[BinaryIO]:
         raise CheckpointError(f"{name}: {error}") from error
     except CheckpointError as error:
         raise type(error)(f"{name}: {error}") from error
-    except (OSError, MemoryError):
-        raise
+    except (OSError, MemoryError) as error:
+        # A zip that lies about a place makes its reader seek in front of the file.
+        if not isinstance(error, OSError) or error.errno != errno.EINVAL:
+            raise
+        raise CheckpointError(f"{name}: malformed ({error})") from error
     except Exception as error:
         # What a stranger's file holds may fail anywhere; to the caller it is a file that is wrong.
         raise CheckpointError(f"{name}: malformed ({type(error).__name__}: {error})") from error
@@ -94,12 +105,25 @@ def file_kind(file: BinaryIO) -> FileKind:
 def _is_torchscript(file: BinaryIO) -> bool:
     start = file.tell()
     try:
+        size = file.seek(0, io.SEEK_END) - start
+        file.seek(start)
         with zipfile.ZipFile(file) as archive:
+            _check_expansion(size, sum(member.file_size for member in archive.infolist()))
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(f"zip archive: truncated or malformed ({error})") from error
     finally:
         file.seek(start)
+
+
+def _check_expansion(size: int, expanded: int) -> None:
+    if expanded > _LARGEST_EXPANSION * size + _FREE_EXPANSION:
+        raise CheckpointError(
+            f"zip archive: got {size:,} bytes that stand for {expanded:,}, expected about as many; "
+            "it is no archive of weights"
+        )
 
 
 def read_data(file: BinaryIO) -> Any:
@@ -115,17 +139,33 @@ def read_data(file: BinaryIO) -> Any:
     if kind == "torchscript":
         raise CheckpointError("got a TorchScript archive, expected a state dict")
     try:
+        _check_torch_keys(file)
         # Trainings store their options as the parser left them, and numpy's numbers: data, too.
         with torch.serialization.safe_globals(_PLAIN_TYPES):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise unsafe_or_malformed("torch file", error) from error
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, CheckpointError):
         raise
     except Exception as error:
         # A damaged file can fail anywhere inside torch's reader.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"torch file: truncated or malformed ({reason})") from error
+
+
+def _check_torch_keys(file: BinaryIO) -> None:
+    """Refuse what torch's reader would take years for; the position is restored."""
+    start = file.tell()
+    if file.read(2) == b"PK":
+        with zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                if name.endswith("/data.pkl"):
+                    check_keys(io.BytesIO(archive.read(name)), 1)
+    else:
+        # Before the zip format: magic number, version, system, content, keys of the storages.
+        file.seek(start)
+        check_keys(file, _LEGACY_PICKLES)
+    file.seek(start)
 
 
 def read_safetensors(file: BinaryIO) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -226,7 +266,8 @@ def tensors_of(data: Any, what: str) -> dict[str, Tensor]:
     """Check that something read from a file is a state dict.
 
     Raises:
-        CheckpointError: It is not, or an entry is no tensor.
+        CheckpointError: It is not, an entry is no tensor, or the tensors stand for many more values
+            than they have.
     """
     if not isinstance(data, Mapping) or not data:
         raise CheckpointError(f"{what}: got {describe(data)}, expected a state dict")
@@ -235,7 +276,20 @@ def tensors_of(data: Any, what: str) -> dict[str, Tensor]:
             raise CheckpointError(f"{what}: got the name {name!r}, expected text")
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{what}: entry {name} is {describe(value)}, expected a tensor")
+    _check_sharing(data, what)
     return dict(data)
+
+
+def _check_sharing(tensors: Mapping[str, Tensor], what: str) -> None:
+    dense = [t for t in tensors.values() if t.layout == torch.strided and t.device.type == "cpu"]
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in dense)
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in dense}
+    held = sum(storages.values())
+    if claimed > _MOST_SHARED * held + _FREE_EXPANSION:
+        raise CheckpointError(
+            f"{what}: got tensors of {claimed:,} bytes that share {held:,}, expected values of "
+            "their own"
+        )
 
 
 def describe(data: Any) -> str:

@@ -21,7 +21,7 @@ from styleclip_ops.checkpoint_files import (
     tensors_of,
 )
 from styleclip_ops.clip import ClipModel, Preprocessing, clip_tokenizer
-from styleclip_ops.errors import CheckpointError
+from styleclip_ops.errors import MAX_WIDTH, CheckpointError
 from styleclip_ops.published_layouts import (
     UNKNOWN,
     Shape,
@@ -29,7 +29,7 @@ from styleclip_ops.published_layouts import (
     count_numbered,
     vote_sizes,
 )
-from styleclip_ops.unpickling import ScriptObject, load_torchscript
+from styleclip_ops.unpickling import ScriptObject, load_torchscript, walk_modules
 
 # Attributes of the archive that describe the model and are no weights.
 _SIZES = ("input_resolution", "context_length", "vocab_size")
@@ -41,6 +41,7 @@ _POSITION_IDS = (
 )
 
 _HEAD_WIDTH = 64
+_MOST_LAYERS = 100
 _CONTEXT = 77
 _VOCABULARY = 49408
 
@@ -73,7 +74,9 @@ _BLOCK = {
 def read_clip_folder(folder: Path, preprocessing: Preprocessing) -> ClipModel:
     """Read a Hugging Face folder; see `styleclip_ops.checkpoints.load_clip`."""
     try:
-        config = CLIPConfig(**json.loads((folder / "config.json").read_text("utf-8")))
+        values = json.loads((folder / "config.json").read_text("utf-8"))
+        _check_numbers(values)
+        config = CLIPConfig(**values)
         model = skeleton(lambda: CLIPModel(config))
     except Exception as error:
         raise CheckpointError(
@@ -93,6 +96,20 @@ def read_clip_folder(folder: Path, preprocessing: Preprocessing) -> ClipModel:
     return ClipModel(model, _folder_tokenizer(folder), preprocessing)
 
 
+def _check_numbers(values: Any, name: str = "config.json") -> None:
+    """Refuse sizes that would take all memory before the weights could contradict them."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _check_numbers(value, key)
+    elif isinstance(values, list):
+        for value in values:
+            _check_numbers(value, name)
+    elif isinstance(values, int | float):
+        most = _MOST_LAYERS if name == "num_hidden_layers" else MAX_WIDTH
+        if not abs(values) <= most:
+            raise CheckpointError(f"{name}: got {values}, expected at most {most:,}")
+
+
 def _folder_tokenizer(folder: Path) -> CLIPTokenizer:
     if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
         return clip_tokenizer()
@@ -107,7 +124,7 @@ def _folder_tokenizer(folder: Path) -> CLIPTokenizer:
 def read_clip_file(file: BinaryIO, preprocessing: Preprocessing) -> ClipModel:
     """Read an OpenAI archive or state dict; see `styleclip_ops.checkpoints.load_clip`."""
     if file_kind(file) == "torchscript":
-        tensors = dict(_script_tensors(load_torchscript(file), ""))
+        tensors = dict(_script_tensors(load_torchscript(file)))
     else:
         data = read_data(file)
         nested = isinstance(data, Mapping) and "state_dict" in data
@@ -141,12 +158,11 @@ def _fill_clip(model: CLIPModel, tensors: Mapping[str, Tensor]) -> CLIPModel:
     return model
 
 
-def _script_tensors(module: ScriptObject, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    for name, value in module.state.items():
-        if isinstance(value, Tensor):
-            yield prefix + name, value
-        elif isinstance(value, ScriptObject):
-            yield from _script_tensors(value, f"{prefix}{name}.")
+def _script_tensors(root: ScriptObject) -> Iterator[tuple[str, Tensor]]:
+    for prefix, module in walk_modules(root, lambda module: module.state):
+        for name, value in module.state.items():
+            if isinstance(value, Tensor):
+                yield prefix + name, value
 
 
 def _openai_config(tensors: Mapping[str, Tensor]) -> CLIPConfig:

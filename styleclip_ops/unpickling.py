@@ -10,9 +10,9 @@ import math
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ _STORAGE_DTYPES = {
     "BoolStorage": torch.bool,
 }
 
+
+# The largest networks of the field have some thousands.
+_MOST_MODULES = 100_000
 
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _STORAGE_DTYPES.values()}
 
@@ -62,16 +65,14 @@ class PersistentObject:
             module = child if isinstance(child, PersistentObject) else None
         return module
 
-    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Collect the parameters and buffers of a module and its submodules by dotted name."""
         found: dict[str, Tensor] = {}
-        for part in ("_parameters", "_buffers"):
-            for name, value in dict(self.state.get(part, {})).items():
-                if isinstance(value, Tensor):
-                    found[prefix + name] = value
-        for name, child in dict(self.state.get("_modules", {})).items():
-            if isinstance(child, PersistentObject):
-                found |= child.tensors(f"{prefix}{name}.")
+        for prefix, module in walk_modules(self, lambda module: module.state.get("_modules", {})):
+            for part in ("_parameters", "_buffers"):
+                for name, value in dict(module.state.get(part, {})).items():
+                    if isinstance(value, Tensor):
+                        found[prefix + name] = value
         return found
 
 
@@ -82,6 +83,29 @@ class ScriptObject:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.state = dict(state)
+
+
+M = TypeVar("M", PersistentObject, ScriptObject)
+
+
+def walk_modules(root: M, children: Callable[[M], Mapping[Any, Any]]) -> Iterator[tuple[str, M]]:
+    """Yield a module and its submodules, each with what stands before the names of its own.
+
+    Raises:
+        CheckpointError: There are endlessly many, as few bytes can make of modules in modules.
+    """
+    waiting, count = [("", root)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        count += 1
+        if count > _MOST_MODULES:
+            raise CheckpointError(
+                f"modules: got more than {_MOST_MODULES:,} in each other, expected a network"
+            )
+        yield prefix, module
+        for name, child in reversed(dict(children(module)).items()):
+            if isinstance(child, type(root)):
+                waiting.append((f"{prefix}{name}.", child))
 
 
 class _PlainDict(dict[Any, Any]):
@@ -135,7 +159,8 @@ def load_network_pickle(file: BinaryIO) -> Any:
         UnsafeCheckpointError: The pickle names anything but tensors, containers and plain values.
         CheckpointError: The pickle is truncated or malformed.
     """
-    return _load(_DataUnpickler(file))
+    # From memory, where a length that the file does not have is read as far as it goes.
+    return _load(_DataUnpickler(io.BytesIO(file.read())))
 
 
 def load_torchscript(file: BinaryIO) -> ScriptObject:
@@ -184,8 +209,35 @@ def _load(unpickler: "_DataUnpickler") -> Any:
         ) from error
 
 
+def _check_keys(keys: Iterable[Any]) -> None:
+    # Tuples of twice the same tuple, and so on: to hash such a key takes years.
+    for key in keys:
+        if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+            raise CheckpointError("pickle: got a key of tuples in tuples, expected plain values")
+
+
+def _checked(opcode: bytes, keys: slice) -> tuple[int, Callable[[Any], None]]:
+    """An opcode, and its work after a check of what will be hashed of the top of the stack."""
+    work = pickle._Unpickler.dispatch[opcode[0]]
+
+    def check_and_do(unpickler: Any) -> None:
+        _check_keys(unpickler.stack[keys])
+        work(unpickler)
+
+    return opcode[0], check_and_do
+
+
 # The Python reader: the C one sizes its memo by an index that a stranger chose.
 class _DataUnpickler(pickle._Unpickler):
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(
+        [
+            *pickle._Unpickler.dispatch.items(),
+            _checked(pickle.SETITEM, slice(-2, -1)),
+            *(_checked(opcode, slice(0, None, 2)) for opcode in (pickle.SETITEMS, pickle.DICT)),
+            *(_checked(opcode, slice(None)) for opcode in (pickle.ADDITEMS, pickle.FROZENSET)),
+        ]
+    )
+
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _STORAGE_DTYPES:
             return _STORAGE_DTYPES[name]
@@ -267,7 +319,19 @@ def _first(value: Any, *_: object) -> Any:
 
 
 def _mapping(items: Iterable[Any] = ()) -> dict[Any, Any]:
-    return dict(items)
+    pairs = [(key, value) for key, value in (items.items() if isinstance(items, dict) else items)]
+    _check_keys(key for key, _ in pairs)
+    return dict(pairs)
+
+
+def _set(items: Iterable[Any] = ()) -> set[Any]:
+    values = [*items]
+    _check_keys(values)
+    return set(values)
+
+
+def _frozenset(items: Iterable[Any] = ()) -> frozenset[Any]:
+    return frozenset(_set(items))
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
@@ -278,10 +342,10 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("dnnlib", "EasyDict"): _PlainDict,
     ("collections", "OrderedDict"): _Constructor(_mapping),
     ("_codecs", "encode"): _Constructor(_encode),
-    ("__builtin__", "set"): _Constructor(set),
-    ("__builtin__", "frozenset"): _Constructor(frozenset),
-    ("builtins", "set"): _Constructor(set),
-    ("builtins", "frozenset"): _Constructor(frozenset),
+    ("__builtin__", "set"): _Constructor(_set),
+    ("__builtin__", "frozenset"): _Constructor(_frozenset),
+    ("builtins", "set"): _Constructor(_set),
+    ("builtins", "frozenset"): _Constructor(_frozenset),
     ("torch._utils", "_rebuild_tensor"): _Constructor(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Constructor(_rebuild_tensor),
     ("torch._utils", "_rebuild_parameter"): _Constructor(_rebuild_parameter),
@@ -297,6 +361,49 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "scalar"): _Constructor(_numpy_scalar),
     ("numpy._core.multiarray", "scalar"): _Constructor(_numpy_scalar),
 }
+
+
+class _Inert:
+    """Stands for whatever a pickle makes, and does nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, *_: object) -> "_Inert":
+        return _Inert()
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, value: object) -> None:
+        pass
+
+
+class _KeyReader(_DataUnpickler):
+    def find_class(self, _: str, __: str) -> Any:
+        return _Inert
+
+    def persistent_load(self, _: Any) -> Any:
+        return _Inert()
+
+
+def check_keys(file: BinaryIO, pickles: int) -> None:
+    """Go through pickles in a row, which another reader will read, for keys that take years.
+
+    Raises:
+        CheckpointError: There is one.
+    """
+    for _ in range(pickles):
+        try:
+            _KeyReader(file).load()
+        except CheckpointError:
+            raise
+        except Exception:
+            # What else is wrong, the other reader says.
+            return
 
 
 def unsafe_or_malformed(what: str, error: pickle.UnpicklingError) -> CheckpointError:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from tasks.ledger import Ledger
 from tasks.models import Models, open_models
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, sha256
+from tasks.zarr_reading import reading_zarr, sound_array
 
 FORMAT, FORMAT_VERSION = "styleclip-directions", 1
 STORE = "directions.zarr"
@@ -95,7 +97,8 @@ class DirectionStore:
     @property
     def attributes(self) -> Mapping[str, Any]:
         """What binds the store to networks, settings and code."""
-        return dict(zarr.open_group(self.folder.zarr_store(STORE), mode="r").attrs)
+        with self._reading():
+            return dict(zarr.open_group(self.folder.zarr_store(STORE), mode="r").attrs)
 
     @property
     def exists(self) -> bool:
@@ -165,8 +168,10 @@ class DirectionStore:
                 f"{self.folder.url}: got a store that is not finished, expected all channels; "
                 "run `styleclip relevance` to its end"
             )
-        names = ("channel_mean", "channel_std", "channel_clip_directions")
-        values = [np.asarray(self._array(name, "r")[:]) for name in names]
+        axes = {"channel_mean": 1, "channel_std": 1, "channel_clip_directions": 2}
+        with self._reading():
+            arrays = [sound_array(self._array(name, "r"), n) for name, n in axes.items()]
+            values = [np.asarray(array[:]) for array in arrays]
         if not all(np.isfinite(array).all() for array in values):
             raise DirectionStoreError(
                 f"{self.folder.url}/{STORE}: got NaN, expected numbers; a chunk is lost: remove "
@@ -179,6 +184,11 @@ class DirectionStore:
     def _span(self, shard: int) -> slice:
         unit = self.ledger.units(shard).to_pylist()[0]
         return slice(unit["first"], unit["first"] + unit["count"])
+
+    def _reading(self) -> AbstractContextManager[None]:
+        url = f"{self.folder.url}/{STORE}"
+        remedy = "restore it, or remove the store and its ledger to measure again"
+        return reading_zarr(url, DirectionStoreError, remedy)
 
     def _array(self, name: str, mode: AccessMode) -> Any:
         return open_array(self.folder, f"{STORE}/{name}", mode)

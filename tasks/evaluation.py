@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from manifests.schemas import METRICS
 from styleclip_ops.errors import ConfigError
@@ -229,12 +230,16 @@ def evaluate_rows(rows: pd.DataFrame, faces: Mapping[str, int], criteria: Criter
         criteria: What counts as a success.
     """
     by_prompt, by_alpha = list[Group](), list[Group]()
-    for _, part in _parts(rows, ["target_prompt", "method"]):
-        pooled = _group(part, criteria)
-        strengths = _parts(part, ["alpha"])
-        groups = [pooled] if len(strengths) == 1 else [_group(p, criteria) for _, p in strengths]
-        by_alpha += [replace(g, alpha=a) for g, ((a,), _) in zip(groups, strengths, strict=True)]
+    for part in _parts(rows, "target_prompt", "method"):
+        pooled = _group(rows, part, criteria)
+        strengths = [
+            part[places] for places in _parts(rows["alpha"].iloc[part].to_frame(), "alpha")
+        ]
+        several = [_group(rows, p, criteria) for p in strengths] if len(strengths) > 1 else [pooled]
+        alphas = [rows["alpha"].iloc[places[0]] for places in strengths]
+        by_alpha += [replace(g, alpha=a) for g, a in zip(several, alphas, strict=True)]
         by_prompt.append(pooled)
+    timed = rows.loc[rows["seconds"].notna(), ["method", "seconds"]]
     return Evaluation(
         criteria=criteria,
         pairs=len(rows),
@@ -243,8 +248,8 @@ def evaluate_rows(rows: pd.DataFrame, faces: Mapping[str, int], criteria: Criter
         by_prompt=by_prompt,
         by_alpha=by_alpha,
         timing={
-            str(method): _timing(part["seconds"])
-            for (method,), part in _parts(rows[rows["seconds"].notna()], ["method"])
+            str(timed["method"].iloc[places[0]]): _timing(timed["seconds"].iloc[places])
+            for places in _parts(timed, "method")
         },
     )
 
@@ -270,27 +275,34 @@ def score_rows(results: pa.Table, criteria: Criteria) -> pd.DataFrame:
 
 def status_counts(statuses: pd.Series) -> dict[str, int]:
     """Count rows by status, the most frequent first."""
-    return {str(status): int(count) for status, count in statuses.value_counts().items()}
+    counts = statuses.value_counts()
+    return {str(status): int(count) for status, count in counts.items() if count}
 
 
-def _parts(rows: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """Rows by equal keys, in the order of their first rows."""
-    return [(key, part) for key, part in rows.groupby(keys, sort=False, dropna=False)]
+def _parts(rows: pd.DataFrame, *keys: str) -> list[NDArray[np.intp]]:
+    """Places of rows with equal keys, in the order of their first rows."""
+    numbers = np.zeros(len(rows), np.int64)
+    for key in keys:
+        codes, values = pd.factorize(rows[key], use_na_sentinel=False)
+        numbers, _ = pd.factorize(numbers * len(values) + codes)
+    order = np.argsort(numbers, kind="stable")
+    ends = np.flatnonzero(np.diff(numbers[order])) + 1
+    return np.split(order, ends) if len(rows) else []
 
 
-def _group(rows: pd.DataFrame, criteria: Criteria) -> Group:
-    first = rows.iloc[0]
-    images = rows["image_id"]
+def _group(rows: pd.DataFrame, places: NDArray[np.intp], criteria: Criteria) -> Group:
+    # Column by column, because a copy of all would be as large as the rows.
+    images = rows["image_id"].iloc[places]
     return Group(
-        method=str(first["method"]),
-        target_prompt=str(first["target_prompt"]),
+        method=str(rows["method"].iloc[places[0]]),
+        target_prompt=str(rows["target_prompt"].iloc[places[0]]),
         alpha=None,
-        pairs=len(rows),
+        pairs=len(places),
         faces=images.nunique(),
-        settings=len(rows[_SETTINGS].drop_duplicates()),
-        statuses=status_counts(rows["status"]),
-        scores={name: _estimate(rows[name], images, criteria) for name in SCORES},
-        seconds=_estimate(rows["seconds"], images, criteria),
+        settings=len(rows[_SETTINGS].iloc[places].drop_duplicates()),
+        statuses=status_counts(rows["status"].iloc[places]),
+        scores={name: _estimate(rows[name].iloc[places], images, criteria) for name in SCORES},
+        seconds=_estimate(rows["seconds"].iloc[places], images, criteria),
     )
 
 
@@ -301,7 +313,7 @@ def _estimate(scores: pd.Series, images: pd.Series, criteria: Criteria) -> Estim
     mean = float(known.mean())
     # Pairs of one face are not independent, so faces are resampled: each stands for the sum of its
     # deviations (the linearised ratio estimator), whose mean over faces is the mean over pairs.
-    deviations = (known - mean).groupby(images.loc[known.index]).sum()
+    deviations = (known - mean).groupby(images.loc[known.index], observed=True).sum()
     if len(deviations) < 2:
         return Estimate(len(known), len(deviations), mean)
     by_face = mean + deviations.to_numpy() * len(deviations) / len(known)

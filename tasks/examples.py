@@ -43,10 +43,11 @@ def choose_examples(rows: pd.DataFrame, best: Group) -> list[Example]:
         fewer pairs with a rank.
     """
     alike = (rows["method"] == best.method) & (rows["target_prompt"] == best.target_prompt)
-    rows = rows[alike & (rows["status"] == "ok")]
+    alike &= rows["status"] == "ok"
+    own = rows.loc[alike & (rows["alpha"] == best.alpha), ["directional_edit", "identity_edit"]]
     # A negative direction is worse than none, however well it keeps the identity.
-    rank = rows["directional_edit"] * rows["identity_edit"].clip(lower=0)
-    order = rank[rows["alpha"] == best.alpha].dropna().sort_values(kind="stable").index
+    rank = own["directional_edit"] * own["identity_edit"].clip(lower=0)
+    order = rank.dropna().sort_values(kind="stable").index
     if order.empty:
         return []
     places = {"typical": order[(len(order) - 1) // 2], "best": order[-1], "worst": order[0]}
@@ -54,13 +55,15 @@ def choose_examples(rows: pd.DataFrame, best: Group) -> list[Example]:
     for kind, place in places.items():
         chosen.setdefault(int(place), kind)  # type: ignore[arg-type]
     return [
-        Example(kind, place, float(rank[place]), _strip(rows, place))
+        Example(kind, place, float(rank[place]), _strip(rows, alike, place))
         for place, kind in chosen.items()
     ]
 
 
-def _strip(rows: pd.DataFrame, place: int) -> list[int]:
-    own = rows.loc[place, _SAME]
-    same = (rows[_SAME] == own) | (rows[_SAME].isna() & own.isna())
-    found = rows[same.all(axis=1)].sort_values("alpha", kind="stable")
+def _strip(rows: pd.DataFrame, alike: pd.Series, place: int) -> list[int]:
+    same = alike.copy()
+    for name in _SAME:
+        own = rows.at[place, name]
+        same &= rows[name].isna() if pd.isna(own) else rows[name] == own
+    found = rows.loc[same, "alpha"].sort_values(kind="stable")
     return [int(index) for index in found.index]

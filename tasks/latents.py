@@ -6,8 +6,10 @@ one writer. Rows that nobody wrote hold NaN.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,11 @@ from numpy.typing import NDArray
 from zarr.core.common import AccessModeLiteral as AccessMode
 
 from tasks.arrays import create_arrays, create_group, open_array
-from tasks.ledger import Ledger
+from tasks.ledger import COMMITS, Ledger
 from tasks.models import Models, Role
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, sha256
+from tasks.zarr_reading import reading_zarr, sound_array
 
 FORMAT, FORMAT_VERSION = "styleclip-w-plus", 1
 STORE = "w_plus.zarr"
@@ -91,12 +94,17 @@ class LatentStore:
     @property
     def shard_size(self) -> int:
         """Rows of a shard."""
-        return int(self.attributes["shard_size"])
+        with self._reading():
+            size = int(self.attributes["shard_size"])
+        if size < 1:
+            raise LatentStoreError(f"{self.folder.url}: got shards of {size} rows, expected some")
+        return size
 
     @property
     def attributes(self) -> Mapping[str, Any]:
         """What binds the store to networks and code."""
-        return dict(zarr.open_group(self.folder.zarr_store(STORE), mode="r").attrs)
+        with self._reading():
+            return dict(zarr.open_group(self.folder.zarr_store(STORE), mode="r").attrs)
 
     def create(self, models: Models, shard_size: int) -> None:
         """Make the Zarr group, or check that the one there is of the same networks.
@@ -222,11 +230,7 @@ class LatentStore:
 
     def rows_of(self, image_ids: Sequence[str]) -> list[int | None]:
         """Return the rows of images, None for those without a latent."""
-        tables = [table.select(["image_id", "row", "status"]) for table in self.ledger.results()]
-        if not tables:
-            return [None] * len(image_ids)
-        known = pa.concat_tables(tables)
-        known = known.filter(pc.equal(known["status"], "ok"))
+        known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
         places = pc.index_in(pa.array(image_ids, pa.string()), value_set=known["image_id"])
         rows: list[int | None] = known["row"].take(places).to_pylist()
         return rows
@@ -235,16 +239,22 @@ class LatentStore:
         """Read rows as they are, NaN included, in the order given."""
         unique, places = np.unique(np.array(rows, dtype=np.int64), return_inverse=True)
         length = int(unique[-1]) + 1 if len(unique) else None
-        return Latents(*(self._array(name, "r", length).oindex[unique][places] for name in _ARRAYS))
+        axes = {name: 3 if name == "w_plus" else 2 for name in _ARRAYS}
+        arrays = (sound_array(self._array(name, "r", length), n) for name, n in axes.items())
+        return Latents(*(array.oindex[unique][places] for array in arrays))
 
     def read(self, rows: Sequence[int]) -> Latents:
         """Read rows, in the order given.
 
         Raises:
-            LatentStoreError: A row holds NaN: it was never written, or its chunk is lost.
+            LatentStoreError: A row holds NaN: it was never written, or its chunk is lost; or the
+                store is damaged.
         """
-        wanted, found = np.array(rows, dtype=np.int64), self.read_stored(rows)
-        broken = ~np.isfinite(found.w_plus).all(axis=(1, 2))
+        wanted = np.array(rows, dtype=np.int64)
+        with self._reading():
+            found = self.read_stored(rows)
+        finite = [np.isfinite(v).all(axis=tuple(range(1, v.ndim))) for v in vars(found).values()]
+        broken = ~np.all(finite, axis=0)
         if broken.any():
             raise LatentStoreError(
                 f"{self.folder.url}/{STORE}: got NaN in rows {wanted[broken][:8].tolist()}, "
@@ -253,8 +263,22 @@ class LatentStore:
             )
         return found
 
+    def _reading(self) -> AbstractContextManager[None]:
+        url = f"{self.folder.url}/{STORE}"
+        remedy = "restore it, or remove the store and its ledger to invert again"
+        return reading_zarr(url, LatentStoreError, remedy)
+
     def _array(self, name: str, mode: AccessMode, rows: int | None = None) -> Any:
         return open_array(self.folder, f"{STORE}/{name}", mode, rows)
+
+
+@lru_cache(maxsize=2)
+def _known_rows(url: str, _: Hashable) -> pa.Table:
+    """The images with a latent and their rows, read once for each state of the commits."""
+    results = Ledger(Folder(url), LATENTS).results()
+    tables = [table.filter(pc.equal(table["status"], "ok")) for table in results]
+    chosen = [table.select(["image_id", "row"]) for table in tables]
+    return pa.concat_tables(chosen or [LATENTS.empty_table()]).combine_chunks()
 
 
 def latent_folder(workspace: Folder, models: Models) -> Folder:

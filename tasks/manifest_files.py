@@ -1,10 +1,11 @@
 """Manifests and prompt tables as files on any URL."""
 
-import io
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from manifests.errors import ManifestError, RowError
 from manifests.instructions import Instruction
 from manifests.reading import read_edits, stream_edits
 from manifests.validation import validate_edits
-from tasks.alignment import faces_table
+from tasks.alignment import faces_ledger
 from tasks.mappers import MapperConfig
 from tasks.storage import split_url
 
@@ -47,8 +48,9 @@ def manifest_errors(manifest: str, workspace: str) -> Iterator[RowError]:
 
 def usable_faces(workspace: str) -> list[str]:
     """Return the image ids of all aligned faces of a workspace, in the order of its ledger."""
-    faces = faces_table(workspace)
-    found: list[str] = faces.filter(pc.equal(faces["status"], "ok"))["image_id"].to_pylist()
+    found = list[str]()
+    for faces in faces_ledger(workspace).results():
+        found += faces.filter(pc.equal(faces["status"], "ok"))["image_id"].to_pylist()
     return found
 
 
@@ -70,10 +72,12 @@ def build_manifest(
     """
     if not image_ids:
         raise ManifestError("images: got none, expected aligned faces; run `styleclip align` first")
-    sink = io.BytesIO()
-    rows = write_edits(build_edits(image_ids, prompts), sink)
     folder, name = split_url(destination)
-    folder.write(name, sink.getvalue())
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "manifest.parquet")
+        with path.open("wb") as file:
+            rows = write_edits(build_edits(image_ids, prompts), file)
+        folder.take_in(name, path)
     return rows
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from manifests.schemas import FaceStatus
-from tasks.storage import split_url
+from tasks.storage import is_file, split_url
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
@@ -54,6 +54,9 @@ def fetch_photo(source_uri: str) -> bytes:
             the store that may pass are raised as they are.
     """
     folder, name = split_url(source_uri)
+    if folder.is_local and folder.exists(name) and not is_file(source_uri):
+        # Opening a pipe would wait for whoever writes it.
+        raise PhotoError("unreadable", "got a folder, a pipe or a device, expected a file")
     try:
         with folder.open(name) as file:
             content: bytes = file.read(MAX_BYTES + 1)

@@ -11,6 +11,8 @@ from tasks.page import Edit, MethodPart, PromptPart, Strip
 from tasks.pictures import Pictures
 from tasks.plots import Plot, frontier_plot, loss_plot, ordered_methods, spread_plot
 
+_PLOTTED = ["method", "neutral_prompt", "directional_edit", "identity_edit"]
+
 Examples = Mapping[tuple[str, str], Sequence[Example]]
 
 
@@ -23,17 +25,19 @@ class Findings:
         evaluation: Theirs.
         examples: Theirs by method and target prompt.
         pictures: Theirs.
+        pair_ids: Of the rows that are shown, by their index.
     """
 
     rows: pd.DataFrame
     evaluation: Evaluation
     examples: Examples
     pictures: Pictures
+    pair_ids: pd.Series
 
     @property
     def prompts(self) -> list[str]:
         """The different target prompts, in the order of the manifest."""
-        return [*dict.fromkeys(self.rows["target_prompt"])]
+        return [*self.rows["target_prompt"].unique()]
 
 
 def find_examples(rows: pd.DataFrame, evaluation: Evaluation) -> Examples:
@@ -52,7 +56,7 @@ def prompt_part(findings: Findings, prompt: str, plots: Mapping[str, Plot]) -> P
     own = _rows_of(findings, prompt)
     methods = [_method(findings, name, prompt) for name in ordered_methods(own["method"])]
     methods.sort(key=_merit, reverse=True)
-    return PromptPart(prompt, [*dict.fromkeys(own["neutral_prompt"])], methods, plots)
+    return PromptPart(prompt, [*own["neutral_prompt"].unique()], methods, plots)
 
 
 def prompt_plots(findings: Findings, prompt: str) -> dict[str, Plot]:
@@ -78,7 +82,8 @@ def _examples(
 
 
 def _rows_of(findings: Findings, prompt: str) -> pd.DataFrame:
-    return findings.rows[findings.rows["target_prompt"] == prompt]
+    alike = findings.rows["target_prompt"] == prompt
+    return findings.rows.loc[alike, _PLOTTED]
 
 
 def _method(findings: Findings, method: str, prompt: str) -> MethodPart:
@@ -101,7 +106,7 @@ def _strip(findings: Findings, example: Example) -> Strip:
     face = rows.at[example.pair, "image_id"]
     edits = [
         Edit(
-            pair_id=rows.at[index, "pair_id"],
+            pair_id=findings.pair_ids[index],
             alpha=float(rows.at[index, "alpha"]),
             picture=pictures.edits.get(index),
             chosen=index == example.pair,

@@ -1,29 +1,25 @@
 """Reports: a run's results as numbers, plots and a page, in the folder `report` of the run."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests.schemas import METRICS, RESULTS
-from tasks.evaluation import (
-    SHARES,
-    Criteria,
-    Evaluation,
-    evaluate_rows,
-    score_rows,
-    status_counts,
-)
+from tasks.evaluation import Criteria, Evaluation, evaluate_rows
 from tasks.gallery import gallery_columns
-from tasks.ledger import table_bytes
+from tasks.ledger import Ledger
 from tasks.page import Page, PromptPart, render_page
 from tasks.pictures import find_pictures
 from tasks.plots import Plot, ordered_methods, status_plot, timing_plot
 from tasks.prompt_parts import Examples, Findings, find_examples, prompt_part, prompt_plots
 from tasks.report_notes import reader_notes
+from tasks.report_rows import collect_rows, read_shown
 from tasks.run_tables import RunTables, read_run
 from tasks.storage import Folder
 
@@ -75,15 +71,15 @@ def write_report(
     criteria = criteria or Criteria()
     run = read_run(run_url)
     report = run.places.run / REPORT
-    rows = score_rows(run.results, criteria)
-    evaluation = evaluate_rows(rows, status_counts(run.faces["status"].to_pandas()), criteria)
+    rows = collect_rows(run.ledger.results(run.shards), criteria, report, ROWS)
+    evaluation = evaluate_rows(rows, _face_counts(run.faces), criteria)
     examples = find_examples(rows, evaluation)
-    shown = _shown(rows, examples)
-    pictures = find_pictures(run.places, report, shown, _crop_digests(run.faces), advance)
-    findings = Findings(rows, evaluation, examples, pictures)
+    shown = read_shown(run.ledger, run.shards, _shown(rows, examples))
+    digests = _crop_digests(run.faces, {*shown["image_id"]})
+    pictures = find_pictures(run.places, report, shown, digests, advance)
+    findings = Findings(rows, evaluation, examples, pictures, shown["pair_id"])
     notes = reader_notes(rows, run.waiting, pictures.missing)
     notes += _limits(len(shown), len(rows), len(findings.prompts))
-    report.write(ROWS, table_bytes(_with_shares(run.results, rows)))
     report.write(SUMMARY, _summary(run, evaluation, notes))
     page = Page(
         name=run.places.run.name,
@@ -123,15 +119,21 @@ def _limits(shown: int, rows: int, prompts: int) -> Iterator[str]:
         )
 
 
-def _crop_digests(faces: pa.Table) -> dict[str, str]:
-    columns = (faces["image_id"].to_pylist(), faces["crop_sha256"].to_pylist())
-    return {name: digest for name, digest in zip(*columns, strict=True) if digest}
+def _face_counts(faces: Ledger) -> dict[str, int]:
+    counts = Counter[str]()
+    for table in faces.results():
+        counts.update(table["status"].to_pylist())
+    return dict(counts.most_common())
 
 
-def _with_shares(results: pa.Table, rows: pd.DataFrame) -> pa.Table:
-    for name in SHARES:
-        results = results.append_column(name, pa.array(rows[name], pa.float64(), from_pandas=True))
-    return results
+def _crop_digests(faces: Ledger, names: Collection[str]) -> dict[str, str]:
+    wanted = pa.array(names, pa.string())
+    digests = dict[str, str]()
+    for table in faces.results():
+        own = table.filter(pc.is_in(table["image_id"], wanted))
+        columns = (own["image_id"].to_pylist(), own["crop_sha256"].to_pylist())
+        digests |= {name: digest for name, digest in zip(*columns, strict=True) if digest}
+    return digests
 
 
 def _prompts(report: Folder, findings: Findings) -> list[PromptPart]:

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
-from manifests.schemas import FACES, RESULTS
+from manifests.schemas import FACES
 from tasks.ledger import Ledger
 from tasks.pictures import Places
 from tasks.runs import read_run_values, run_ledger
@@ -20,15 +18,17 @@ class RunTables:
     Attributes:
         places: Where it is.
         values: Of its `run.json`.
-        results: Its committed rows.
-        faces: All rows of the workspace's faces.
+        ledger: Of its results.
+        shards: Those that are committed.
+        faces: The ledger of the workspace's faces.
         waiting: Planned rows without a committed result.
     """
 
     places: Places
     values: Mapping[str, Any]
-    results: pa.Table
-    faces: pa.Table
+    ledger: Ledger
+    shards: frozenset[int]
+    faces: Ledger
     waiting: int
 
 
@@ -37,18 +37,18 @@ def read_run(run_url: str) -> RunTables:
 
     Raises:
         RunError: There is no such run.
-        LedgerError: Results are not what was committed.
     """
     folder = Folder(run_url)
     values = read_run_values(folder)
     ledger, places = run_ledger(folder), places_of(folder, values)
-    faces = Ledger(places.workspace / "faces", FACES)
+    shards = frozenset(ledger.committed())
     return RunTables(
         places,
         values,
-        pa.concat_tables([RESULTS.empty_table(), *ledger.results()]),
-        pa.concat_tables([FACES.empty_table(), *faces.results()]),
-        sum(len(ledger.units(shard)) for shard in ledger.pending()),
+        ledger,
+        shards,
+        Ledger(places.workspace / "faces", FACES),
+        sum(len(ledger.units(shard)) for shard in ledger.plans() if shard not in shards),
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -87,6 +88,17 @@ class Folder:
             return
         _endure(self._fs, path, lambda: self._fs.pipe_file(path, content))
 
+    def take_in(self, name: str, source: Path) -> None:
+        """Write a file as a copy of one of this machine, or replace it; it is never held whole."""
+        path = self._join(name)
+        if self.is_local:
+            with full_disks_explained(path), _written_beside(path, b"") as part:
+                shutil.copyfile(source, part)
+                _sync(Path(part))
+                Path(part).replace(path)
+            return
+        _endure(self._fs, path, lambda: self._fs.put_file(str(source), path))
+
     def create(self, name: str, content: bytes) -> None:
         """Write a file that is not there yet.
 
@@ -138,6 +150,17 @@ class Folder:
         names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
         shown = (n for n in names if n != self.name and (n[0] != "." or n == suffix))
         return sorted(n for n in shown if n.endswith(suffix))
+
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """Return the names of all files directly inside, with what changes when one is replaced."""
+        try:
+            entries = _endure(self._fs, self._path, lambda: self._fs.ls(self._path, detail=True))
+        except FileNotFoundError:
+            return ()
+        marks = ("ETag", "etag", "mtime", "created", "size")
+        return tuple(
+            sorted((e["name"], str([e[mark] for mark in marks if mark in e])) for e in entries)
+        )
 
     def files(self) -> list[str]:
         """Return the sorted names of all files inside, at any depth; linked folders are left out.
@@ -230,9 +253,17 @@ def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
             "give credentials in the environment"
         )
     protocol = url.split("://", 1)[0] if "://" in url else "file"
-    fs = _file_system(protocol)
-    path = str(fs._strip_protocol(url)).rstrip("/")
-    return fs, path
+    try:
+        fs = _file_system(protocol)
+        return fs, str(fs._strip_protocol(url)).rstrip("/")
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:
+        # File systems inside others, zip:// and such, fail in many ways without an outer one.
+        raise ValueError(
+            f"URL: got the protocol {protocol!r}, expected a directory, s3://, gs://, memory:// or "
+            f"another one that needs no more than the URL ({type(error).__name__})"
+        ) from error
 
 
 @cache
@@ -299,7 +330,7 @@ def _written_beside(path: str, content: bytes) -> Iterator[str]:
         yield part
     finally:
         Path(part).unlink(missing_ok=True)
-    _sync_directory(parent)
+    _sync(parent)
 
 
 def _make_directory(path: Path) -> None:
@@ -308,7 +339,7 @@ def _make_directory(path: Path) -> None:
         return
     _make_directory(path.parent)
     path.mkdir(exist_ok=True)
-    _sync_directory(path.parent)
+    _sync(path.parent)
 
 
 class _DirectoryStore(zarr.storage.LocalStore):
@@ -335,8 +366,8 @@ def _replace(path: str, content: bytes) -> None:
         Path(part).replace(path)
 
 
-def _sync_directory(path: Path) -> None:
-    """Make new names in a directory survive a power loss."""
+def _sync(path: Path) -> None:
+    """Make the content of a file, or new names in a directory, survive a power loss."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -106,3 +106,13 @@ def test_the_doctor_says_what_is_there_and_what_is_not(capsys, tmp_path, models)
     (tmp_path / "bundle.json").write_text(json.dumps(bundle))
     status, _, err = call(capsys, "doctor", str(tmp_path), "--models", f"{tmp_path}/bundle.json")
     assert (status, "got no encoder, expected one" in " ".join(err.split())) == (1, True)
+
+
+def test_no_text_of_a_stranger_drives_the_terminal(capsys, tmp_path):
+    path = tmp_path / "\x1b]0;owned\x07\u202e.csv"
+    path.write_text("image_id,target_prompt\n\x1b[2J,x\n")
+    for name in (path, tmp_path / "\x1b[2Jgone.csv"):
+        status, out, err = call(capsys, "manifest", "validate", str(name))
+        assert status in (1, 2)
+        assert not {*out, *err} & {"\x1b", "\x07", "\u202e"}
+    assert "\\x1b[2Jgone.csv" in "".join(err.split("\n"))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manifests import tables
 from manifests.building import write_edits
 from manifests.edits import Edit, edits_batch, pair_id
 from manifests.errors import ManifestError
@@ -250,6 +251,57 @@ def test_files_that_are_no_manifest(content: bytes, said: str) -> None:
         list(read_edits(io.BytesIO(content)))
     assert said in str(caught.value)
     assert caught.value.errors == ()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"b," + b"x" * 300_000 + b"\n",
+        b"b" + b"," * 300_000 + b"\n",
+        b'b,"x\n",' + b'"\n",' * 100_000,
+    ],
+    ids=["a long cell", "many cells", "many lines"],
+)
+def test_a_row_without_end_is_a_mistake(row: bytes) -> None:
+    (said,) = messages(io.BytesIO(b"image_id,target_prompt\na,x\n" + row + b"c,x\n"))
+    assert said.startswith("row 3: got 'more than 262,144 characters in a row'")
+
+
+def test_long_rows_come_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_LONGEST_BATCH", 1_000)
+    rows = [(f"p{i}", "x" * 200) for i in range(50)]
+    sizes = [len(batch.rows) for batch in stream_edits(csv_file(HEADER, rows))]
+    assert sum(sizes) == 50
+    assert max(sizes) < 10
+
+
+def test_a_text_that_many_rows_have_is_held_once() -> None:
+    rows = 20_000
+    places = pa.array(np.zeros(rows, np.int32))
+    texts = pa.DictionaryArray.from_arrays(places, ["x" * 200_000])
+    ids = [f"p{i}" for i in range(rows)]
+    file = parquet_file({"image_id": ids, "target_prompt": texts})
+    before = pa.default_memory_pool().max_memory()
+    (batch, *_) = stream_edits(file)
+    assert {id(cell) for cell in batch.columns["target_prompt"]} == {
+        id(batch.columns["target_prompt"][0])
+    }
+    assert pa.default_memory_pool().max_memory() < max(before, 100_000_000)
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("_MOST_ROWS", "got 2 rows, expected at most 1; split it"),
+        ("_LARGEST_COLUMN", "bytes of image_id in row group 0, expected at most 1; write smaller"),
+    ],
+)
+def test_a_parquet_file_that_stands_for_too_much_is_refused(
+    limit: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, limit, 1)
+    with pytest.raises(ManifestError, match=said):
+        list(stream_edits(parquet_file({"image_id": ["a", "b"], "target_prompt": ["x", "y"]})))
 
 
 @pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7])

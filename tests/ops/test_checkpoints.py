@@ -8,6 +8,7 @@ import pickle
 import re
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from styleclip_ops.checkpoint_files import read_safetensors
 from styleclip_ops.checkpoints import (
     load_arcface,
+    load_clip,
     load_e4e,
     load_generator,
     load_mapper,
@@ -598,6 +600,67 @@ def test_small_files_stay_small_in_memory() -> None:
         load_generator(io.BytesIO(data))
     with pytest.raises(CheckpointError):
         load_generator(io.BytesIO(b"\x80\x04}r\xff\xff\xff\x3f."))
+
+
+def test_a_zip_bomb_is_refused_before_it_is_read() -> None:
+    good, bomb = torch_file(rosinality_small()), io.BytesIO()
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in source.namelist():
+            content = bytes(2**27) if name.endswith("/data/0") else source.read(name)
+            file.writestr(name, content)
+    for load in (*LOADERS, load_clip):
+        bomb.seek(0)
+        with pytest.raises(CheckpointError, match="bytes that stand for 13[0-9],.*no archive"):
+            load(bomb)
+
+
+@pytest.mark.parametrize("container", ["pickle", "set", "zip", "legacy"])
+def test_keys_that_would_take_years_to_hash_are_refused(container: str) -> None:
+    tuples = b")" + b"2\x86" * 60
+    pickled = b"\x80\x02}" + tuples + b"Ns."
+    if container == "set":
+        pickled = b"\x80\x02c__builtin__\nset\n(](" + tuples + b"etR."
+    file = io.BytesIO(pickled)
+    if container == "zip":
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("archive/data.pkl", pickled)
+    if container == "legacy":
+        whole = torch_file({}, legacy=True).getvalue()
+        file = io.BytesIO(whole.replace(pickle.dumps({}, 2), pickled))
+    with pytest.raises(CheckpointError, match="a key of tuples in tuples|malformed"):
+        load_generator(file)
+
+
+def test_modules_in_modules_have_an_end() -> None:
+    with pickling_modules() as (persistent, _):
+        module = persistent()
+        module._orig_class_name = "Generator"
+        for _ in range(60):
+            outer = persistent()
+            outer._orig_class_name = "Generator"
+            outer._modules = {"a": module, "b": module}
+            module = outer
+        data = pickle.dumps({"G_ema": module})
+    with pytest.raises(CheckpointError, match="more than 100,000 in each other"):
+        load_generator(io.BytesIO(data))
+
+
+def test_tensors_that_repeat_one_value_are_refused() -> None:
+    state = {
+        name: torch.zeros(()).expand(tuple(1024 if size > 4 else size for size in tensor.shape))
+        for name, tensor in rosinality_small()["g_ema"].items()
+    }
+    with pytest.raises(CheckpointError, match="g_ema: got tensors of .* that share .*, expected"):
+        load_generator(torch_file({"g_ema": state}))
+
+
+def test_a_length_that_the_file_does_not_have_is_its_fault(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pkl"
+    for opcode in (b"\x8d", b"\x8e", b"\x95"):
+        path.write_bytes(b"\x80\x04" + opcode + (2**50).to_bytes(8, "little") + b".")
+        with pytest.raises(CheckpointError):
+            load_generator(path)
 
 
 @pytest.mark.parametrize("seed", range(40))

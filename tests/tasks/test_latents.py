@@ -136,3 +136,32 @@ def test_a_shard_that_another_process_committed_is_not_done_again(tmp_path, mode
     before = store.digest(0)
     assert invert_faces_shard(root, models, "cpu", 0, batch_size=8) == {}
     assert store.digest(0) == before
+
+
+@pytest.mark.parametrize("name", ["w_plus", "source_clip", "inversion_identity"])
+def test_a_lost_chunk_of_any_array_is_an_error_that_names_its_rows(tmp_path, models, crops, name):
+    root = str(tmp_path / "ws")
+    store = planned(root, models, crops)
+    invert_faces_shard(root, models, "cpu", 0, batch_size=8)
+    (chunk,) = [p for p in tmp_path.glob(f"ws/latents/*/w_plus.zarr/{name}/c/**/*") if p.is_file()]
+    chunk.unlink()
+    with pytest.raises(LatentStoreError, match=r"got NaN in rows \[0, 1, 2\].*restore"):
+        store.read([0, 1, 2])
+
+
+def test_a_damaged_store_is_an_error_of_ours(tmp_path, models, crops):
+    root = str(tmp_path / "ws")
+    store = planned(root, models, crops)
+    (path,) = tmp_path.glob("ws/latents/*/w_plus.zarr/w_plus/zarr.json")
+    for content in ("{", "{}", path.read_text().replace("float32", "float64")):
+        path.write_text(content)
+        with pytest.raises(LatentStoreError, match="got a damaged store .* restore it"):
+            store.read([0])
+
+
+def test_latents_that_are_new_are_found_in_the_same_process(tmp_path, models, crops):
+    root = str(tmp_path / "ws")
+    store = planned(root, models, crops)
+    assert store.rows_of(["face0"]) == [None]
+    invert_faces_shard(root, models, "cpu", 0, batch_size=8)
+    assert store.rows_of(["face0"]) == [0]

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import random
 from contextlib import contextmanager
 
@@ -246,6 +247,12 @@ def test_a_path_that_can_never_be_opened_is_the_photograph_s_fault(tmp_path, nam
     (tmp_path / "file.jpg").write_bytes(b"x")
     with pytest.raises(PhotoError):
         fetch_photo(str(tmp_path / name))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(PhotoError, match="got a folder, a pipe or a device"):
+        fetch_photo(str(tmp_path / "pipe.jpg"))
 
 
 def test_a_fault_of_the_store_is_not_the_photograph_s(tmp_path, monkeypatch):

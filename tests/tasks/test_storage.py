@@ -93,3 +93,29 @@ def test_a_file_and_all_its_new_folders_are_on_disk_before_it_is_named(tmp_path,
     group.create_array("values", data=np.ones(3))
     assert any(name.startswith(str(tmp_path / "x.zarr/values/c/.part-")) for name in synced)
     assert str(tmp_path / "x.zarr/values/c") in synced
+
+
+def test_a_file_of_this_machine_is_taken_in(root, tmp_path):
+    source, folder = tmp_path / "source", Folder(root)
+    for content in (b"first", b"second"):
+        source.write_bytes(content)
+        folder.take_in("deep/file.bin", source)
+        assert folder.read("deep/file.bin") == content
+    assert (folder / "deep").names() == ["file.bin"]
+
+
+def test_versions_change_with_the_files(root):
+    folder = Folder(root)
+    assert folder.versions() == ()
+    seen = set()
+    for name, content in (("a", b"1"), ("b", b"1"), ("b", b"22")):
+        folder.write(name, content)
+        assert folder.versions() == folder.versions()
+        seen.add(folder.versions())
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("url", ["zip://x/y", "dir://x", "github://x", "generic://x", "x-y://z"])
+def test_a_protocol_that_needs_more_than_a_url_is_refused(url):
+    with pytest.raises((ValueError, ImportError)):
+        Folder(url)

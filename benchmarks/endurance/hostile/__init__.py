@@ -1,0 +1,1 @@
+"""Hostile input by family, and what the product's own doors make of it."""
