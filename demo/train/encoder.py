@@ -19,6 +19,7 @@ from demo.train.device import mixed_precision
 from demo.train.files import replacing
 from demo.train.latents import LatentError
 from demo.train.losses import reconstruction_loss
+from demo.train.networks import halve_weights
 from demo.train.randomness import step_generator
 from demo.train.reconstruction import (
     AttributeJudge,
@@ -239,7 +240,7 @@ def export_encoder(encoder: E4eEncoder, models: Path, runs: Path, sources: Encod
     """
     path = models / "encoder.safetensors"
     with replacing(path) as part:
-        save_safetensors(copy.deepcopy(encoder).cpu().half(), part)
+        save_safetensors(halve_weights(copy.deepcopy(encoder).cpu()), part)
     renders, crops = sources.renders, sources.crops
     facts: dict[str, object] = {
         "pictures": f"{len(renders)} renders and {len(crops)} crops of {renders.size} px, "

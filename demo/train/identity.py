@@ -16,6 +16,7 @@ from demo.train.descent import Schedule, descend
 from demo.train.device import mixed_precision
 from demo.train.files import replacing
 from demo.train.margin import PersonCenters, margin_loss
+from demo.train.networks import halve_weights
 from demo.train.persons import NUM_IDENTITY_VALUES, identity_values
 from demo.train.randomness import step_generator
 from demo.train.recognition import FaceRecognizer
@@ -220,7 +221,7 @@ def export_identity(
     """
     path = models / "identity.safetensors"
     with replacing(path) as part:
-        save_safetensors(copy.deepcopy(trainee.network).cpu().half(), part)
+        save_safetensors(halve_weights(copy.deepcopy(trainee.network).cpu()), part)
     row = read_rows(runs / "identity" / "curve.jsonl")[-1]
     facts: dict[str, object] = {
         "pictures": data,

@@ -1,8 +1,22 @@
-"""Networks that exist in training only."""
+"""Networks that exist in training only, and what all finished ones go through."""
+
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from styleclip_ops.layers import EqualizedLinear
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def halve_weights(network: M) -> M:
+    """Bring the weights of a network to half precision, and leave its batch statistics as they are.
+
+    A variance can be larger than half precision holds.
+    """
+    for parameter in network.parameters():
+        parameter.data = parameter.data.half()
+    return network
 
 
 class ParameterToW(nn.Module):
