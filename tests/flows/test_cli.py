@@ -1,10 +1,13 @@
 """The command line: results on stdout, all else on stderr, and no traceback."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from flows.cli import app
+from flows.cli import _with_statuses, app
 
 
 def call(capsys, *words: str) -> tuple[int, str, str]:
@@ -116,3 +119,40 @@ def test_no_text_of_a_stranger_drives_the_terminal(capsys, tmp_path):
         assert status in (1, 2)
         assert not {*out, *err} & {"\x1b", "\x07", "\u202e"}
     assert "\\x1b[2Jgone.csv" in "".join(err.split("\n"))
+
+
+BUSY = """
+import threading, time
+from flows.interruption import end_soon_when_interrupted
+end_soon_when_interrupted()
+threading.Thread(target=time.sleep, args=(100,)).start()
+print("busy", flush=True)
+try:
+    time.sleep(100)
+finally:
+    # As a pool that waits for its shards.
+    time.sleep(100)
+"""
+
+
+def test_ctrl_c_ends_a_command_whose_threads_are_busy():
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "busy\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "interrupted; give the same command to continue\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["edit", "--retry-failed"], ["edit", "--retry-failed", "all"]),
+        (["--retry-failed", "--update"], ["--retry-failed", "all", "--update"]),
+        (["--retry-failed", "failed,no_latent"], ["--retry-failed", "failed,no_latent"]),
+    ],
+)
+def test_failed_rows_may_be_named_by_status_or_not(words, wanted):
+    assert [*_with_statuses(words)] == wanted

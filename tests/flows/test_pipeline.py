@@ -207,7 +207,7 @@ def test_an_update_computes_what_is_new_or_depends_on_what_changed(tmp_path, lat
     assert all(after[key] == before[key] for key in before if key in after)
     # Directions that were measured otherwise: two of the three rows depend on them.
     other = RelevanceConfig(num_images=2, num_statistics=50, mode="fast")
-    with pytest.raises(RunError, match=r"directions_fingerprint: got .* or --update"):
+    with pytest.raises(RunError, match=r"(?s)or --update to .* directions_fingerprint: got"):
         edit(latents, models, relevance=other)
     assert edit(latents, models, relevance=other, update=True) == {"ok": 2}
     last = rows_of(latents)
