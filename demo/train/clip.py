@@ -56,7 +56,8 @@ class ClipTraining:
         captions: Captions in a step; those of a picture may be among them or not.
         pool: Captions to draw from.
         pool_seed: Names the series of portraits that they describe.
-        classify_first: Steps in which the image tower learns attributes, before any caption.
+        classify_first: Steps in which the image tower learns attributes, before any caption; 0 for
+            a tower that knows them.
         classify: Weight of the attributes beside the captions.
         schedule: Learning rates of AdamW.
         weight_decay: That of matrices, but for tables of embeddings.
@@ -114,7 +115,7 @@ class ClipTrainee(KeptState):
     ) -> None:
         self.samples_per_step = config.batch
         self._config, self._judge, self._device = config, judge, device
-        self._drawer, self._classify_first = drawer, 0 if begin else config.classify_first
+        self._drawer = drawer
         self._batches = PortraitBatches(shards, config.batch, config.seed, device)
         self._captions = sample_captions(config.pool, config.pool_seed)
         self._rates = _truth_rates(self._captions, shards.parameters)
@@ -189,7 +190,7 @@ class ClipTrainee(KeptState):
         with mixed_precision(self._device):
             images = self._clip.embed_images(pictures).float()
         loss = self._attribute_loss(images, parameters)
-        if index >= self._classify_first:
+        if index >= self._config.classify_first:
             loss = loss * self._config.classify + self._caption_loss(images, parameters, rows)
         return loss
 

@@ -5,7 +5,7 @@ in Plan, a function `run_...` here that opens what it reads, and an entry in STA
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -194,7 +194,8 @@ def run_clip(plan: Plan, deadline: Deadline, report: Report) -> None:
         begin = load_clip(plan.models / "clip")
     drawn = (plan.runs / "synthesis" / "checkpoint.pt").exists()
     drawer = _mapped(plan)[0] if drawn else None
-    trainee = ClipTrainee(plan.clip, shards, judge, plan.device, begin, drawer)
+    config = replace(plan.clip, classify_first=0) if plan.from_models else plan.clip
+    trainee = ClipTrainee(config, shards, judge, plan.device, begin, drawer)
     train(trainee, folder, plan.clip_steps, deadline, report, plan.rhythm)
     path = export_clip(trainee.clip, judge, plan.models, plan.runs, shards)
     report(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
