@@ -295,6 +295,11 @@ def _kind(fs: AbstractFileSystem, path: str) -> str | None:
         return str(_endure(fs, path, lambda: fs.info(path))["type"])
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        # No file can have such a name.
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
 
 
 def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:

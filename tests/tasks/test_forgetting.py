@@ -16,6 +16,7 @@ import pytest
 import zarr
 from PIL import Image
 
+from killed_forgetting import forget_until
 from tasks.alignment import faces_ledger, plan_photos
 from tasks.edits import edit_pairs_shard
 from tasks.forgetting import Forgetting, ForgettingError
@@ -153,35 +154,16 @@ def test_again_changes_nothing(finished):
     assert state(finished.root) == before
 
 
-def kill_at(root: str, image_id: str, moment: int) -> None:
-    """Forget, and be killed before the change number `moment`; runs in a process of its own."""
-    count = 0
-
-    def counted(method):
-        def call(*arguments):
-            nonlocal count
-            count += 1
-            if count == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return method(*arguments)
-
-        return call
-
-    for name in ("write", "create", "remove", "remove_all"):
-        setattr(Folder, name, counted(getattr(Folder, name)))
-    zarr.Array.__setitem__ = counted(zarr.Array.__setitem__)
-    forget(root, image_id)
-
-
 def test_killed_anywhere_the_same_call_completes_it(kept, finished):
     _, copy = kept
     assert forget(finished.root, "berta") == []
     wanted = state(finished.root)
-    killed = 0
+    killed, context = 0, get_context("forkserver")
+    context.set_forkserver_preload(["killed_forgetting"])
     for moment in range(1, 1000, 17):
         shutil.rmtree(finished.root)
         shutil.copytree(copy, finished.root)
-        process = get_context("fork").Process(target=kill_at, args=(finished.root, "berta", moment))
+        process = context.Process(target=forget_until, args=(finished.root, "berta", moment))
         process.start()
         process.join(60)
         if process.exitcode == 0:
