@@ -126,8 +126,8 @@ import threading, time
 from flows.interruption import end_soon_when_interrupted
 end_soon_when_interrupted()
 threading.Thread(target=time.sleep, args=(100,)).start()
-print("busy", flush=True)
 try:
+    print("busy", flush=True)
     time.sleep(100)
 finally:
     # As a pool that waits for its shards.
