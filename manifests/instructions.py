@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from urllib.parse import urlsplit
 
-from manifests.errors import EditError, Mistake, did_you_mean
+from manifests.errors import EditError, Mistake, did_you_mean, shown
 from manifests.options import OptionsError, canonical_json, options_text, read_options
 from manifests.schemas import METHODS, Method
 
@@ -123,7 +123,7 @@ def _channel_mistakes(instruction: Instruction) -> Iterator[Mistake]:
                 yield Mistake(column, value, f"nothing with method {method}", "leave it empty")
     elif beta is not None and channels is not None:
         yield Mistake(
-            "num_channels", channels, f"nothing beside beta {beta}", "keep one of the two"
+            "num_channels", channels, f"nothing beside beta {shown(beta)}", "keep one of the two"
         )
 
 

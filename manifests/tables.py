@@ -196,7 +196,8 @@ def _read_parquet(
             batch = next(batches, None)
         if batch is None:
             return
-        columns = dict(zip(names, map(_values, batch.columns), strict=True))
+        with _reading_parquet():
+            columns = dict(zip(names, map(_values, batch.columns), strict=True))
         yield RawBatch(range(first, first + len(batch)), columns)
         first += len(batch)
 
@@ -236,7 +237,10 @@ def _values(column: pa.Array) -> list[object]:
     if pa.types.is_dictionary(column.type):
         # Not decoded by Arrow, which would copy a long text for every row that has it.
         texts = [*_values(column.dictionary), None]
-        return [texts[-1 if place is None else place] for place in column.indices.to_pylist()]
+        places = [-1 if place is None else place for place in column.indices.to_pylist()]
+        if max(places, default=-1) >= len(texts) - 1 or min(places, default=-1) < -1:
+            raise pa.ArrowInvalid("a row names a text that is not there")
+        return [texts[place] for place in places]
     if not pa.types.is_nested(column.type):
         try:
             return list(column.to_pylist())

@@ -289,6 +289,21 @@ def test_a_text_that_many_rows_have_is_held_once() -> None:
     assert pa.default_memory_pool().max_memory() < max(before, 100_000_000)
 
 
+def test_a_row_that_names_a_text_that_is_not_there_is_damage() -> None:
+    places = pa.array([0, 7], pa.int32())
+    texts = pa.DictionaryArray.from_arrays(places, ["x"], safe=False)
+    with (
+        pytest.raises(ManifestError, match="got a damaged Parquet file"),
+        tables._reading_parquet(),
+    ):
+        tables._values(texts)
+
+
+def test_what_one_cell_says_of_another_is_escaped() -> None:
+    columns = {"image_id": ["a"], "target_prompt": ["x"], "num_channels": [20], "beta": ["a\nb"]}
+    assert any(r"expected nothing beside beta 'a\nb'" in m for m in messages(parquet_file(columns)))
+
+
 @pytest.mark.parametrize(
     ("limit", "said"),
     [

@@ -161,7 +161,7 @@ def _parquet(rows: list[dict[str, Any]], draw: random.Random) -> bytes:
             odd = draw.choice(values)
             try:
                 columns[name] = pa.array([odd] * len(rows))
-            except (pa.ArrowException, UnicodeEncodeError):
+            except (pa.ArrowException, TypeError, UnicodeEncodeError):
                 texts = [str(value).encode("utf-8", "surrogatepass") for value in values]
                 columns[name] = pa.array(texts)
     sink = io.BytesIO()
