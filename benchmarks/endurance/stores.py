@@ -68,7 +68,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The same edits in a directory and on S3.")
     parser.add_argument("--prompts", type=int, default=154, help="rows for each of 13 faces")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, s3_server(), prefect_test_harness(server_startup_timeout=280):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        s3_server(),
+        prefect_test_harness(server_startup_timeout=280),
+    ):
         failed = edit_everywhere([folder, f"s3://{BUCKET}/stores"], arguments.prompts)
     wrong = [name for name, count in failed.items() if count]
     for name in wrong:
