@@ -28,6 +28,8 @@ from tasks.zarr_reading import reading_zarr, sound_array
 
 FORMAT, FORMAT_VERSION = "styleclip-w-plus", 1
 STORE = "w_plus.zarr"
+# Of a workspace: one store for each set of networks.
+LATENT_STORES = "latents"
 # Rows of a chunk, the least that is read.
 CHUNK = 64
 _BINDING: tuple[Role, ...] = ("generator", "encoder", "identity")
@@ -78,6 +80,14 @@ class Latents:
 
 _ARRAYS = tuple(Latents.__dataclass_fields__)
 _TEXTS = ("image_id", "source_sha256", "status")
+# Names of axes, as xarray wants them.
+_AXES = {
+    "w_plus": ("face", "layer", "w"),
+    "source_clip": ("face", "clip"),
+    "inversion_clip": ("face", "clip"),
+    "source_identity": ("face", "identity"),
+    "inversion_identity": ("face", "identity"),
+}
 
 
 class LatentStore:
@@ -139,9 +149,12 @@ class LatentStore:
                     shards=(rows, *width),
                     dtype="float32",
                     fill_value=np.nan,
+                    dimension_names=_AXES[name],
                 )
             for name in _TEXTS:
-                group.create_array(name, shape=(0,), chunks=(rows,), dtype="string")
+                group.create_array(
+                    name, shape=(0,), chunks=(rows,), dtype="string", dimension_names=("face",)
+                )
 
         create_arrays(self.folder, STORE, build)
 
@@ -283,7 +296,7 @@ def _known_rows(url: str, _: Hashable) -> pa.Table:
 
 def latent_folder(workspace: Folder, models: Models) -> Folder:
     """Return where the latents of a set of networks are in a workspace."""
-    return workspace / "latents" / sha256(json.dumps(_binding(models)).encode())[:16]
+    return workspace / LATENT_STORES / sha256(json.dumps(_binding(models)).encode())[:16]
 
 
 def _binding(models: Models) -> dict[str, str]:
