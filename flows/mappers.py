@@ -11,6 +11,7 @@ from prefect.tasks import Task
 
 from flows.progress import progress_bar
 from flows.shards import guarded, may_help
+from flows.share import has_server
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.mappers import MapperConfig, train_prompt_mapper
@@ -72,7 +73,8 @@ def train_all(
     urls = list[str]()
     for prompt, config in wanted:
         with progress_bar("mapper", config.steps) as bar:
-            url = _TRAIN(
+            train = _TRAIN if has_server() else _TRAIN.fn
+            url = train(
                 workspace=workspace,
                 models=models,
                 device=device,
