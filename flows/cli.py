@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
+from prefect import Flow
 
 from flows.environment import set_defaults
 
@@ -84,6 +85,7 @@ def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
     trace: Annotated[bool, Parameter(negative=())] = False,
+    server: bool = True,
 ) -> int:
     """Run a command.
 
@@ -91,10 +93,11 @@ def launch(
         tokens: The command and its arguments.
         json_output: Print the result as one line of JSON.
         trace: Show where in the code an error arose.
+        server: Let a Prefect server know of the run, the embedded one where none is configured.
     """
     try:
         _refuse_credentials(tokens)
-        result = app([*_with_statuses(tokens)])
+        result = _run([*_with_statuses(tokens)], server)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, OSError, RuntimeError) as error:
@@ -110,6 +113,14 @@ def launch(
     if result is not None:
         _show(result, json_output)
     return 0
+
+
+def _run(tokens: list[str], server: bool) -> Any:
+    """Run a command; one worker of several needs no server."""
+    command, given, _ = app.parse_args(tokens)
+    if isinstance(command, Flow) and (given.arguments.get("worker") or not server):
+        command = command.fn
+    return command(*given.args, **given.kwargs)
 
 
 def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
