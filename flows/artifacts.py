@@ -1,7 +1,7 @@
 """What Prefect's pages show of a run: progress, counts, and where the report is."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -49,6 +49,11 @@ def show_counts(stage: str, counts: Mapping[str, int]) -> None:
         return
     rows = [{"status": status, "rows": count} for status, count in counts.items()]
     create_table_artifact(rows, key=f"{stage}-counts", description=f"{stage}: rows by status")
+
+
+def show_table(key: str, description: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Show rows with equal columns as a table."""
+    create_table_artifact([dict(row) for row in rows], key=key, description=description)
 
 
 def show_report(page: str, counts: Mapping[str, int]) -> None:

@@ -30,6 +30,7 @@ from flows.progress import console, printable  # noqa: E402
 from flows.relevance import build_relevance  # noqa: E402
 from flows.summary import Summary  # noqa: E402
 from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
+from flows.tune import tune_strengths  # noqa: E402
 from flows.verify import verify_run  # noqa: E402
 from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
 from tasks.provenance import CODE_VERSION  # noqa: E402
@@ -50,6 +51,7 @@ app.command(align_photos, name="align")
 app.command(invert_faces, name="invert")
 app.command(build_relevance, name="relevance")
 app.command(train_mappers, name="train-mapper")
+app.command(tune_strengths, name="tune")
 app.command(edit_dataset, name="edit")
 app.command(evaluate_run, name="evaluate")
 app.command(verify_run, name="verify")
