@@ -35,6 +35,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "styleclip edit ws edits.parquet --run smiles --models ffhq.json --update",
     ),
     "evaluate": ("styleclip evaluate ws --run smiles",),
+    "tune": (
+        'styleclip tune ws tuned.parquet --target "a smiling face" --directional 0.15',
+        "styleclip tune ws tuned.parquet --prompts prompts.csv --num-channels 20 --num-channels 100",
+    ),
     "verify": ("styleclip verify ws --run smiles --sample 50",),
     "doctor": ("styleclip doctor ws --models ffhq.json",),
     "forget": ("styleclip forget ws anna",),

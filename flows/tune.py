@@ -64,8 +64,6 @@ def tune_strengths(
 ) -> Summary:
     """Find the smallest strength of every prompt that reaches a target, and write a manifest.
 
-    styleclip tune ws tuned.parquet --target "a smiling face" --directional 0.15 --identity 0.7
-
     The target is one for the mean over a sample of images: directional similarity, CLIP gain, and
     identity. A grid of strengths is tried for every channel budget, then the interval below the
     first that reaches the target is halved; scores are monotone in the strength only roughly, so

@@ -8,8 +8,9 @@ import jinja2
 
 from styleclip_ops.metrics import Interval
 from styleclip_ops.strength import StrengthPoint
-from tasks.evaluation import Criteria, Estimate, Group
+from tasks.evaluation import Estimate, Group
 from tasks.plots import Plot, frontier_plot
+from tasks.scoring import Criteria
 from tasks.storage import split_url
 from tasks.tuning import BudgetResult, ImageSet, Search, Tuned
 
