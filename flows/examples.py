@@ -37,7 +37,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("styleclip evaluate ws --run smiles",),
     "tune": (
         'styleclip tune ws tuned.parquet --target "a smiling face" --directional 0.15',
-        "styleclip tune ws tuned.parquet --prompts prompts.csv --num-channels 20 --num-channels 100",
+        "styleclip tune ws tuned.parquet --prompts prompts.csv --num-channels 20",
     ),
     "verify": ("styleclip verify ws --run smiles --sample 50",),
     "doctor": ("styleclip doctor ws --models ffhq.json",),
