@@ -11,6 +11,7 @@ from prefect.tasks import Task
 
 from flows.progress import progress_bar
 from flows.shards import guarded, in_own_order, may_help
+from flows.share import has_server
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.mappers import MapperConfig, train_prompt_mapper
@@ -72,7 +73,8 @@ def train_all(
     urls = dict[tuple[str, MapperConfig], str]()
     for prompt, config in in_own_order(wanted):
         with progress_bar("mapper", config.steps) as bar:
-            urls[prompt, config] = _TRAIN(
+            train = _TRAIN if has_server() else _TRAIN.fn
+            urls[prompt, config] = train(
                 workspace=workspace,
                 models=models,
                 device=device,

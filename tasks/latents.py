@@ -28,6 +28,8 @@ from tasks.zarr_reading import reading_zarr, sound_array
 
 FORMAT, FORMAT_VERSION = "styleclip-w-plus", 1
 STORE = "w_plus.zarr"
+# Of a workspace: one store for each set of networks.
+LATENT_STORES = "latents"
 # Rows of a chunk, the least that is read.
 CHUNK = 64
 _BINDING: tuple[Role, ...] = ("generator", "encoder", "identity")
@@ -91,6 +93,14 @@ class Latents:
 
 _ARRAYS = tuple(Latents.__dataclass_fields__)
 _TEXTS = ("image_id", "source_sha256", "status")
+# Names of axes, as xarray wants them.
+_AXES = {
+    "w_plus": ("face", "layer", "w"),
+    "source_clip": ("face", "clip"),
+    "inversion_clip": ("face", "clip"),
+    "source_identity": ("face", "identity"),
+    "inversion_identity": ("face", "identity"),
+}
 
 
 class LatentStore:
@@ -152,9 +162,12 @@ class LatentStore:
                     shards=(rows, *width),
                     dtype="float32",
                     fill_value=np.nan,
+                    dimension_names=_AXES[name],
                 )
             for name in _TEXTS:
-                group.create_array(name, shape=(0,), chunks=(rows,), dtype="string")
+                group.create_array(
+                    name, shape=(0,), chunks=(rows,), dtype="string", dimension_names=("face",)
+                )
 
         create_arrays(self.folder, STORE, build)
 
@@ -241,6 +254,12 @@ class LatentStore:
         """Return the latents of no image."""
         return self.read([])
 
+    def image_ids(self) -> list[str]:
+        """Return the images that have a latent, in the order of the ledger."""
+        known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
+        names: list[str] = known["image_id"].to_pylist()
+        return names
+
     def rows_of(self, image_ids: Sequence[str]) -> list[int | None]:
         """Return the rows of images, None for those without a latent."""
         known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
@@ -314,7 +333,7 @@ def _known_rows(url: str, _: Hashable) -> pa.Table:
 
 def latent_folder(workspace: Folder, models: Models) -> Folder:
     """Return where the latents of a set of networks are in a workspace."""
-    return workspace / "latents" / sha256(json.dumps(_binding(models)).encode())[:16]
+    return workspace / LATENT_STORES / sha256(json.dumps(_binding(models)).encode())[:16]
 
 
 def _binding(models: Models) -> dict[str, str]:
