@@ -168,7 +168,7 @@ def test_killed_anywhere_the_same_call_completes_it(kept, finished):
         shutil.copytree(copy, finished.root)
         process = context.Process(target=forget_until, args=(finished.root, "berta", moment))
         process.start()
-        process.join(60)
+        process.join(200)
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
