@@ -84,10 +84,12 @@ def edit_pairs_shard(
     for batch in editor.batches(new, settings.batch_size):
         editor.edit(batch, output)
     output.close()
-    facts = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
+    facts: Row = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
     facts["made"] = datetime.now(UTC).isoformat()
-    # Rows that were kept may be of another device, and the new ones were other batches.
-    facts |= {} if before else {"device": describe_device(networks.device)}
+    # With these `verify` makes the same batches again; of the rows that were kept, an earlier
+    # commit says it.
+    facts |= {"device": describe_device(networks.device), "batch_size": settings.batch_size}
+    facts |= {"edited": [row["pair_id"] for row in new]} if before else {}
     commit = ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts, before)
     if commit.facts.get("attempt") != facts["attempt"]:
         output.discard()
