@@ -3,9 +3,8 @@
 import time
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 
-from flows.artifacts import show_report
+from flows.artifacts import show_report, show_table
 from flows.progress import console, printable
 from flows.summary import Summary
 from tasks.report import write_report
@@ -23,15 +22,11 @@ def evaluate_run(
 ) -> Summary:
     """Judge a run: report/index.html, summary.json and metrics.parquet in its folder.
 
-    styleclip evaluate ws --run smiles
-
-    styleclip evaluate ws/runs/smiles ws/runs/earlier
-
     Further runs are shown beside it, with the differences of the pairs that both have. What changed
     by more than may be is told as drift.
 
     Args:
-        workspace: The folder of a run, or folder or URL that holds all data.
+        workspace: Folder or URL that holds all data, or the folder of a run.
         others: Runs to compare it with: names in the same workspace, folders, other workspaces.
         run: Name of the run in a workspace, or its URL.
         models: Bundle whose networks look at saved pictures again, for entanglement and a second
@@ -46,13 +41,11 @@ def evaluate_run(
     counts = {"ok": report.pairs - report.failed, "not ok": report.failed}
     counts |= {"waiting": report.waiting, "drifted": len(report.drift)}
     show_report(report.page, counts)
-    create_table_artifact(
-        [*report.verdicts], key="verdicts", description="Verdict of every prompt and method"
-    )
+    show_table("verdicts", "Verdict of every prompt and method", report.verdicts)
     for sentence in report.drift:
         console.print(printable(f"drift: {sentence}"), markup=False)
     if report.drift:
         drift = [{"drift": sentence} for sentence in report.drift]
-        create_table_artifact(drift, key="drift", description="What changed since other runs")
+        show_table("drift", "What changed since other runs", drift)
     facts = {"drift": list(report.drift)} if others else {}
     return Summary("evaluate", report.page, counts, time.monotonic() - began, facts)

@@ -72,17 +72,18 @@ def frontier_plot(strengths: Mapping[str, Sequence[Group]], criteria: Criteria) 
     """Draw what the strength buys and costs: directional similarity against identity over alpha.
 
     Args:
-        strengths: Groups of one prompt with ascending alpha, by method.
+        strengths: Groups of one prompt with ascending alpha, by method, or by names of one's own.
         criteria: Whose thresholds are drawn.
     """
     figure, (axes,) = _figure(_HEIGHT, bottom=0.5)
     axes.axvline(criteria.identity, color=_LINE, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
     axes.axhline(criteria.directional, color=_LINE, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
-    for method, groups in strengths.items():
+    for number, (name, groups) in enumerate(strengths.items()):
+        series = _place(name) if name in _METHODS else number % len(_SERIES)
         scores = [(g, g.scores["identity_edit"], g.scores["directional_edit"]) for g in groups]
         known = [(g, x, y) for g, x, y in scores if x.mean is not None and y.mean is not None]
         if known:
-            _frontier_line(axes, method, *zip(*known, strict=True))
+            _frontier_line(axes, name, series, *zip(*known, strict=True))
     axes.set_xlabel("identity kept (cosine)")
     axes.set_ylabel("directional similarity")
     axes.margins(0.12)
@@ -175,7 +176,8 @@ def ordered_methods(methods: Iterable[str]) -> list[str]:
 
 def _frontier_line(
     axes: Axes,
-    method: str,
+    name: str,
+    series: int,
     groups: Sequence[Group],
     identity: Sequence[Estimate],
     directional: Sequence[Estimate],
@@ -186,9 +188,9 @@ def _frontier_line(
         y,
         xerr=_errors(identity),
         yerr=_errors(directional),
-        label=_plain(method),
-        color=_color(method),
-        marker=_marker(method),
+        label=_plain(name),
+        color=_SERIES[series],
+        marker=_MARKERS[series],
         markersize=5,
         linewidth=1.6,
         elinewidth=0.7,
@@ -199,7 +201,7 @@ def _frontier_line(
             (right, up),
             (4, 4),
             textcoords="offset points",
-            color=_color(method),
+            color=_SERIES[series],
             fontsize=8,
         )
 

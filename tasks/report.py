@@ -22,7 +22,7 @@ from tasks.comparison import (
     pair_rows,
     telling_pairs,
 )
-from tasks.evaluation import Evaluation, Places, evaluate_rows
+from tasks.evaluation import Estimate, Evaluation, Places, evaluate_rows
 from tasks.examples import Examples, find_examples
 from tasks.gallery import OtherGallery, gallery_columns
 from tasks.judgement import Judgement, judge_pairs
@@ -224,14 +224,14 @@ def _verdicts(evaluation: Evaluation) -> Iterator[dict[str, str]]:
     """The table of the first screen, as plain text."""
     for group in evaluation.by_prompt:
         best = evaluation.best_strength(group.method, group.target_prompt)
-        told = {"prompt": group.target_prompt, "method": group.method, "verdict": "unscored"}
-        if best:
-            told |= {"verdict": best.verdict, "alpha": f"{best.alpha:g}"}
-            for name in ("success", "identity_kept", "off_target"):
-                score = best.scores[name]
-                told[name] = "" if score.mean is None else f"{score.mean:.2f}"
-                if score.low is not None and score.high is not None:
-                    told[name] += f" ({score.low:.2f} to {score.high:.2f})"
+        told = {"prompt": group.target_prompt, "method": group.method}
+        told |= {"verdict": best.verdict if best else "unscored"}
+        told |= {"alpha": f"{best.alpha:g}" if best else ""}
+        for name in ("success", "identity_kept", "off_target"):
+            score = best.scores[name] if best else Estimate()
+            told[name] = "" if score.mean is None else f"{score.mean:.2f}"
+            if score.low is not None and score.high is not None:
+                told[name] += f" ({score.low:.2f} to {score.high:.2f})"
         yield told | {"pairs": f"{group.pairs}", "failed": f"{group.failed}"}
 
 
