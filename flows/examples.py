@@ -34,7 +34,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "styleclip edit ws edits.parquet --run smiles --models ffhq.json --retry-failed",
         "styleclip edit ws edits.parquet --run smiles --models ffhq.json --update",
     ),
-    "evaluate": ("styleclip evaluate ws --run smiles",),
+    "evaluate": (
+        "styleclip evaluate ws --run smiles",
+        "styleclip evaluate ws/runs/smiles ws/runs/earlier",
+    ),
     "tune": (
         'styleclip tune ws tuned.parquet --target "a smiling face" --directional 0.15',
         "styleclip tune ws tuned.parquet --prompts prompts.csv --num-channels 20",

@@ -90,6 +90,6 @@ def run_pipeline(
         update=update,
     )
     console.print(printable(edit.line), markup=False)
-    report = step(evaluate_run)(workspace, run)
+    report = step(evaluate_run)(workspace, run=run)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
     return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)
