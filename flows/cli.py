@@ -20,6 +20,7 @@ from flows.deploy import deploy_flows  # noqa: E402
 from flows.doctor import examine_assets  # noqa: E402
 from flows.edit import edit_dataset  # noqa: E402
 from flows.evaluate import evaluate_run  # noqa: E402
+from flows.examples import add_examples  # noqa: E402
 from flows.forget import forget_image  # noqa: E402
 from flows.interchange import export_directions, export_latents, import_latents  # noqa: E402
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave  # noqa: E402
@@ -76,6 +77,9 @@ latents.command(import_latents, name="import")
 latents.command(export_latents, name="export")
 latents.command(export_directions, name="export-directions")
 app.command(latents)
+
+app.register_install_completion_command()
+add_examples(app)
 
 
 @app.meta.default

@@ -30,8 +30,10 @@ from tasks.models import DEMO_MODELS
 from tasks.redaction import redact
 
 LOST_RUNS = "styleclip: give lost runs to another worker"
+# What prefect.yaml tags; heartbeats of others come more seldom.
+OWN_TAG = "styleclip"
 # Heartbeats come every 30 seconds, see prefect.yaml.
-_SILENCE = timedelta(seconds=90)
+_SILENCE = timedelta(seconds=120)
 
 
 class DeployError(ValueError):
@@ -52,13 +54,7 @@ def deploy_flows(
     """Set up every flow as a deployment on a Prefect server, with schedules, pool and limits.
 
     What is set up is written in prefect.yaml. The same command again changes what is there. Runs
-    that are silent for 90 seconds, because their worker is lost, are given to another worker.
-
-    Examples:
-        prefect server start &
-        styleclip deploy s3://faces/ws --photos s3://faces/in --prompts s3://faces/prompts.csv
-            --models s3://faces/my.json --api http://127.0.0.1:4200/api --gpus 4
-        PREFECT_API_URL=http://127.0.0.1:4200/api prefect worker start --pool styleclip
+    that are silent for two minutes, because their worker is lost, are given to another worker.
 
     Args:
         workspace: Folder or URL that holds all data, the same on all workers.
@@ -181,7 +177,8 @@ def _set_up_pool(client: SyncPrefectClient, pool: Mapping[str, Any], folder: Pat
 def _set_up_automation(client: SyncPrefectClient) -> None:
     """Let runs whose heartbeats stop be scheduled again; they continue with what is not committed.
 
-    A worker that is killed leaves its runs in the state Running for ever.
+    A worker that is killed leaves its runs in the state Running for ever. Runs of a stage within
+    another stay so; without a deployment, no worker would take them.
     """
     for old in client.read_automations_by_name(LOST_RUNS):
         client.delete_automation(old.id)
@@ -190,6 +187,7 @@ def _set_up_automation(client: SyncPrefectClient) -> None:
         after={"prefect.flow-run.heartbeat"},
         expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
         match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+        match_related=[_related("deployment", "*"), _related("tag", OWN_TAG)],
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,
@@ -202,6 +200,11 @@ def _set_up_automation(client: SyncPrefectClient) -> None:
         force=True,
     )
     client.create_automation(AutomationCore(name=LOST_RUNS, trigger=trigger, actions=[again]))
+
+
+def _related(role: str, name: str) -> ResourceSpecification:
+    labels = {"prefect.resource.role": role, "prefect.resource.id": f"prefect.{role}.{name}"}
+    return ResourceSpecification.model_validate(labels)
 
 
 def _deploy(file: str, api: str, values: Mapping[str, str]) -> None:

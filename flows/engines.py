@@ -4,6 +4,7 @@ All but threads load the networks once in each of their processes. A shard whose
 done by another.
 """
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -17,6 +18,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from prefect.tasks import Task
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from flows.lifetimes import end_with
 from flows.share import has_server
 from tasks.store_faults import is_lasting
 
@@ -152,7 +154,7 @@ def _runner(engine: Engine, workers: int) -> Runner:
     if engine.name == "threads":
         return ThreadPoolTaskRunner(max_workers=workers)
     if engine.name == "processes":
-        return ProcessPoolTaskRunner(max_workers=workers)
+        return ProcessPoolTaskRunner(workers, initializer=end_with, initargs=(os.getpid(),))
     module = import_module(f"{_EXTRAS[engine.name]}.task_runners")
     if engine.name == "dask":
         # A process each, which may use the memory that it needs.

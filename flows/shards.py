@@ -1,5 +1,6 @@
 """Run the shards of a stage as Prefect tasks, a bounded number at a time."""
 
+import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
@@ -77,6 +78,14 @@ def guarded(work: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
+def in_own_order(items: Sequence[T]) -> list[T]:
+    """Return what is to be done in an order that other processes at the same work do not have.
+
+    All skip what another has committed. In the same order they would all do the same, each time.
+    """
+    return random.sample(items, len(items))
+
+
 def run_shards(
     label: str,
     work: ShardWork,
@@ -88,7 +97,7 @@ def run_shards(
     tags: Iterable[str] = (GPU_TAG,),
     engine: Engine = THREADS,
 ) -> dict[str, int]:
-    """Do shards, at most `workers` at a time, and add up what they count.
+    """Do shards, at most `workers` at a time and in any order, and add up what they count.
 
     Args:
         label: Of the stage, for people.
@@ -112,7 +121,7 @@ def run_shards(
         return {"planned": len(shards)}
     shards = share.of(shards)
     counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
-    waiting, running = deque(shards), deque[tuple[int, Any]]()
+    waiting, running = deque(in_own_order(shards)), deque[tuple[int, Any]]()
     lost = Counter[int]()
     shard_work, retried = shard_task(work, tags), retried_requests()
     if not shards:

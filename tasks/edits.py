@@ -80,11 +80,19 @@ def edit_pairs_shard(
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one method that are edited together, with what is stored of their images."""
+    """Rows of one method that are edited together, with what is stored of their images.
+
+    Attributes:
+        method: Of all rows.
+        rows: N of them.
+        latents: Of N images.
+        lost: Rows that would be in the batch if their latents held numbers.
+    """
 
     method: str
     rows: list[Row]
     latents: Latents
+    lost: int
 
 
 class Editor:
@@ -104,7 +112,7 @@ class Editor:
         }
 
     def batches(self, rows: Sequence[Row], batch_size: int) -> Iterator[Batch]:
-        """Group rows that can be edited together; those without a latent get their status."""
+        """Group rows that can be edited together; those without a sound latent get their status."""
         store = store_of(self._settings)
         places = store.rows_of([row["image_id"] for row in rows])
         for row, place in zip(rows, places, strict=True):
@@ -117,9 +125,16 @@ class Editor:
         known = [(row, place) for row, place in zip(rows, places, strict=True) if place is not None]
         for group in _grouped(known, lambda pair: _together(pair[0])):
             for start in range(0, len(group), batch_size):
-                part = group[start : start + batch_size]
-                latents = store.read([place for _, place in part])
-                yield Batch(part[0][0]["method"], [row for row, _ in part], latents)
+                chunk = group[start : start + batch_size]
+                part = [row for row, _ in chunk]
+                latents, errors = store.read_usable([place for _, place in chunk])
+                for row, error in zip(part, errors, strict=True):
+                    if error:
+                        message = f"image {row['image_id']!r}: {error}, then give --retry-failed"
+                        row |= {"status": "failed", "error": message}
+                usable = [row for row, error in zip(part, errors, strict=True) if not error]
+                if usable:
+                    yield Batch(part[0]["method"], usable, latents, len(part) - len(usable))
 
     def edit(self, batch: Batch, output: Output) -> None:
         """Edit a batch: write its images, and fill in its rows."""

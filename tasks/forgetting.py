@@ -25,7 +25,7 @@ from manifests.schemas import EDITS
 from tasks.alignment import CROPS, faces_ledger
 from tasks.frozen import refreeze_manifest
 from tasks.inversion import INVERSIONS
-from tasks.latents import STORE, LatentStore
+from tasks.latents import LATENT_STORES, STORE, LatentStore
 from tasks.ledger import PLANS, RESULTS, Ledger
 from tasks.outputs import IMAGES
 from tasks.report import REPORT
@@ -237,7 +237,7 @@ class Forgetting:
             yield _of(table, self._id).to_pylist()
 
     def _stores(self) -> list[LatentStore]:
-        folder = self._root / "latents"
+        folder = self._root / LATENT_STORES
         names = [name for name in folder.names() if (folder / name / STORE).exists("zarr.json")]
         return [LatentStore(folder / name) for name in names]
 

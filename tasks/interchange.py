@@ -1,16 +1,24 @@
 """Latents and directions from and for other tools of the field."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
 from styleclip_ops.checkpoint_files import read_data
 from tasks.directions import DirectionStore
-from tasks.latents import LatentStore, LatentStoreError, latent_folder
+from tasks.latents import (
+    LATENT_STORES,
+    LATENTS,
+    LatentStore,
+    LatentStoreError,
+    latent_folder,
+)
+from tasks.ledger import Ledger
 from tasks.models import open_models
 from tasks.storage import Folder, read_url, sha256, split_url
 
@@ -64,6 +72,16 @@ def plan_import(
     store.ledger.extend(units, "image_id", store.shard_size)
     store.grow()
     return store.ledger.pending()
+
+
+def imported_images(workspace: str) -> Iterator[str]:
+    """Yield the image ids of the latents that were taken in from other tools."""
+    folder = Folder(workspace) / LATENT_STORES
+    for name in folder.names():
+        ledger = Ledger(folder / name, LATENTS)
+        for shard in ledger.plans():
+            units = ledger.units(shard)
+            yield from units.filter(pc.is_valid(units["w_plus_uri"]))["image_id"].to_pylist()
 
 
 def write_latents(workspace: str, destination: str, models: str, device: str) -> int:

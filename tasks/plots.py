@@ -5,18 +5,18 @@ prompts beside it.
 """
 
 import io
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from tasks.evaluation import Criteria, Estimate, Group
+from tasks.evaluation import Estimate, Group, Numbers
+from tasks.scoring import Criteria
 
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -90,17 +90,17 @@ def frontier_plot(strengths: Mapping[str, Sequence[Group]], criteria: Criteria) 
     return _plot(figure, "What strength buys and costs: means at each alpha; dashed, the criteria")
 
 
-def spread_plot(rows: pd.DataFrame) -> Plot:
-    """Draw how directional similarity and identity of one prompt spread, by method.
+def spread_plot(values: Mapping[str, Mapping[str, Numbers]]) -> Plot:
+    """Draw how directional similarity and identity of one prompt spread.
 
     Args:
-        rows: Of `score_rows`.
+        values: By score and method.
     """
-    methods = ordered_methods(rows["method"])
+    methods = [*values["directional_edit"]]
     figure, panels = _figure(_panels_height(methods), 2, methods)
     titles = {"directional_edit": "directional similarity", "identity_edit": "identity kept"}
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
-        _spread(axes, {m: rows.loc[rows["method"] == m, name] for m in methods})
+        _spread(axes, values[name])
         axes.set_title(title, loc="left", fontsize=9, color=_QUIET)
     return _plot(figure, "How the pairs spread: 5 to 95 %, the middle half, the median")
 
@@ -126,21 +126,17 @@ def loss_plot(groups: Mapping[str, Group]) -> Plot:
     return _plot(figure, "What the inversion and the edit each lose, mean")
 
 
-def timing_plot(rows: pd.DataFrame) -> Plot:
-    """Draw how the seconds of an edit spread, by method.
-
-    Args:
-        rows: Of `score_rows`.
-    """
-    methods = ordered_methods(rows["method"])
+def timing_plot(seconds: Mapping[str, Numbers]) -> Plot:
+    """Draw how the seconds of an edit spread, by method."""
+    methods = [*seconds]
     figure, (axes,) = _figure(1.0 + 0.35 * len(methods), 1, methods, bottom=0.5)
-    positive = rows["seconds"].where(rows["seconds"] > 0)
-    if positive.notna().any():
+    positive = {method: values[values > 0] for method, values in seconds.items()}
+    if any(len(values) for values in positive.values()):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-    _spread(axes, {method: positive[rows["method"] == method] for method in methods})
+    _spread(axes, positive)
     axes.set_xlabel("seconds a pair (logarithmic)")
     return _plot(figure, "Seconds of an edit with its scores")
 
@@ -159,7 +155,7 @@ def status_plot(caption: str, statuses: Mapping[str, int]) -> Plot:
     return _plot(figure, caption)
 
 
-def ordered_methods(methods: pd.Series | Sequence[str]) -> list[str]:
+def ordered_methods(methods: Iterable[str]) -> list[str]:
     """Return the different methods, those of the paper first."""
     found = dict.fromkeys(map(str, methods))
     return [m for m in _METHODS if m in found] + [m for m in found if m not in _METHODS]
@@ -204,11 +200,11 @@ def _errors(estimates: Sequence[Estimate]) -> list[list[float]]:
     return [below, above]
 
 
-def _spread(axes: Axes, series: Mapping[str, pd.Series]) -> None:
+def _spread(axes: Axes, series: Mapping[str, Numbers]) -> None:
     """Draw a row for each series: 5 to 95 %, the middle half, the median, single values if few."""
     random = np.random.default_rng(0)
     for place, (method, values) in enumerate(series.items()):
-        known, color = values.dropna().to_numpy(float), _color(method)
+        known, color = values[~np.isnan(values)], _color(method)
         if not len(known):
             continue
         low, first, median, third, high = np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95])

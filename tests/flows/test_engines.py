@@ -68,13 +68,32 @@ def test_processes_take_different_accelerators_and_that_of_a_lost_one(tmp_path, 
     assert models_module.best_device() == "cuda"
 
 
+ORPHAN = """
+import os, subprocess, sys
+worker = "import os, time; from flows.lifetimes import end_with; end_with(os.getppid()); "
+worker += "print('at work', flush=True); time.sleep(100)"
+process = subprocess.Popen([sys.executable, "-c", worker], stdout=subprocess.PIPE)
+print(process.stdout.readline().decode(), process.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_worker_process_ends_with_a_flow_that_is_killed():
+    command = [sys.executable, "-c", ORPHAN]
+    # stderr is the worker's as well: it closes when both are gone.
+    done = subprocess.run(
+        command, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, timeout=60
+    )
+    assert (done.returncode, b"at work" in done.stdout) == (-signal.SIGKILL, True)
+
+
 def test_a_killed_process_is_replaced_and_its_shards_are_done(tmp_path):
     def work(shard: int, killed: str) -> dict[str, int]:
         try:
             os.close(os.open(killed, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             if shard == 2:
-                raise StoreError("token expired", lasting=True, everywhere=True) from None
+                raise StoreError("token expired", lasting=True) from None
             return {"ok": 1, f"process {os.getpid()}": 1}
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
