@@ -25,6 +25,7 @@ from styleclip_ops.errors import StyleClipError
 from styleclip_ops.generator import Generator
 from styleclip_ops.identity import ArcFace
 from styleclip_ops.lpips import Lpips, load_lpips
+from tasks.slots import own_slot
 from tasks.storage import Folder, sha256, split_url
 
 # Names the bundle that comes with the product.
@@ -247,9 +248,16 @@ def _file_digest(folder: Folder, name: str) -> str:
 
 
 def best_device() -> str:
-    """Return the accelerator of this machine, or the processor."""
+    """Return an accelerator of this machine, of several one that no other process of ours has.
+
+    There may be more processes than accelerators, which then share them; without any, it is the
+    processor.
+    """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return "cpu" if accelerator is None else accelerator.type
+    if accelerator is None:
+        return "cpu"
+    count = torch.accelerator.device_count()
+    return f"{accelerator.type}:{own_slot() % count}" if count > 1 else accelerator.type
 
 
 def describe_device(device: torch.device) -> str:
