@@ -32,7 +32,11 @@ def test_a_fourth_method_takes_under_sixty_lines_and_edits(tmp_path, models, cha
     for package in ("flows", "tasks", "manifests", "styleclip_ops"):
         shutil.copytree(ROOT / package, tree / package)
     subprocess.run(
-        ["git", "apply", "--whitespace=nowarn", "-"], cwd=tree, input=changes, text=True, check=True
+        ["git", "apply", "--whitespace=nowarn", "-"],  # noqa: S607
+        cwd=tree,
+        input=changes,
+        text=True,
+        check=True,
     )
     generator = open_models(models, "cpu").generator
     random = np.random.default_rng(0)
@@ -51,7 +55,7 @@ def test_a_fourth_method_takes_under_sixty_lines_and_edits(tmp_path, models, cha
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *words],
         cwd=tree,
-        env=os.environ | {"PYTHONPATH": str(tree)},
+        env=os.environ | {"PYTHONPATH": str(tree)},  # noqa: TID251
         capture_output=True,
         text=True,
         check=False,
