@@ -25,6 +25,7 @@ from tasks.report_notes import reader_notes
 from tasks.report_rows import Rows, collect_rows
 from tasks.run_tables import RunTables, read_run
 from tasks.scoring import Criteria
+from tasks.stopwatch import time_spent
 from tasks.storage import Folder
 
 REPORT, PLOTS = "report", "plots"
@@ -209,6 +210,7 @@ def _summary(run: RunTables, evaluation: Evaluation, notes: Sequence[str]) -> by
         "notes": list(notes),
         "definitions": dict(evaluation.criteria.definitions()),
         "waiting": run.waiting,
+        "time": time_spent(run.ledger),
         "best_strengths": [
             {"verdict": group.verdict} | asdict(group) for group in best if group is not None
         ],
