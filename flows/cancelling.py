@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, SyncClientContext
 from prefect.runtime import flow_run as runtime
 from prefect.states import Cancelled
 
@@ -55,8 +55,12 @@ class CancelWatch:
         if not self.runs or now - self._asked < _SECONDS_BETWEEN_QUESTIONS:
             return False
         self._asked = now
-        with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
-            found = [client.read_flow_run(run) for run in self.runs]
+        context = SyncClientContext.get()
+        if context is None:
+            return False
+        # That of the run, which tasks in threads share: entering and leaving it is not for threads.
+        with suppress(httpx.HTTPError):
+            found = [context.client.read_flow_run(run) for run in self.runs]
             if any(run.deployment_id for run in found):
                 # Whoever began it signals its process, and then says that it is cancelled.
                 return False

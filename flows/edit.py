@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from prefect import flow
 
 from flows.artifacts import show_run
+from flows.engines import read_engine
 from flows.mappers import train_all
 from flows.progress import console
 from flows.relevance import build_relevance
@@ -48,6 +49,7 @@ def edit_dataset(
     batch_size: int = 8,
     shard_size: int = 256,
     workers: int = 1,
+    engine: str = "threads",
     worker: str = "",
     retry_failed: str = "",
     update: bool = False,
@@ -75,6 +77,7 @@ def edit_dataset(
         batch_size: Edits that go through the networks together.
         shard_size: Rows of a shard.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
             `prepare` has planned before, and reads no manifest.
         retry_failed: Do rows again whose status is one of these, separated by commas; all but ok
@@ -91,11 +94,14 @@ def edit_dataset(
     """
     retry, share = statuses_to_retry(retry_failed), read_share(worker)
     again = read_selection(only_prompt, only_image, only_status, since, before)
+    by = read_engine(engine)
     began = time.monotonic()
     check_store(workspace)
     folder = run_folder(workspace, run)
     if share.prepares:
-        directions, mappers = _assets(workspace, manifest, models, relevance, device)
+        directions, mappers = _assets(
+            workspace, manifest, models, relevance, device, workers, engine
+        )
         settings = settings_for(
             workspace, models, device, directions, mappers, image_format, output, batch_size
         )
@@ -111,20 +117,35 @@ def edit_dataset(
         shards, left = shards_to_redo(folder, again, retry, share.of)
         if left:
             console.print(f"{left} shards that were never done are left: select nothing to do them")
-    counts = run_shards("edit", edit_pairs_shard, shards, workers, arguments, share=share)
+    counts = run_shards(
+        "edit", edit_pairs_shard, shards, workers, arguments, share=share, engine=by
+    )
     if counts:
         show_run(folder.url)
     return Summary("edit", folder.url, counts, time.monotonic() - began, {"rows": rows})
 
 
 def _assets(
-    workspace: str, manifest: str, models: str, relevance: RelevanceConfig, device: str
+    workspace: str,
+    manifest: str,
+    models: str,
+    relevance: RelevanceConfig,
+    device: str,
+    workers: int,
+    engine: str,
 ) -> tuple[DirectionStore | None, list[str]]:
     """Make what the rows of a manifest need: directions, and mappers, whose URLs are returned."""
     needs = survey_manifest(manifest)
     directions, mappers = None, [*needs.mapper_uris]
     if "global" in needs.methods:
-        step(build_relevance)(workspace, models=models, relevance=relevance, device=device)
+        step(build_relevance)(
+            workspace,
+            models=models,
+            relevance=relevance,
+            device=device,
+            workers=workers,
+            engine=engine,
+        )
         networks = open_models(models, device)
         directions = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
     if needs.mappers:

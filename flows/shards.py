@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -13,7 +13,7 @@ from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, show_counts
 from flows.cancelling import CancelWatch, StageCancelled
-from flows.engines import hire
+from flows.engines import THREADS, Engine, hire
 from flows.failures import Failure, FailureBudget, Failures, StageError
 from flows.metrics import bound_arguments, measured, place_of, write_metrics
 from flows.progress import console, describe_counts, progress_bar
@@ -31,15 +31,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 ShardWork = Callable[..., dict[str, int]]
 _RETRIES = 2
+# Tasks that use an accelerator where there is one.
+GPU_TAG = "gpu"
 _BUDGET = FailureBudget()
+# How often a shard whose worker is lost is given to another: it may be what the workers die of.
+_LOSSES = 3
 
 
-def shard_task(work: ShardWork) -> Task[..., dict[str, int]]:
-    """Make a Prefect task of the function that does one shard."""
+def shard_task(work: ShardWork, tags: Iterable[str] = ()) -> Task[..., dict[str, int]]:
+    """Make a Prefect task of the function that does one shard; a server may limit tags."""
     return Task(
         fn=guarded(measured(work)),
         name=work.__name__.replace("_", "-"),
         task_run_name="shard-{shard}",
+        tags=tags,
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=_RETRIES,
@@ -92,6 +97,8 @@ def run_shards(
     arguments: Mapping[str, Any],
     budget: FailureBudget = _BUDGET,
     share: Share = ALL,
+    tags: Iterable[str] = (GPU_TAG,),
+    engine: Engine = THREADS,
 ) -> dict[str, int]:
     """Do shards, at most `workers` at a time and in any order, and add up what they count.
 
@@ -103,6 +110,8 @@ def run_shards(
         arguments: What `work` takes besides.
         budget: How many may fail before no more are begun.
         share: Which of them this process does.
+        tags: Of the tasks, see `styleclip deploy`.
+        engine: What carries them.
 
     Returns:
         Counts by status; of what is planned where this process only prepares.
@@ -117,13 +126,14 @@ def run_shards(
     shards = share.of(shards)
     counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
     waiting, running = deque(in_own_order(shards)), deque[tuple[int, Any]]()
-    shard_work, retried, began = shard_task(work), retried_requests(), time.monotonic()
+    lost, began = Counter[int](), time.monotonic()
+    shard_work, retried = shard_task(work, tags), retried_requests()
     if not shards:
         return {}
     shown, cancel = ProgressArtifact(label, len(shards)), CancelWatch()
     with (
         progress_bar(label, len(shards)) as bar,
-        hire(workers) as crew,
+        hire(workers, engine) as crew,
     ):
         while running or (waiting and not failures.verdict):
             # A window, since submitting everything at once would hold a future for every shard.
@@ -132,6 +142,10 @@ def run_shards(
                 running.append((shard, crew.submit(shard_work, {**arguments, "shard": shard})))
             shard, future = running.popleft()
             outcome = crew.settle(future)
+            if outcome.lost and lost[shard] < _LOSSES:
+                lost[shard] += 1
+                waiting.appendleft(shard)
+                continue
             done += 1
             if outcome.done:
                 counts.update(outcome.counts)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tasks.inversion import INVERSIONS
 from tasks.outputs import read_image
-from tasks.pictures import Places
+from tasks.pictures import RunPlaces
 from tasks.run_tables import places_of
 from tasks.runs import read_run_values, run_ledger
 from tasks.storage import Folder
@@ -94,7 +94,7 @@ def _by_prompt(parts: Sequence[pd.DataFrame]) -> list[dict[str, object]]:
     return records
 
 
-def _sample(places: Places, row: dict[str, Any]) -> Sample | None:
+def _sample(places: RunPlaces, row: dict[str, Any]) -> Sample | None:
     """An edit with its pictures; None where its image is not there."""
     uri = places.find(row["output_uri"])
     after = _small(uri) if uri else b""

@@ -57,7 +57,7 @@ class Stopwatch:
             known = dict(self._seconds)
         seconds = known | {OTHER: max(0.0, total - sum(known.values()))}
         return {
-            "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+            "spent": {stage: round(value, 4) for stage, value in seconds.items()},
             "began": self._date.isoformat(),
             "lane": _lane(),
         }
@@ -71,7 +71,7 @@ def forget_latest() -> None:
 def latest_seconds() -> dict[str, float]:
     """Return the seconds by stage of the stopwatch that this thread began last; empty without."""
     watch = _LATEST.get()
-    seconds: dict[str, float] = watch.facts()["seconds"] if watch else {}
+    seconds: dict[str, float] = watch.facts()["spent"] if watch else {}
     return seconds
 
 
@@ -88,7 +88,7 @@ def time_spent(ledger: Ledger) -> dict[str, Any]:
     shards = 0
     for commit in ledger.commits():
         facts = commit.facts
-        parts, lane = facts.get("seconds"), facts.get("lane")
+        parts, lane = facts.get("spent"), facts.get("lane")
         if not isinstance(parts, Mapping):
             continue
         shards += 1

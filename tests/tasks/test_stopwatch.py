@@ -31,7 +31,7 @@ def test_threads_share_a_stopwatch_and_the_rest_is_other():
     time.sleep(0.02)
     with pytest.raises(ValueError, match="full"), watch.spend("writing"):
         raise ValueError("full")
-    seconds = watch.facts()["seconds"]
+    seconds = watch.facts()["spent"]
     assert seconds["writing"] >= 0.2
     assert latest_seconds()["writing"] == seconds["writing"]
     # Four threads at once take longer than the wall.
@@ -41,7 +41,7 @@ def test_threads_share_a_stopwatch_and_the_rest_is_other():
 
 
 def commit(ledger: Ledger, shard: int, lane: str, began: str, made: str, **seconds: float) -> None:
-    facts = {"lane": lane, "seconds": seconds, "began": f"2026-11-25T{began}+00:00"}
+    facts = {"lane": lane, "spent": seconds, "began": f"2026-11-25T{began}+00:00"}
     before = ledger.read_commit(shard) if ledger.is_committed(shard) else None
     rows = pa.table({"name": ["a"]}, SCHEMA)
     ledger.commit(shard, rows, facts | {"made": f"2026-11-25T{made}+00:00"}, before)
