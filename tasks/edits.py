@@ -33,7 +33,7 @@ from tasks.outputs import Output, open_output
 from tasks.provenance import CODE_VERSION
 from tasks.row_logs import log_failures
 from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_of
-from tasks.selection import Selection, remade_mark, rows_to_redo
+from tasks.selection import Selection, rows_to_redo
 from tasks.stopwatch import EDITING, LOADING, READING, SCORING, WRITING, Stopwatch
 from tasks.storage import Folder, sha256
 
@@ -90,12 +90,12 @@ def edit_pairs_shard(
         editor.edit(batch, output)
     with watch.spend(WRITING):
         output.close()
-    facts: dict[str, Any] = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
-    if before:
-        facts["remade"] = sorted(remade_mark(facts, row["pair_id"]) for row in new)
+    facts: Row = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
     facts |= watch.facts() | {"made": datetime.now(UTC).isoformat()}
-    # Rows that were kept may be of another device, and the new ones were other batches.
-    facts |= {} if before else {"device": describe_device(networks.device)}
+    # With these `verify` makes the same batches again; of the rows that were kept, an earlier
+    # commit says it.
+    facts |= {"device": describe_device(networks.device), "batch_size": settings.batch_size}
+    facts |= {"edited": [row["pair_id"] for row in new]} if before else {}
     commit = ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts, before)
     if commit.facts.get("attempt") != facts["attempt"]:
         output.discard()

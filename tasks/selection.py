@@ -9,7 +9,7 @@ from typing import Any
 from manifests.schemas import RESULT_STATUSES
 from tasks.ledger import Ledger
 from tasks.runs import RunError, run_ledger
-from tasks.storage import Folder, sha256
+from tasks.storage import Folder
 
 _READ = ["pair_id", "image_id", "target_prompt", "status"]
 
@@ -154,29 +154,17 @@ def rows_to_redo(
 def commit_dates(ledger: Ledger, shard: int) -> dict[str, datetime]:
     """Return when each result of a shard was made, by pair id; what has no date is left out.
 
-    A later commit of a shard repeats the rows that were not made again, and `remade` says which
+    A later commit of a shard repeats the rows that were not made again, and `edited` says which
     were.
     """
     dates = dict[str, datetime]()
     for commit, rows in ledger.history(shard):
-        made, marks = commit.facts.get("made"), commit.facts.get("remade")
-        for pair_id in rows["pair_id"].to_pylist():
-            if isinstance(marks, Collection) and remade_mark(commit.facts, pair_id) not in marks:
-                continue
+        made, edited = commit.facts.get("made"), commit.facts.get("edited")
+        for pair_id in edited if isinstance(edited, list) else rows["pair_id"].to_pylist():
             dates.pop(pair_id, None)
             if isinstance(made, str):
                 dates[pair_id] = datetime.fromisoformat(made)
     return dates
-
-
-def remade_mark(facts: Mapping[str, object], pair_id: str) -> str:
-    """Return by what a commit names a row that it made again: no id, which forgetting would seek.
-
-    Args:
-        facts: Of the commit, with its `attempt`.
-        pair_id: Of the row.
-    """
-    return sha256(f"{facts['attempt']}{pair_id}".encode())[:8]
 
 
 def is_named(text: str, patterns: Collection[str]) -> bool:
