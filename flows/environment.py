@@ -22,3 +22,18 @@ def set_defaults() -> None:
         os.environ.setdefault(name, value)  # noqa: TID251
     end_server_with_command()
     make_logs_plain()
+
+
+def metrics_file() -> str:
+    """Return where metrics go, as STYLECLIP_METRICS says; empty where nowhere."""
+    return os.environ.get("STYLECLIP_METRICS", "")  # noqa: TID251
+
+
+def set_metrics_file(path: str) -> None:
+    """Let metrics of this process, and of those that it starts, go to a file."""
+    os.environ["STYLECLIP_METRICS"] = path  # noqa: TID251
+
+
+def samples_shown() -> int:
+    """Return how many sample pictures Prefect's server is given, as STYLECLIP_SAMPLES says."""
+    return int(os.environ.get("STYLECLIP_SAMPLES", "6"))  # noqa: TID251

@@ -15,6 +15,7 @@ from flows.mappers import train_all
 from flows.progress import console, printable, progress_bar
 from flows.relevance import build_relevance
 from flows.shards import guarded, may_help
+from flows.share import has_server, step
 from flows.stores import check_store
 from flows.summary import Summary
 from manifests.instructions import Instruction
@@ -108,7 +109,8 @@ def tune_strengths(
     tuned = list[Tuned]()
     for one in asked:
         with progress_bar("tune", search.most_scored(one.method)) as bar:
-            tuned.append(_TUNE(made, device, one, images, search, bar.advance))
+            tune = _TUNE if has_server() else _TUNE.fn
+            tuned.append(tune(made, device, one, images, search, bar.advance))
     networks = open_models(models, device)
     page = write_tuning_page(destination, tuned, images, search, not networks.has("judge"))
     chosen = [t.instruction for t in tuned if t.reached or (best_effort and t.chosen)]
@@ -139,7 +141,7 @@ def _assets(
     """Make the directions and mappers that prompts need, and gather what edits are made with."""
     directions, mappers = None, [one.mapper_uri for one in asked if one.mapper_uri]
     if any(one.method == "global" for one in asked):
-        build_relevance(workspace, models=models, relevance=relevance, device=device)
+        step(build_relevance)(workspace, models=models, relevance=relevance, device=device)
         networks = open_models(models, device)
         directions = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
     wanted = mappers_to_train(asked)

@@ -24,6 +24,7 @@ from tasks.listing_table import FURTHER_FACE, ListingError
 from tasks.outputs import keep_picture
 from tasks.photos import PhotoError, fetch_photo, read_photo, to_srgb
 from tasks.provenance import CODE_VERSION, png_bytes
+from tasks.row_logs import log_failures
 from tasks.storage import Folder, sha256
 
 FacesPolicy = Literal["largest", "all", "reject_several"]
@@ -116,6 +117,7 @@ def align_photos_shard(
     units = ledger.units(shard).to_pylist()
     rows = [row for rows in _threads().map(aligner.align, units) for row in rows]
     ledger.commit(shard, pa.Table.from_pylist(rows, FACES), {"photos": len(units)})
+    log_failures(ledger.folder.url, shard, "source_uri", rows)
     return dict(Counter(row["status"] for row in rows))
 
 

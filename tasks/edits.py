@@ -28,11 +28,13 @@ from styleclip_ops.pictures import tensor_to_images
 from tasks.directions import DirectionStore
 from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
-from tasks.models import Models, describe_device, open_models
+from tasks.models import Models, describe_device, open_models, settle
 from tasks.outputs import Output, open_output
 from tasks.provenance import CODE_VERSION
+from tasks.row_logs import log_failures
 from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_of
 from tasks.selection import Selection, rows_to_redo
+from tasks.stopwatch import EDITING, LOADING, READING, SCORING, WRITING, Stopwatch
 from tasks.storage import Folder, sha256
 
 Row = dict[str, Any]
@@ -61,14 +63,15 @@ def edit_pairs_shard(
     Returns:
         Rows by status that were made.
     """
-    folder = Folder(run)
-    settings = read_settings(folder)
-    networks = open_models(settings.models, device)
-    _check_fingerprints(settings, networks)
+    folder, watch = Folder(run), Stopwatch()
+    with watch.spend(LOADING):
+        settings = read_settings(folder)
+        networks = open_models(settings.models, device)
+        _check_fingerprints(settings, networks)
     ledger = run_ledger(folder)
     before = ledger.read_commit(shard) if ledger.is_committed(shard) else None
     done = ledger.rows(shard).to_pylist() if before else []
-    if again is not None:
+    if before and again is not None:
         redone = rows_to_redo(ledger, shard, again, retry)
     else:
         due = (row for row in done if row["status"] in retry or is_stale(row, settings))
@@ -79,18 +82,24 @@ def edit_pairs_shard(
     new = [row for row in rows if row["pair_id"] not in kept]
     if before and not new:
         return {}
-    editor = Editor(settings, networks)
-    output = open_output(folder, settings.output, settings.image_format, shard)
+    with watch.spend(LOADING):
+        networks.load("generator", "judge", "identity")
+    editor = Editor(settings, networks, watch)
+    output = open_output(folder, settings.output, settings.image_format, shard, watch)
     for batch in editor.batches(new, settings.batch_size):
         editor.edit(batch, output)
-    output.close()
-    facts = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
-    facts["made"] = datetime.now(UTC).isoformat()
-    # Rows that were kept may be of another device, and the new ones were other batches.
-    facts |= {} if before else {"device": describe_device(networks.device)}
+    with watch.spend(WRITING):
+        output.close()
+    facts: Row = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
+    facts |= watch.facts() | {"made": datetime.now(UTC).isoformat()}
+    # With these `verify` makes the same batches again; of the rows that were kept, an earlier
+    # commit says it.
+    facts |= {"device": describe_device(networks.device), "batch_size": settings.batch_size}
+    facts |= {"edited": [row["pair_id"] for row in new]} if before else {}
     commit = ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts, before)
     if commit.facts.get("attempt") != facts["attempt"]:
         output.discard()
+    log_failures(folder.url, shard, "pair_id", new)
     return _counts(new)
 
 
@@ -138,10 +147,14 @@ class Editor:
     Args:
         settings: Of the run.
         networks: Its networks.
+        watch: Told where the time goes.
     """
 
-    def __init__(self, settings: RunSettings, networks: Models) -> None:
+    def __init__(
+        self, settings: RunSettings, networks: Models, watch: Stopwatch | None = None
+    ) -> None:
         self._settings, self._networks = settings, networks
+        self._watch = watch or Stopwatch()
         self._methods: dict[str, Callable[[Batch], FoundEdit]] = {
             "global": self._global,
             "mapper": self._mapper,
@@ -164,7 +177,8 @@ class Editor:
             for start in range(0, len(group), batch_size):
                 chunk = group[start : start + batch_size]
                 part = [row for row, _ in chunk]
-                latents, errors = store.read_usable([place for _, place in chunk])
+                with self._watch.spend(READING):
+                    latents, errors = store.read_usable([place for _, place in chunk])
                 for row, error in zip(part, errors, strict=True):
                     if error:
                         message = f"image {row['image_id']!r}: {error}, then give --retry-failed"
@@ -177,14 +191,18 @@ class Editor:
         """Edit a batch: write its images, and fill in its rows."""
         began = time.monotonic()
         try:
-            images = self.find(batch).at(self._alphas(batch))
+            with self._watch.spend(EDITING):
+                images = self.find(batch).at(self._alphas(batch))
+                settle(self._networks.device)
         except NoChannelError as error:
             _fail(batch.rows, "no_channel", error)
             return
         except StyleClipError as error:
             _fail(batch.rows, "failed", error)
             return
-        metrics, before = self.score(batch, images)
+        with self._watch.spend(SCORING):
+            metrics, before = self.score(batch, images)
+            settle(self._networks.device)
         scores = metrics._asdict() | {"clip_cosine_inversion": before}
         pictures = tensor_to_images(images)
         seconds = (time.monotonic() - began) / len(batch.rows)

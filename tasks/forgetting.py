@@ -356,7 +356,12 @@ def _texts(row: Mapping[str, Any], *names: str) -> set[str]:
 def _recount_statuses(
     _shard: int, facts: Mapping[str, object], rows: pa.Table
 ) -> Mapping[str, object]:
-    return {**facts, "statuses": dict(Counter(rows["status"].to_pylist()))}
+    """The facts of the rows that stay; `verify` cannot make their batches again."""
+    facts = {name: fact for name, fact in facts.items() if name != "device"}
+    if "edited" in facts:
+        edited = pa.array(facts["edited"], pa.string())
+        facts["edited"] = rows["pair_id"].filter(pc.is_in(rows["pair_id"], edited)).to_pylist()
+    return facts | {"statuses": dict(Counter(rows["status"].to_pylist()))}
 
 
 def _recount_photos(

@@ -22,6 +22,7 @@ from tasks.latents import FACE_UNITS, LATENTS, Latents, LatentStore, latent_fold
 from tasks.models import Models, Role, open_models
 from tasks.outputs import keep_picture
 from tasks.provenance import CODE_VERSION, png_bytes
+from tasks.row_logs import log_failures
 from tasks.storage import Folder, read_url, sha256
 
 INVERSIONS = "inversions"
@@ -88,6 +89,7 @@ def invert_faces_shard(
     write = partial(store.write, shard, latents, places, rows)
     table = pa.Table.from_pylist(rows, LATENTS)
     store.ledger.commit_stored(shard, table, write(), partial(store.digest, shard), write)
+    log_failures(store.folder.url, shard, "image_id", rows)
     return dict(Counter(row["status"] for row in rows))
 
 

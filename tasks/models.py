@@ -165,6 +165,11 @@ class Models:
         """
         return self._load("judge", load_clip) if self.has("judge") else self.clip
 
+    def load(self, *roles: Role) -> None:
+        """Load some networks now, so that nothing waits for them later."""
+        for role in roles:
+            getattr(self, role)
+
     @property
     def lpips(self) -> Lpips:
         """The perceptual distance, from torchvision's AlexNet and the weights of LPIPS."""
@@ -267,6 +272,29 @@ def describe_device(device: torch.device) -> str:
     else:
         name = str(getattr(torch.get_device_module(device), "get_device_name", str)(device))
     return f"{device.type} {name}, torch {torch.__version__}"
+
+
+def settle(device: torch.device) -> None:
+    """Wait until a device has done what it was given, so that its time can be told."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def device_memory(device: torch.device) -> dict[str, int]:
+    """Return bytes of an accelerator's memory: allocated, the peak, reserved; empty without one."""
+    if device.type == "cpu":
+        return {}
+    module: Any = torch.get_device_module(device)
+    asked = {
+        "allocated": "memory_allocated",
+        "peak": "max_memory_allocated",
+        "reserved": "memory_reserved",
+    }
+    return {
+        name: int(getattr(module, call)(device))
+        for name, call in asked.items()
+        if hasattr(module, call)
+    }
 
 
 def read_models(url: str, device: str = "auto") -> Models:

@@ -11,6 +11,7 @@ from typing import Protocol
 from PIL import Image
 
 from tasks.provenance import png_bytes, read_facts, webp_bytes
+from tasks.stopwatch import ENCODING, WRITING, Stopwatch
 from tasks.storage import Folder, read_url, sha256, split_url
 
 IMAGES = "images"
@@ -35,11 +36,14 @@ class Output(Protocol):
         """Remove what no row names, since another writer's rows were committed."""
 
 
-def open_output(folder: Folder, layout: str, image_format: str, shard: int) -> Output:
-    """Open the output of a shard of the run in `folder`."""
+def open_output(
+    folder: Folder, layout: str, image_format: str, shard: int, watch: Stopwatch | None = None
+) -> Output:
+    """Open the output of a shard of the run in `folder`; `watch` is told where the time goes."""
+    watch = watch or Stopwatch()
     if layout == "webdataset":
-        return TarOutput(folder, image_format, shard)
-    return FileOutput(folder, image_format)
+        return TarOutput(folder, image_format, shard, watch)
+    return FileOutput(folder, image_format, watch)
 
 
 class FileOutput:
@@ -49,17 +53,19 @@ class FileOutput:
     images differ, each leaves its own, and a committed row names the one that it is about.
     """
 
-    def __init__(self, folder: Folder, image_format: str) -> None:
-        self._folder, self._format = folder, image_format
+    def __init__(self, folder: Folder, image_format: str, watch: Stopwatch) -> None:
+        self._folder, self._format, self._watch = folder, image_format, watch
 
     def write(
         self, image_id: str, name: str, image: Image.Image, facts: Mapping[str, object]
     ) -> tuple[str, str]:
         """Write one file."""
-        content = _ENCODERS[self._format](image, facts)
+        with self._watch.spend(ENCODING):
+            content = _ENCODERS[self._format](image, facts)
         digest = sha256(content)
         path = f"{IMAGES}/{image_id}/{name}-{digest[:8]}.{self._format}"
-        self._folder.write(path, content)
+        with self._watch.spend(WRITING):
+            self._folder.write(path, content)
         return self._folder.url_of(path), digest
 
     def close(self) -> None:
@@ -75,8 +81,8 @@ class TarOutput:
     The URI of an image is that of the tar, `#`, and the name of the member.
     """
 
-    def __init__(self, folder: Folder, image_format: str, shard: int) -> None:
-        self._folder, self._format = folder, image_format
+    def __init__(self, folder: Folder, image_format: str, shard: int, watch: Stopwatch) -> None:
+        self._folder, self._format, self._watch = folder, image_format, watch
         self._path = f"{IMAGES}/shard-{shard:05d}-{uuid.uuid4().hex[:8]}.tar"
         self._content = io.BytesIO()
         self._tar = tarfile.open(fileobj=self._content, mode="w")  # noqa: SIM115
@@ -85,7 +91,8 @@ class TarOutput:
         self, image_id: str, name: str, image: Image.Image, facts: Mapping[str, object]
     ) -> tuple[str, str]:
         """Add one image and its provenance."""
-        content = _ENCODERS[self._format](image, facts)
+        with self._watch.spend(ENCODING):
+            content = _ENCODERS[self._format](image, facts)
         # A dot ends the key of a sample in this layout.
         key = f"{image_id}-{name}".replace(".", "_")
         self._add(f"{key}.{self._format}", content)

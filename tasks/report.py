@@ -35,6 +35,7 @@ from tasks.report_notes import instruments, reader_notes
 from tasks.report_rows import Rows, collect_rows
 from tasks.run_tables import RunTables, Stage, read_run, read_stages
 from tasks.scoring import Criteria
+from tasks.stopwatch import time_spent
 from tasks.storage import Folder
 
 REPORT, PLOTS = "report", "plots"
@@ -376,6 +377,7 @@ def _summary(
         "definitions": dict(evaluation.criteria.definitions()),
         "instruments": dict(instruments(mine.rows)),
         "waiting": run.waiting,
+        "time": time_spent(run.ledger),
         "stages": [asdict(stage) for stage in mine.stages],
         "best_strengths": [
             {"verdict": group.verdict} | asdict(group) for group in best if group is not None

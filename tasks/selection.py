@@ -1,6 +1,6 @@
 """Which rows of a run, or images of a workspace, a command is about."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -91,7 +91,10 @@ def read_selection(
 
 
 def shards_to_redo(
-    folder: Folder, selection: Selection, retry: Collection[str] = ()
+    folder: Folder,
+    selection: Selection,
+    retry: Collection[str] = (),
+    own: Callable[[Sequence[int]], Sequence[int]] = sorted,
 ) -> tuple[list[int], int]:
     """Return the shards of a run with a row to make again.
 
@@ -102,6 +105,7 @@ def shards_to_redo(
         folder: Of the run.
         selection: Which rows.
         retry: Only those with these statuses, if there are some.
+        own: Returns those of some shards that are looked at.
 
     Returns:
         The shards, ascending, and how many were never done and are left.
@@ -110,10 +114,12 @@ def shards_to_redo(
         RunError: A prompt or an image names no row.
     """
     ledger, chosen, left = run_ledger(folder), list[int](), 0
+    plans = ledger.plans()
+    mine = own(plans)
     unseen = {"only_prompt": {*selection.prompts}, "only_image": {*selection.images}}
     done = {*ledger.committed()}
     asks_results = bool(selection.statuses or selection.since or retry)
-    for shard in ledger.plans():
+    for shard in mine:
         table = ledger.rows(shard).select(_READ) if shard in done else ledger.units(shard)
         for option, column in (("only_prompt", "target_prompt"), ("only_image", "image_id")):
             values = table[column].unique().to_pylist()
@@ -127,7 +133,8 @@ def shards_to_redo(
             left += not hit
         chosen += [shard] if hit else []
     for option, names in unseen.items():
-        if names:
+        # Who looks at a part of the shards cannot know.
+        if names and len(mine) == len(plans):
             raise RunError(
                 f"{option}: got {', '.join(map(repr, sorted(names)))}, which no row of "
                 f"{folder.url} has, expected values of its manifest, or patterns with * and ?"
@@ -145,21 +152,18 @@ def rows_to_redo(
 
 
 def commit_dates(ledger: Ledger, shard: int) -> dict[str, datetime]:
-    """Return when each result of a shard was first committed as it is, by pair id.
+    """Return when each result of a shard was made, by pair id; what has no date is left out.
 
-    A later commit of a shard repeats the rows that were not made again, so a row is as old as the
-    first of the last commits that hold it unchanged. What has no date is left out.
+    A later commit of a shard repeats the rows that were not made again, and `edited` says which
+    were.
     """
-    dates, before = dict[str, datetime](), dict[str, Any]()
+    dates = dict[str, datetime]()
     for commit, rows in ledger.history(shard):
-        made = commit.facts.get("made")
-        now = {row["pair_id"]: row for row in rows.to_pylist()}
-        for pair_id, row in now.items():
-            if before.get(pair_id) != row:
-                dates.pop(pair_id, None)
-                if isinstance(made, str):
-                    dates[pair_id] = datetime.fromisoformat(made)
-        before = now
+        made, edited = commit.facts.get("made"), commit.facts.get("edited")
+        for pair_id in edited if isinstance(edited, list) else rows["pair_id"].to_pylist():
+            dates.pop(pair_id, None)
+            if isinstance(made, str):
+                dates[pair_id] = datetime.fromisoformat(made)
     return dates
 
 

@@ -265,6 +265,11 @@ class _Trial:
         """Find the edits of some images, and return what scores them at a strength."""
         rows = edits_batch([Edit(name, asked) for name in images]).to_pylist()
         batches = [*self._editor.batches(rows, self._search.batch_size)]
+        if not batches:
+            raise TuningError(
+                f"images: got no sound latent of {', '.join(images[:5])} and the others, expected "
+                "some; `styleclip verify` says what is wrong with them"
+            )
         # Once for all strengths: an optimization takes its hundreds of steps here.
         edits = [(batch, self._editor.find(batch)) for batch in batches]
         return lambda alpha: self._point(alpha, edits)

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -178,20 +178,32 @@ class Verification:
             return
         for done, (shard, pairs) in enumerate(self._sample.by_shard().items(), 1):
             try:
-                commit = self._ledger.read_commit(shard)
-                rows = self._ledger.rows(shard).to_pylist()
-                for row in rows:
-                    for name in ("output_uri", "mapper_uri"):
-                        row[name] = row[name] and self._find(row[name])
-                for finding in render_again(
-                    rows, pairs, self._settings, self._networks, commit.facts.get("device")
-                ):
+                for finding in self._render_again(shard, pairs):
                     self.counts["rendered again"] += 1
                     if finding is not None:
                         yield finding
             except _UNREADABLE as error:
                 yield _unreadable(f"rendering of shard {shard}", error)
             advance(done)
+
+    def _render_again(self, shard: int, pairs: Set[str]) -> Iterator[Finding | None]:
+        """Render edits of a shard again, with the others that the same commit made."""
+        left = {*self._ledger.rows(shard)["pair_id"].to_pylist()}
+        for commit, table in reversed([*self._ledger.history(shard)]):
+            edited = commit.facts.get("edited")
+            rows = [row for row in table.to_pylist() if edited is None or row["pair_id"] in edited]
+            for row in rows:
+                for name in ("output_uri", "mapper_uri"):
+                    row[name] = row[name] and self._find(row[name])
+            counted = left & {row["pair_id"] for row in rows}
+            left -= counted
+            batch_size = commit.facts.get("batch_size", self._settings.batch_size)
+            settings = replace(self._settings, batch_size=batch_size)
+            device = commit.facts.get("device")
+            if counted & pairs:
+                yield from render_again(
+                    rows, counted & pairs, counted, settings, self._networks, device
+                )
 
     @property
     def sampled_shards(self) -> int:
