@@ -5,16 +5,18 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from prefect import Flow
 
-from flows.environment import set_defaults
+from flows.environment import set_defaults, set_metrics_file
 
 set_defaults()
 
 from flows.align import align_photos  # noqa: E402
+from flows.cancelling import StageCancelled, mark_cancelled  # noqa: E402
 from flows.demo import run_demo  # noqa: E402
 from flows.deploy import deploy_flows  # noqa: E402
 from flows.doctor import examine_assets  # noqa: E402
@@ -31,6 +33,7 @@ from flows.progress import console, printable  # noqa: E402
 from flows.relevance import build_relevance  # noqa: E402
 from flows.summary import Summary  # noqa: E402
 from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
+from flows.tune import tune_strengths  # noqa: E402
 from flows.verify import verify_run  # noqa: E402
 from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
 from tasks.provenance import CODE_VERSION  # noqa: E402
@@ -51,6 +54,7 @@ app.command(align_photos, name="align")
 app.command(invert_faces, name="invert")
 app.command(build_relevance, name="relevance")
 app.command(train_mappers, name="train-mapper")
+app.command(tune_strengths, name="tune")
 app.command(edit_dataset, name="edit")
 app.command(evaluate_run, name="evaluate")
 app.command(verify_run, name="verify")
@@ -88,6 +92,7 @@ def launch(
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
     trace: Annotated[bool, Parameter(negative=())] = False,
     server: bool = True,
+    metrics: str = "",
 ) -> int:
     """Run a command.
 
@@ -96,11 +101,18 @@ def launch(
         json_output: Print the result as one line of JSON.
         trace: Show where in the code an error arose.
         server: Let a Prefect server know of the run, the embedded one where none is configured.
+        metrics: File to append a line of JSON to for every shard, see docs/operating.md.
     """
+    if metrics:
+        set_metrics_file(str(Path(metrics).resolve()))
     try:
         _refuse_credentials(tokens)
         result = _run([*_with_statuses(tokens)], server)
     except KeyboardInterrupt:
+        return INTERRUPTED
+    except StageCancelled as error:
+        mark_cancelled(error)
+        console.print(printable(str(error)), markup=False)
         return INTERRUPTED
     except (ValueError, OSError, RuntimeError) as error:
         if trace:

@@ -6,8 +6,10 @@ from typing import Annotated
 from cyclopts import Parameter
 from prefect import flow
 
+from flows.artifacts import show_run
 from flows.engines import read_engine
 from flows.mappers import train_all
+from flows.progress import console
 from flows.relevance import build_relevance
 from flows.shards import run_shards
 from flows.share import read_share, step
@@ -27,6 +29,7 @@ from tasks.runs import (
     shards_to_do,
     statuses_to_retry,
 )
+from tasks.selection import read_selection, shards_to_redo
 from tasks.storage import Folder
 
 _DEFAULT = RelevanceConfig()
@@ -50,6 +53,11 @@ def edit_dataset(
     worker: str = "",
     retry_failed: str = "",
     update: bool = False,
+    only_prompt: list[str] | None = None,
+    only_image: list[str] | None = None,
+    only_status: str = "",
+    since: str = "",
+    before: str = "",
 ) -> Summary:
     """Edit every pair of a manifest; one result row for each of its rows.
 
@@ -76,8 +84,16 @@ def edit_dataset(
             where no status is named.
         update: Take over a changed manifest, and changed networks and assets: what is new or
             depends on them is computed, rows that are gone leave the results, the others stay.
+        only_prompt: Do again only results of these target prompts, or of patterns such as
+            'a * face'; also those that are ok.
+        only_image: Only of these images, or patterns such as 'anna*'.
+        only_status: Only with one of these statuses, separated by commas; ok is one.
+        since: Only those committed then or later, such as 2026-11-25 or 2026-11-25T14:30+01:00.
+        before: Only those committed earlier. With a date, the same command continues what was
+            stopped; without, it begins anew.
     """
     retry, share = statuses_to_retry(retry_failed), read_share(worker)
+    again = read_selection(only_prompt, only_image, only_status, since, before)
     by = read_engine(engine)
     began = time.monotonic()
     check_store(workspace)
@@ -94,11 +110,18 @@ def edit_dataset(
     else:
         rows = read_card(folder).get("rows", 0)
         share.require(rows > 0, folder.url)
-    arguments = {"run": folder.url, "device": device, "retry": retry}
-    shards = shards_to_do(folder, retry, share.of)
+    arguments = {"run": folder.url, "device": device, "retry": retry, "again": again}
+    if again is None:
+        shards = shards_to_do(folder, retry, share.of)
+    else:
+        shards, left = shards_to_redo(folder, again, retry, share.of)
+        if left:
+            console.print(f"{left} shards that were never done are left: select nothing to do them")
     counts = run_shards(
         "edit", edit_pairs_shard, shards, workers, arguments, share=share, engine=by
     )
+    if counts:
+        show_run(folder.url)
     return Summary("edit", folder.url, counts, time.monotonic() - began, {"rows": rows})
 
 

@@ -41,7 +41,14 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "styleclip deploy s3://bucket/ws --api http://127.0.0.1:4200/api --gpus 4",
         "styleclip deploy s3://bucket/ws --photos s3://bucket/in --prompts s3://bucket/prompts.csv",
     ),
-    "evaluate": ("styleclip evaluate ws --run smiles",),
+    "evaluate": (
+        "styleclip evaluate ws --run smiles",
+        "styleclip evaluate ws/runs/smiles ws/runs/earlier",
+    ),
+    "tune": (
+        'styleclip tune ws tuned.parquet --target "a smiling face" --directional 0.15',
+        "styleclip tune ws tuned.parquet --prompts prompts.csv --num-channels 20",
+    ),
     "verify": ("styleclip verify ws --run smiles --sample 50",),
     "doctor": ("styleclip doctor ws --models ffhq.json",),
     "forget": ("styleclip forget ws anna",),

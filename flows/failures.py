@@ -64,6 +64,9 @@ class Failures:
     def __bool__(self) -> bool:
         return bool(self._all)
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     def succeed(self) -> None:
         """Take note of a shard that is done."""
         self._in_a_row = 0

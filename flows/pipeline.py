@@ -42,6 +42,11 @@ def run_pipeline(
     engine: str = "threads",
     retry_failed: str = "",
     update: bool = False,
+    only_prompt: list[str] | None = None,
+    only_image: list[str] | None = None,
+    only_status: str = "",
+    since: str = "",
+    before: str = "",
 ) -> Summary:
     """Align, invert, edit and judge: every photograph with every prompt.
 
@@ -68,6 +73,13 @@ def run_pipeline(
             where no status is named.
         update: Take over other photographs, prompts, networks and assets: what is new or depends on
             them is computed, edits that are no longer asked for leave the results.
+        only_prompt: Do again only results of these target prompts, or of patterns such as
+            'a * face'; also those that are ok.
+        only_image: Only of these images, or patterns such as 'anna*'.
+        only_status: Only with one of these statuses, separated by commas; ok is one.
+        since: Only those committed then or later, such as 2026-11-25 or 2026-11-25T14:30+01:00.
+        before: Only those committed earlier. With a date, the same command continues what was
+            stopped; without, it begins anew.
     """
     began = time.monotonic()
     align = step(align_photos)(
@@ -100,8 +112,13 @@ def run_pipeline(
         engine=engine,
         retry_failed=retry_failed,
         update=update,
+        only_prompt=only_prompt,
+        only_image=only_image,
+        only_status=only_status,
+        since=since,
+        before=before,
     )
     console.print(printable(edit.line), markup=False)
-    report = step(evaluate_run)(workspace, run)
+    report = step(evaluate_run)(workspace, run=run)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
     return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)

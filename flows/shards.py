@@ -1,6 +1,7 @@
 """Run the shards of a stage as Prefect tasks, a bounded number at a time."""
 
 import random
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
@@ -11,8 +12,10 @@ from prefect.client.schemas.objects import State
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, show_counts
+from flows.cancelling import CancelWatch, StageCancelled
 from flows.engines import THREADS, Engine, hire
 from flows.failures import Failure, FailureBudget, Failures, StageError
+from flows.metrics import bound_arguments, measured, place_of, write_metrics
 from flows.progress import console, describe_counts, progress_bar
 from flows.share import ALL, Share
 from tasks.redaction import redact
@@ -38,7 +41,7 @@ _LOSSES = 3
 def shard_task(work: ShardWork, tags: Iterable[str] = ()) -> Task[..., dict[str, int]]:
     """Make a Prefect task of the function that does one shard; a server may limit tags."""
     return Task(
-        fn=guarded(work),
+        fn=guarded(measured(work)),
         name=work.__name__.replace("_", "-"),
         task_run_name="shard-{shard}",
         tags=tags,
@@ -63,10 +66,10 @@ def guarded(work: Callable[P, T]) -> Callable[P, T]:
     """
 
     @wraps(work)
-    def call(*values: P.args, **arguments: P.kwargs) -> T:
+    def call(*values: P.args, **named: P.kwargs) -> T:
         try:
-            with full_disks_explained(str(arguments.get("run") or arguments.get("workspace"))):
-                return work(*values, **arguments)
+            with full_disks_explained(place_of(bound_arguments(work, *values, **named))):
+                return work(*values, **named)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             if redact(text) == text:
@@ -116,17 +119,18 @@ def run_shards(
     Raises:
         StageError: Shards failed, retries included. The others are done all the same, as long as
             the budget lasts.
+        StageCancelled: Somebody cancelled the run on its server.
     """
     if not share.works:
         return {"planned": len(shards)}
     shards = share.of(shards)
     counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
     waiting, running = deque(in_own_order(shards)), deque[tuple[int, Any]]()
-    lost = Counter[int]()
+    lost, began = Counter[int](), time.monotonic()
     shard_work, retried = shard_task(work, tags), retried_requests()
     if not shards:
         return {}
-    shown = ProgressArtifact(label, len(shards))
+    shown, cancel = ProgressArtifact(label, len(shards)), CancelWatch()
     with (
         progress_bar(label, len(shards)) as bar,
         hire(workers, engine) as crew,
@@ -150,8 +154,20 @@ def run_shards(
                 failures.fail(Failure(shard, outcome.error))
             bar.advance(done, describe_counts(counts))
             shown.advance(done)
+            if (waiting or running) and cancel.is_cancelled():
+                # The pool ends with the shards in hand; those that it has not begun are dropped.
+                raise StageCancelled(label, done, len(shards), cancel.runs)
     show_counts(label, counts)
-    _tell_retries(label, retried_requests() - retried)
+    again = retried_requests() - retried
+    facts: dict[str, Any] = {
+        "stage": label,
+        "run": place_of(arguments),
+        "shards": done,
+        "statuses": dict(counts),
+    }
+    facts |= {"seconds": round(time.monotonic() - began, 3), "retried_requests": dict(again)}
+    write_metrics("stage", **facts, shards_failed=len(failures))
+    _tell_retries(label, again)
     if failures:
         raise StageError(failures.tell(label, done))
     return dict(counts)

@@ -254,6 +254,12 @@ class LatentStore:
         """Return the latents of no image."""
         return self.read([])
 
+    def image_ids(self) -> list[str]:
+        """Return the images that have a latent, in the order of the ledger."""
+        known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
+        names: list[str] = known["image_id"].to_pylist()
+        return names
+
     def rows_of(self, image_ids: Sequence[str]) -> list[int | None]:
         """Return the rows of images, None for those without a latent."""
         known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())

@@ -72,17 +72,18 @@ def frontier_plot(strengths: Mapping[str, Sequence[Group]], criteria: Criteria) 
     """Draw what the strength buys and costs: directional similarity against identity over alpha.
 
     Args:
-        strengths: Groups of one prompt with ascending alpha, by method.
+        strengths: Groups of one prompt with ascending alpha, by method, or by names of one's own.
         criteria: Whose thresholds are drawn.
     """
     figure, (axes,) = _figure(_HEIGHT, bottom=0.5)
     axes.axvline(criteria.identity, color=_LINE, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
     axes.axhline(criteria.directional, color=_LINE, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
-    for method, groups in strengths.items():
+    for number, (name, groups) in enumerate(strengths.items()):
+        series = _place(name) if name in _METHODS else number % len(_SERIES)
         scores = [(g, g.scores["identity_edit"], g.scores["directional_edit"]) for g in groups]
         known = [(g, x, y) for g, x, y in scores if x.mean is not None and y.mean is not None]
         if known:
-            _frontier_line(axes, method, *zip(*known, strict=True))
+            _frontier_line(axes, name, series, *zip(*known, strict=True))
     axes.set_xlabel("identity kept (cosine)")
     axes.set_ylabel("directional similarity")
     axes.margins(0.12)
@@ -155,6 +156,18 @@ def status_plot(caption: str, statuses: Mapping[str, int]) -> Plot:
     return _plot(figure, caption)
 
 
+def stages_plot(seconds: Mapping[str, float]) -> Plot:
+    """Draw how long each stage took."""
+    figure, (axes,) = _figure(0.8 + 0.3 * len(seconds), 1, [*seconds])
+    bars = axes.barh(range(len(seconds)), [*seconds.values()], color=_SERIES[0], height=0.6)
+    axes.bar_label(bars, [f"{value:,.3g} s" for value in seconds.values()], padding=3, color=_INK)
+    axes.margins(x=0.25)
+    _name_rows(axes, [*seconds])
+    axes.xaxis.set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    return _plot(figure, "Seconds of every stage, of one worker")
+
+
 def ordered_methods(methods: Iterable[str]) -> list[str]:
     """Return the different methods, those of the paper first."""
     found = dict.fromkeys(map(str, methods))
@@ -163,7 +176,8 @@ def ordered_methods(methods: Iterable[str]) -> list[str]:
 
 def _frontier_line(
     axes: Axes,
-    method: str,
+    name: str,
+    series: int,
     groups: Sequence[Group],
     identity: Sequence[Estimate],
     directional: Sequence[Estimate],
@@ -174,9 +188,9 @@ def _frontier_line(
         y,
         xerr=_errors(identity),
         yerr=_errors(directional),
-        label=_plain(method),
-        color=_color(method),
-        marker=_marker(method),
+        label=_plain(name),
+        color=_SERIES[series],
+        marker=_MARKERS[series],
         markersize=5,
         linewidth=1.6,
         elinewidth=0.7,
@@ -187,7 +201,7 @@ def _frontier_line(
             (right, up),
             (4, 4),
             textcoords="offset points",
-            color=_color(method),
+            color=_SERIES[series],
             fontsize=8,
         )
 

@@ -83,17 +83,19 @@ class _Kept:
 def render_again(
     rows: list[Row],
     pairs: Set[str],
+    counted: Set[str],
     settings: RunSettings,
     networks: Models,
     device: object,
 ) -> Iterator[Finding | None]:
     """Render edits of a shard again, in the batches that they were made in.
 
-    A batch gives the same numbers only as a whole, so all pairs of a batch are compared.
+    A batch gives the same numbers only as a whole, so all that count of a batch are compared.
 
     Args:
-        rows: All result rows of the shard, in order, with the URIs where their images are now.
+        rows: All rows that one commit made, in order, with the URIs where their images are now.
         pairs: Ids of those to render.
+        counted: Ids of those that no later commit made again.
         settings: Of the run.
         networks: Its networks.
         device: What the commit says of the device that made them.
@@ -120,7 +122,7 @@ def render_again(
         for row in batch.rows:
             picture = next(pictures) if row["status"] == "ok" else None
             before = made[row["pair_id"]]
-            if before["status"] == "ok":
+            if before["status"] == "ok" and row["pair_id"] in counted:
                 yield _compare(before, row, picture, exact)
     for row in begun:
         # Its latent was lost since.

@@ -3,7 +3,8 @@
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from tasks.provenance import png_bytes
 from tasks.runs import open_run, run_folder, run_ledger, settings_for
 from tasks.storage import Folder, sha256
 
-RELEVANCE = RelevanceConfig(num_images=4, num_statistics=50)
+RELEVANCE = RelevanceConfig(num_images=4, num_statistics=50, mode="exact")
 PEOPLE = ("anna", "anna.face1", "berta", "carl")
 ASKED = (
     {"target_prompt": "a smiling face", "alpha": 2.0, "num_channels": 20},
@@ -141,3 +142,25 @@ def commit_faces(ws: Finished) -> None:
 
 
 Spoil = Callable[[Finished], None]
+
+
+@pytest.fixture
+def stopped_after(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Let a block end as the process would that dies instead of creating another file."""
+
+    @contextmanager
+    def stopped(files: int) -> Iterator[None]:
+        create, made = Folder.create, list[str]()
+
+        def create_or_stop(folder: Folder, name: str, content: bytes) -> None:
+            if len(made) == files:
+                raise KeyboardInterrupt
+            made.append(name)
+            create(folder, name, content)
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(Folder, "create", create_or_stop)
+            yield
+            pytest.fail(f"made {len(made)} files only")
+
+    return stopped

@@ -12,9 +12,10 @@ import pytest
 import zarr
 from PIL import Image
 
+from tasks.edits import edit_pairs_shard
 from tasks.ledger import read_table, table_bytes
 from tasks.models import read_bundle
-from tasks.runs import run_ledger
+from tasks.runs import run_ledger, shards_to_do
 from tasks.storage import sha256
 from tasks.verification import Verification, check_faces
 
@@ -239,3 +240,21 @@ def test_pixels_of_another_device_may_differ_a_little(finished):
     found = one(findings(finished, sample=16))
     assert "differ by 9.00 grey levels" in found
     assert "at most 1 on average on another device" in found
+
+
+def test_rows_that_were_done_again_are_held_to_the_same_pixels(finished):
+    w_plus, run = store(finished, "latents")["w_plus"], finished.run("twice")
+    row = w_plus[1]
+    w_plus[1] = np.nan
+    finished.edit("twice")
+    w_plus[1] = row
+    for shard in shards_to_do(run, ["failed"]):
+        edit_pairs_shard(run.url, "cpu", shard, ["failed"])
+    assert findings(finished, "twice", sample=16) == []
+    assert findings.counts["rendered again"] == 16
+    w_plus[1] = row + np.float32(0.02)
+    latent, *edits = findings(finished, "twice", sample=16)
+    assert "latent of anna.face1" in latent
+    assert len(edits) == 4
+    assert all("of anna.face1: got pixels that differ" in edit for edit in edits)
+    assert all("expected the same pixels" in edit for edit in edits)
