@@ -5,14 +5,17 @@ import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 from torch import Tensor
 
 from manifests.schemas import RESULTS
+from styleclip_ops.clip import ClipModel
 from styleclip_ops.direction import apply_direction, style_direction, text_direction
 from styleclip_ops.errors import NoChannelError, StyleClipError
 from styleclip_ops.mapper import FullStyleSpaceMapper
@@ -24,11 +27,15 @@ from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
 from tasks.models import Models, describe_device, open_models
 from tasks.outputs import Output, open_output
+from tasks.overlap import behind
 from tasks.provenance import CODE_VERSION
 from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_of
 from tasks.storage import Folder, sha256
 
 Row = dict[str, Any]
+
+# Edited pictures that wait to be written; of 1024 px each has 3 MB.
+MOST_WAITING = 32
 
 
 def edit_pairs_shard(
@@ -60,14 +67,16 @@ def edit_pairs_shard(
         if row["status"] not in retry and not is_stale(row, settings)
     }
     units = ledger.units(shard).to_pylist()
-    rows = [kept.get(unit["pair_id"]) or _begun(unit, settings, shard) for unit in units]
+    rows = [kept.get(unit["pair_id"]) or begin_row(unit, settings, shard) for unit in units]
     new = [row for row in rows if row["pair_id"] not in kept]
     if before and not new:
         return {}
     editor = Editor(settings, networks)
     output = open_output(folder, settings.output, settings.image_format, shard)
-    for batch in editor.batches(new, settings.batch_size):
-        editor.edit(batch, output)
+    with behind(MOST_WAITING) as later:
+        for batch in editor.batches(new, settings.batch_size):
+            for edited in editor.edit(batch):
+                later(partial(edited.write, output))
     output.close()
     facts = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
     # Rows that were kept may be of another device, and the new ones were other batches.
@@ -80,11 +89,39 @@ def edit_pairs_shard(
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one method that are edited together, with what is stored of their images."""
+    """Rows of one method that are edited together, with what is stored of their images.
+
+    Attributes:
+        method: How.
+        rows: N of them.
+        places: [N] rows of their images in the W+ store.
+        latents: Of these.
+    """
 
     method: str
     rows: list[Row]
+    places: tuple[int, ...]
     latents: Latents
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edited image that is not written yet.
+
+    Attributes:
+        row: Its result, which lacks only where it is.
+        picture: The image.
+    """
+
+    row: Row
+    picture: Image.Image
+
+    def write(self, output: Output) -> None:
+        """Write the image, and fill in its row where it is."""
+        row = self.row
+        name = f"{slug(row['target_prompt'])}-{row['method']}-{row['pair_id']}"
+        uri, digest = output.write(row["image_id"], name, self.picture, _provenance(row))
+        row |= {"output_uri": uri, "output_sha256": digest}
 
 
 class Editor:
@@ -97,6 +134,7 @@ class Editor:
 
     def __init__(self, settings: RunSettings, networks: Models) -> None:
         self._settings, self._networks = settings, networks
+        self._style_codes = dict[tuple[int, ...], Tensor]()
         self._methods: dict[str, Callable[[Batch], Tensor]] = {
             "global": self._global,
             "mapper": self._mapper,
@@ -115,42 +153,45 @@ class Editor:
                     "align and invert it first",
                 }
         known = [(row, place) for row, place in zip(rows, places, strict=True) if place is not None]
-        for group in _grouped(known, lambda pair: _together(pair[0])):
+        if not known:
+            return
+        # Once for all edits of an image.
+        stored = sorted({place for _, place in known})
+        latents = store.read(stored)
+        for group in _grouped(known, lambda pair: rows_together(pair[0])):
             for start in range(0, len(group), batch_size):
-                part = group[start : start + batch_size]
-                latents = store.read([place for _, place in part])
-                yield Batch(part[0][0]["method"], [row for row, _ in part], latents)
+                chosen, own = zip(*group[start : start + batch_size], strict=True)
+                part = latents.take(np.searchsorted(stored, own))
+                yield Batch(chosen[0]["method"], [*chosen], own, part)
 
-    def edit(self, batch: Batch, output: Output) -> None:
-        """Edit a batch: write its images, and fill in its rows."""
+    def edit(self, batch: Batch) -> list[Edited]:
+        """Edit a batch: fill in its rows, and return the images of those that have one."""
         began = time.monotonic()
         try:
             images = self._methods[batch.method](batch)
         except NoChannelError as error:
-            _fail(batch.rows, "no_channel", error)
-            return
+            return _fail(batch.rows, "no_channel", error)
         except StyleClipError as error:
-            _fail(batch.rows, "failed", error)
-            return
-        scores = self._score(batch, images)
+            return _fail(batch.rows, "failed", error)
+        # Lists at once: every look at a number makes an accelerator wait.
+        scores = {name: values.tolist() for name, values in self._score(batch, images).items()}
+        finite = images.isfinite().all(dim=(1, 2, 3)).tolist()
         pictures = tensor_to_images(images)
         seconds = (time.monotonic() - began) / len(batch.rows)
+        edited = []
         for index, row in enumerate(batch.rows):
             row["edit_key"] = _edit_key(row)
-            if not bool(images[index].isfinite().all()):
+            if not finite[index]:
                 row |= {"status": "failed", "error": "the edited image holds NaN or infinity"}
                 continue
-            name = f"{slug(row['target_prompt'])}-{row['method']}-{row['pair_id']}"
-            uri, digest = output.write(row["image_id"], name, pictures[index], _provenance(row))
-            row |= {"status": "ok", "output_uri": uri, "output_sha256": digest}
             row |= {metric: _number(values[index]) for metric, values in scores.items()}
-            row["seconds"] = seconds
+            row |= {"status": "ok", "seconds": seconds}
+            edited.append(Edited(row, pictures[index]))
+        return edited
 
     @torch.no_grad()
     def _global(self, batch: Batch) -> Tensor:
-        generator = self._networks.generator
-        s = generator.w_plus_to_s(self._w_plus(batch))
-        row = batch.rows[0]
+        row, s = batch.rows[0], self._s(batch)
         direction, fingerprint = _direction(
             self._settings.directions,
             self._networks,
@@ -160,7 +201,8 @@ class Editor:
             row["num_channels"],
         )
         _name_asset(batch.rows, fingerprint)
-        return generator.synthesize(apply_direction(s, direction, self._alphas(batch)))
+        edited = apply_direction(s, direction, self._alphas(batch))
+        return self._networks.generator.synthesize(edited)
 
     @torch.no_grad()
     def _mapper(self, batch: Batch) -> Tensor:
@@ -169,9 +211,8 @@ class Editor:
             mapper_url(row, self._settings, self._networks), self._networks
         )
         _name_asset(batch.rows, fingerprint)
-        w_plus = self._w_plus(batch)
         in_style_space = isinstance(mapper, FullStyleSpaceMapper)
-        latents = generator.w_plus_to_s(w_plus) if in_style_space else w_plus
+        latents = self._s(batch) if in_style_space else self._w_plus(batch)
         edited = _between(latents, mapper.edit(latents), self._alphas(batch))
         return generator.synthesize(edited) if in_style_space else generator(edited)
 
@@ -180,8 +221,7 @@ class Editor:
         options = json.loads(batch.rows[0]["options"] or "{}")
         in_style_space = options.pop("space", "w_plus") == "style"
         optimize = optimize_style_codes if in_style_space else optimize_latents
-        w_plus = self._w_plus(batch)
-        latents = generator.w_plus_to_s(w_plus) if in_style_space else w_plus
+        latents = self._s(batch) if in_style_space else self._w_plus(batch)
         texts = networks.clip.embed_texts([row["target_prompt"] for row in batch.rows])
         config = OptimizeConfig(**options)
         identity = networks.identity if config.id_lambda > 0 else None
@@ -198,16 +238,25 @@ class Editor:
             for name in Latents.__dataclass_fields__
         }
         inversion = ImageEmbeddings(stored["inversion_clip"], stored["inversion_identity"])
-        target = judge.embed_texts([row["target_prompt"] for row in batch.rows])
+        target = _text_embeddings(judge, tuple(row["target_prompt"] for row in batch.rows))
         scores = edit_metrics(
             ImageEmbeddings(stored["source_clip"], stored["source_identity"]),
             inversion,
             ImageEmbeddings(judge.embed_images(images), self._networks.identity.embed(images)),
-            judge.embed_texts([row["neutral_prompt"] for row in batch.rows]),
+            _text_embeddings(judge, tuple(row["neutral_prompt"] for row in batch.rows)),
             target,
         )
         before = cosine_similarity(inversion.clip, target)
         return scores._asdict() | {"clip_cosine_inversion": before}
+
+    @torch.no_grad()
+    def _s(self, batch: Batch) -> Tensor:
+        """Style codes, computed once for the same images in the same batch."""
+        if batch.places not in self._style_codes:
+            self._style_codes[batch.places] = self._networks.generator.w_plus_to_s(
+                self._w_plus(batch)
+            )
+        return self._style_codes[batch.places]
 
     def _w_plus(self, batch: Batch) -> Tensor:
         return torch.from_numpy(batch.latents.w_plus).to(self._networks.device)
@@ -222,6 +271,12 @@ def mapper_url(row: Row, settings: RunSettings, networks: Models) -> str:
         return str(row["mapper_uri"])
     config = MapperConfig(**json.loads(row["options"] or "{}"))
     return mapper_folder(Folder(settings.workspace), networks, row["target_prompt"], config).url
+
+
+@lru_cache(maxsize=1024)
+def _text_embeddings(judge: ClipModel, texts: tuple[str, ...]) -> Tensor:
+    """Embed the texts of a batch; a batch of other texts might give other last bits."""
+    return judge.embed_texts([*texts])
 
 
 @lru_cache(maxsize=4096)
@@ -262,16 +317,16 @@ def _between(latents: Tensor, edited: Tensor, alphas: Tensor) -> Tensor:
     return latents + alphas.reshape(shape).to(latents) * (edited - latents)
 
 
-def _begun(unit: Row, settings: RunSettings, shard: int) -> Row:
-    """A result row that has nothing but its manifest row and provenance."""
+def begin_row(unit: Row, settings: RunSettings, shard: int) -> Row:
+    """Return a result row that has nothing but its manifest row and provenance."""
     row = dict.fromkeys(RESULTS.names) | unit
     marks = {f"{role}_fingerprint": value for role, value in settings.fingerprints.items()}
     row |= {name: value for name, value in marks.items() if name in RESULTS.names}
     return row | {"shard": shard, "code_version": CODE_VERSION, "status": "failed"}
 
 
-def _together(row: Row) -> Hashable:
-    """What rows of one batch have in common."""
+def rows_together(row: Row) -> Hashable:
+    """Return what rows of one batch have in common."""
     shared: tuple[Hashable, ...] = (row["method"], row["options"])
     if row["method"] == "global":
         names = ("neutral_prompt", "target_prompt", "beta", "num_channels")
@@ -294,9 +349,10 @@ def _name_asset(rows: list[Row], fingerprint: str) -> None:
         row["asset_fingerprint"] = fingerprint
 
 
-def _fail(rows: list[Row], status: str, error: Exception) -> None:
+def _fail(rows: list[Row], status: str, error: Exception) -> list[Edited]:
     for row in rows:
         row |= {"status": status, "error": str(error)}
+    return []
 
 
 _CONTENT = (
@@ -328,10 +384,9 @@ def _provenance(row: Row) -> Row:
     return {name: row[name] for name in names if row[name] is not None}
 
 
-def _number(value: Tensor) -> float | None:
-    """A metric as a number; null where it has none."""
-    number = float(value)
-    return number if number == number else None
+def _number(value: float) -> float | None:
+    """A metric; null where it has none."""
+    return value if value == value else None
 
 
 def _check_fingerprints(settings: RunSettings, networks: Models) -> None:

@@ -75,6 +75,10 @@ class Latents:
         arrays = [getattr(self, name).astype("<f4") for name in _ARRAYS]
         return [sha256(b"".join(a.tobytes() for a in image)) for image in zip(*arrays, strict=True)]
 
+    def take(self, places: Sequence[int] | NDArray[np.intp]) -> "Latents":
+        """Return the latents at some places."""
+        return Latents(*(getattr(self, name)[places] for name in _ARRAYS))
+
 
 _ARRAYS = tuple(Latents.__dataclass_fields__)
 _TEXTS = ("image_id", "source_sha256", "status")

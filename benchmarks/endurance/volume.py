@@ -203,7 +203,7 @@ def _edit_without_prefect(folder: Path) -> None:
         edit_pairs_shard(run.url, "cpu", shard)
 
 
-def _dummy_edit(_: Any, batch: Any, __: Any) -> None:
+def _dummy_edit(_: Any, batch: Any) -> list[Any]:
     """Fill in rows as an edit does, without networks and images."""
     import numpy as np
 
@@ -217,6 +217,7 @@ def _dummy_edit(_: Any, batch: Any, __: Any) -> None:
         row |= dict(zip(names, values, strict=True))
         row |= {"edit_key": digest, "output_sha256": digest, "status": "ok", "seconds": 0.1}
         row |= {"output_uri": f"/nowhere/images/{row['image_id']}/{row['pair_id']}.png"}
+    return []
 
 
 def _evaluate(folder: Path, rows: int, _: bool) -> None:
