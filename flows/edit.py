@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from prefect import flow
 
+from flows.forecast import foretell
 from flows.mappers import train_all
 from flows.relevance import build_relevance
 from flows.shards import run_shards
@@ -13,6 +14,7 @@ from flows.stores import check_store
 from flows.summary import Summary
 from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
 from tasks.edits import edit_pairs_shard
+from tasks.forecast import EditOptions
 from tasks.frozen import freeze_manifest
 from tasks.manifest_files import Manifest, survey_manifest
 from tasks.models import DEMO_MODELS, open_models
@@ -46,6 +48,8 @@ def edit_dataset(
     workers: int = 1,
     retry_failed: str = "",
     update: bool = False,
+    dry_run: bool = False,
+    price_per_hour: float = 0.0,
 ) -> Summary:
     """Edit every pair of a manifest; one result row for each of its rows.
 
@@ -69,8 +73,16 @@ def edit_dataset(
             where no status is named.
         update: Take over a changed manifest, and changed networks and assets: what is new or
             depends on them is computed, rows that are gone leave the results, the others stay.
+        dry_run: Say what the edits will take, from a few seconds of them, and write nothing.
+        price_per_hour: Of this machine, for the dry run.
     """
     retry = statuses_to_retry(retry_failed)
+    if dry_run:
+        options = EditOptions(relevance, image_format, batch_size, shard_size, retry, update)
+        return foretell(
+            *(workspace, models, device, price_per_hour),
+            lambda stages: stages.edit(run, survey_manifest(manifest), Manifest(manifest), options),
+        )
     began = time.monotonic()
     check_store(workspace)
     folder = run_folder(workspace, run)
