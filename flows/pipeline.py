@@ -13,6 +13,7 @@ from flows.evaluate import evaluate_run
 from flows.forecast import foretell
 from flows.invert import invert_faces
 from flows.progress import console, printable
+from flows.share import step
 from flows.summary import Summary
 from tasks.alignment import AlignmentConfig, FacesPolicy
 from tasks.directions import RelevanceConfig
@@ -41,6 +42,7 @@ def run_pipeline(
     batch_size: int = 8,
     shard_size: int = 256,
     workers: int = 1,
+    engine: str = "threads",
     retry_failed: str = "",
     update: bool = False,
     dry_run: bool = False,
@@ -66,6 +68,7 @@ def run_pipeline(
         batch_size: Images that go through the networks together.
         shard_size: Rows of a shard.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         retry_failed: Do edits again whose status is one of these, separated by commas; all but ok
             where no status is named.
         update: Take over other photographs, prompts, networks and assets: what is new or depends on
@@ -89,13 +92,22 @@ def run_pipeline(
 
         return foretell(workspace, models, device, price_per_hour, stages)
     began = time.monotonic()
-    align = align_photos(photos, workspace, faces=faces, crop_size=crop_size)
+    align = step(align_photos)(
+        photos, workspace, faces=faces, crop_size=crop_size, workers=max(workers, 2), engine=engine
+    )
     console.print(printable(align.line), markup=False)
-    invert = invert_faces(workspace, models=models, device=device, batch_size=batch_size)
+    invert = step(invert_faces)(
+        workspace,
+        models=models,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        engine=engine,
+    )
     console.print(printable(invert.line), markup=False)
     manifest = run_folder(workspace, run).url_of("pairs.parquet")
     build_manifest(usable_faces(workspace), read_prompts(prompts), manifest)
-    edit = edit_dataset(
+    edit = step(edit_dataset)(
         workspace,
         manifest,
         run=run,
@@ -107,10 +119,11 @@ def run_pipeline(
         batch_size=batch_size,
         shard_size=shard_size,
         workers=workers,
+        engine=engine,
         retry_failed=retry_failed,
         update=update,
     )
     console.print(printable(edit.line), markup=False)
-    report = evaluate_run(workspace, run)
+    report = step(evaluate_run)(workspace, run=run)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
     return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)

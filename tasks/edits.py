@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any
 
@@ -16,10 +17,15 @@ from torch import Tensor
 
 from manifests.schemas import RESULTS
 from styleclip_ops.clip import ClipModel
-from styleclip_ops.direction import apply_direction, style_direction, text_direction
+from styleclip_ops.direction import style_direction, text_direction
 from styleclip_ops.errors import NoChannelError, StyleClipError
 from styleclip_ops.mapper import FullStyleSpaceMapper
-from styleclip_ops.metrics import ImageEmbeddings, cosine_similarity, edit_metrics
+from styleclip_ops.metrics import (
+    EditMetrics,
+    ImageEmbeddings,
+    cosine_similarity,
+    edit_metrics,
+)
 from styleclip_ops.optimize import OptimizeConfig, optimize_latents, optimize_style_codes
 from styleclip_ops.pictures import tensor_to_images
 from tasks.directions import DirectionStore
@@ -30,6 +36,7 @@ from tasks.outputs import Output, open_output
 from tasks.overlap import behind
 from tasks.provenance import CODE_VERSION
 from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_of
+from tasks.selection import Selection, rows_to_redo
 from tasks.storage import Folder, sha256
 
 Row = dict[str, Any]
@@ -39,18 +46,24 @@ MOST_WAITING = 32
 
 
 def edit_pairs_shard(
-    run: str, device: str, shard: int, retry: Sequence[str] = ()
+    run: str,
+    device: str,
+    shard: int,
+    retry: Sequence[str] = (),
+    again: Selection | None = None,
 ) -> dict[str, int]:
     """Make the edits of one shard of a run and commit them.
 
     Of a shard that is committed, only rows are made that were made with other assets than the run
-    has now, or whose status is asked for; the others stay as they are.
+    has now, or whose status is asked for; or where a selection is given, only those that it takes.
+    The others stay as they are.
 
     Args:
         run: URL of the run.
         device: See `tasks.models.open_models`.
         shard: Its number.
         retry: Statuses of rows to make again.
+        again: Which rows to make again, also those that are ok.
 
     Returns:
         Rows by status that were made.
@@ -61,11 +74,13 @@ def edit_pairs_shard(
     _check_fingerprints(settings, networks)
     ledger = run_ledger(folder)
     before = ledger.read_commit(shard) if ledger.is_committed(shard) else None
-    kept = {
-        row["pair_id"]: row
-        for row in (ledger.rows(shard).to_pylist() if before else [])
-        if row["status"] not in retry and not is_stale(row, settings)
-    }
+    done = ledger.rows(shard).to_pylist() if before else []
+    if again is not None:
+        redone = rows_to_redo(ledger, shard, again, retry)
+    else:
+        due = (row for row in done if row["status"] in retry or is_stale(row, settings))
+        redone = {row["pair_id"] for row in due}
+    kept = {row["pair_id"]: row for row in done if row["pair_id"] not in redone}
     units = ledger.units(shard).to_pylist()
     rows = [kept.get(unit["pair_id"]) or begin_row(unit, settings, shard) for unit in units]
     new = [row for row in rows if row["pair_id"] not in kept]
@@ -78,9 +93,12 @@ def edit_pairs_shard(
             for edited in editor.edit(batch):
                 later(partial(edited.write, output))
     output.close()
-    facts = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
-    # Rows that were kept may be of another device, and the new ones were other batches.
-    facts |= {} if before else {"device": describe_device(networks.device)}
+    facts: Row = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
+    facts["made"] = datetime.now(UTC).isoformat()
+    # With these `verify` makes the same batches again; of the rows that were kept, an earlier
+    # commit says it.
+    facts |= {"device": describe_device(networks.device), "batch_size": settings.batch_size}
+    facts |= {"edited": [row["pair_id"] for row in new]} if before else {}
     commit = ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts, before)
     if commit.facts.get("attempt") != facts["attempt"]:
         output.discard()
@@ -92,16 +110,39 @@ class Batch:
     """Rows of one method that are edited together, with what is stored of their images.
 
     Attributes:
-        method: How.
+        method: Of all rows.
         rows: N of them.
         places: [N] rows of their images in the W+ store.
-        latents: Of these.
+        latents: Of N images.
+        lost: Rows that would be in the batch if their latents held numbers.
     """
 
     method: str
     rows: list[Row]
     places: tuple[int, ...]
     latents: Latents
+    lost: int
+
+
+@dataclass(frozen=True)
+class FoundEdit:
+    """What a method found for a batch, before it is given a strength.
+
+    Attributes:
+        latents: Of the images, in the space of the edit.
+        offset: From there to the edit of alpha 1.
+        render: Makes images of such latents.
+    """
+
+    latents: Tensor
+    offset: Tensor
+    render: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def at(self, alphas: Tensor) -> Tensor:
+        """Render the images with the strengths [N]."""
+        shape = (-1, *(1 for _ in self.latents.shape[1:]))
+        return self.render(self.latents + alphas.reshape(shape).to(self.latents) * self.offset)
 
 
 @dataclass(frozen=True)
@@ -135,14 +176,14 @@ class Editor:
     def __init__(self, settings: RunSettings, networks: Models) -> None:
         self._settings, self._networks = settings, networks
         self._style_codes = dict[tuple[int, ...], Tensor]()
-        self._methods: dict[str, Callable[[Batch], Tensor]] = {
+        self._methods: dict[str, Callable[[Batch], FoundEdit]] = {
             "global": self._global,
             "mapper": self._mapper,
             "optimize": self._optimize,
         }
 
     def batches(self, rows: Sequence[Row], batch_size: int) -> Iterator[Batch]:
-        """Group rows that can be edited together; those without a latent get their status."""
+        """Group rows that can be edited together; those without a sound latent get their status."""
         store = store_of(self._settings)
         places = store.rows_of([row["image_id"] for row in rows])
         for row, place in zip(rows, places, strict=True):
@@ -157,24 +198,36 @@ class Editor:
             return
         # Once for all edits of an image.
         stored = sorted({place for _, place in known})
-        latents = store.read(stored)
+        latents, errors = store.read_usable(stored)
+        wrong = {place: error for place, error in zip(stored, errors, strict=True) if error}
+        usable = [place for place in stored if place not in wrong]
+        for row, place in known:
+            if place in wrong:
+                message = f"image {row['image_id']!r}: {wrong[place]}, then give --retry-failed"
+                row |= {"status": "failed", "error": message}
         for group in _grouped(known, lambda pair: rows_together(pair[0])):
             for start in range(0, len(group), batch_size):
-                chosen, own = zip(*group[start : start + batch_size], strict=True)
-                part = latents.take(np.searchsorted(stored, own))
-                yield Batch(chosen[0]["method"], [*chosen], own, part)
+                chunk = group[start : start + batch_size]
+                part = [(row, place) for row, place in chunk if place not in wrong]
+                if part:
+                    own, at = zip(*part, strict=True)
+                    found = latents.take(np.searchsorted(usable, at).tolist())
+                    lost = len(chunk) - len(part)
+                    yield Batch(own[0]["method"], [*own], at, found, lost)
 
     def edit(self, batch: Batch) -> list[Edited]:
         """Edit a batch: fill in its rows, and return the images of those that have one."""
         began = time.monotonic()
         try:
-            images = self._methods[batch.method](batch)
+            images = self.find(batch).at(self._alphas(batch))
         except NoChannelError as error:
             return _fail(batch.rows, "no_channel", error)
         except StyleClipError as error:
             return _fail(batch.rows, "failed", error)
+        metrics, before = self.score(batch, images)
         # Lists at once: every look at a number makes an accelerator wait.
-        scores = {name: values.tolist() for name, values in self._score(batch, images).items()}
+        values = metrics._asdict() | {"clip_cosine_inversion": before}
+        scores = {name: numbers.tolist() for name, numbers in values.items()}
         finite = images.isfinite().all(dim=(1, 2, 3)).tolist()
         pictures = tensor_to_images(images)
         seconds = (time.monotonic() - began) / len(batch.rows)
@@ -184,14 +237,22 @@ class Editor:
             if not finite[index]:
                 row |= {"status": "failed", "error": "the edited image holds NaN or infinity"}
                 continue
-            row |= {metric: _number(values[index]) for metric, values in scores.items()}
+            row |= {metric: _number(numbers[index]) for metric, numbers in scores.items()}
             row |= {"status": "ok", "seconds": seconds}
             edited.append(Edited(row, pictures[index]))
         return edited
 
+    def find(self, batch: Batch) -> FoundEdit:
+        """Find the edit of a batch, whatever its strengths.
+
+        Raises:
+            StyleClipError: There is none, as where beta leaves no channel.
+        """
+        return self._methods[batch.method](batch)
+
     @torch.no_grad()
-    def _global(self, batch: Batch) -> Tensor:
-        row, s = batch.rows[0], self._s(batch)
+    def _global(self, batch: Batch) -> FoundEdit:
+        generator, row = self._networks.generator, batch.rows[0]
         direction, fingerprint = _direction(
             self._settings.directions,
             self._networks,
@@ -201,11 +262,11 @@ class Editor:
             row["num_channels"],
         )
         _name_asset(batch.rows, fingerprint)
-        edited = apply_direction(s, direction, self._alphas(batch))
-        return self._networks.generator.synthesize(edited)
+        s = self._s(batch)
+        return FoundEdit(s, direction.to(s), generator.synthesize)
 
     @torch.no_grad()
-    def _mapper(self, batch: Batch) -> Tensor:
+    def _mapper(self, batch: Batch) -> FoundEdit:
         generator, row = self._networks.generator, batch.rows[0]
         mapper, fingerprint = _mapper(
             mapper_url(row, self._settings, self._networks), self._networks
@@ -213,10 +274,10 @@ class Editor:
         _name_asset(batch.rows, fingerprint)
         in_style_space = isinstance(mapper, FullStyleSpaceMapper)
         latents = self._s(batch) if in_style_space else self._w_plus(batch)
-        edited = _between(latents, mapper.edit(latents), self._alphas(batch))
-        return generator.synthesize(edited) if in_style_space else generator(edited)
+        render = generator.synthesize if in_style_space else generator
+        return FoundEdit(latents, mapper.edit(latents) - latents, render)
 
-    def _optimize(self, batch: Batch) -> Tensor:
+    def _optimize(self, batch: Batch) -> FoundEdit:
         networks, generator = self._networks, self._networks.generator
         options = json.loads(batch.rows[0]["options"] or "{}")
         in_style_space = options.pop("space", "w_plus") == "style"
@@ -226,12 +287,16 @@ class Editor:
         config = OptimizeConfig(**options)
         identity = networks.identity if config.id_lambda > 0 else None
         found = optimize(generator, networks.clip, latents, texts, config, identity)
-        edited = _between(latents, found, self._alphas(batch))
-        with torch.no_grad():
-            return generator.synthesize(edited) if in_style_space else generator(edited)
+        render = generator.synthesize if in_style_space else generator
+        return FoundEdit(latents, found - latents, render)
 
     @torch.no_grad()
-    def _score(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
+    def score(self, batch: Batch, images: Tensor) -> tuple[EditMetrics, Tensor]:
+        """Score the edited images of a batch.
+
+        Returns:
+            Their metrics, and the CLIP cosine of inversion and target prompt: before the edit.
+        """
         judge, device = self._networks.judge, self._networks.device
         stored = {
             name: torch.from_numpy(getattr(batch.latents, name)).to(device)
@@ -246,8 +311,7 @@ class Editor:
             _text_embeddings(judge, tuple(row["neutral_prompt"] for row in batch.rows)),
             target,
         )
-        before = cosine_similarity(inversion.clip, target)
-        return scores._asdict() | {"clip_cosine_inversion": before}
+        return scores, cosine_similarity(inversion.clip, target)
 
     @torch.no_grad()
     def _s(self, batch: Batch) -> Tensor:
@@ -309,12 +373,6 @@ def _directions(store: str) -> Any:
 @lru_cache(maxsize=64)
 def _mapper(url: str, networks: Models) -> tuple[Any, str]:
     return read_mapper(Folder(url), networks)
-
-
-def _between(latents: Tensor, edited: Tensor, alphas: Tensor) -> Tensor:
-    """Go the share `alphas` [N] of the way from latents to edited latents."""
-    shape = (-1, *(1 for _ in latents.shape[1:]))
-    return latents + alphas.reshape(shape).to(latents) * (edited - latents)
 
 
 def begin_row(unit: Row, settings: RunSettings, shard: int) -> Row:
