@@ -26,11 +26,17 @@ class Ratio:
 
 
 def compare(
-    name: str, ours: Callable[[], object], theirs: Callable[[], object], pairs: int = 5
+    name: str,
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    pairs: int = 5,
+    *,
+    warm: bool = False,
 ) -> Ratio:
-    """Time two procedures in turn after one warm-up each."""
-    ours()
-    theirs()
+    """Time two procedures in turn, after one warm-up each where they are not warm."""
+    if not warm:
+        ours()
+        theirs()
     ratios, seconds = [], []
     for _ in range(pairs):
         mine, other = _seconds(ours), _seconds(theirs)

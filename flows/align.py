@@ -12,6 +12,9 @@ from flows.summary import Summary
 from tasks.alignment import FacesPolicy, align_photos_shard, faces_ledger, plan_photos
 from tasks.storage import Folder
 
+# Photographs of a shard; each takes a second or so.
+ALIGN_SHARD = 64
+
 
 @flow(name="align-photos")
 def align_photos(
@@ -21,7 +24,7 @@ def align_photos(
     faces: FacesPolicy = "largest",
     crop_size: int = 256,
     minimum_face: float = 32.0,
-    shard_size: int = 64,
+    shard_size: int = ALIGN_SHARD,
     workers: int = 2,
     engine: str = "threads",
     worker: str = "",

@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.artifacts import show_run
 from flows.engines import read_engine
+from flows.forecast import foretell
 from flows.mappers import train_all
 from flows.progress import console
 from flows.relevance import build_relevance
@@ -17,6 +18,7 @@ from flows.stores import check_store
 from flows.summary import Summary
 from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
 from tasks.edits import edit_pairs_shard
+from tasks.forecast import EditOptions
 from tasks.frozen import freeze_manifest, read_card
 from tasks.manifest_files import Manifest, survey_manifest
 from tasks.models import DEMO_MODELS, open_models
@@ -58,6 +60,8 @@ def edit_dataset(
     only_status: str = "",
     since: str = "",
     before: str = "",
+    dry_run: bool = False,
+    price_per_hour: float = 0.0,
 ) -> Summary:
     """Edit every pair of a manifest; one result row for each of its rows.
 
@@ -91,9 +95,17 @@ def edit_dataset(
         since: Only those committed then or later, such as 2026-11-25 or 2026-11-25T14:30+01:00.
         before: Only those committed earlier. With a date, the same command continues what was
             stopped; without, it begins anew.
+        dry_run: Say what the edits will take, from a few seconds of them, and write nothing.
+        price_per_hour: Of this machine, for the dry run.
     """
     retry, share = statuses_to_retry(retry_failed), read_share(worker)
     again = read_selection(only_prompt, only_image, only_status, since, before)
+    if dry_run:
+        options = EditOptions(relevance, image_format, batch_size, shard_size, retry, update)
+        return foretell(
+            *(workspace, models, device, price_per_hour),
+            lambda stages: stages.edit(run, survey_manifest(manifest), Manifest(manifest), options),
+        )
     by = read_engine(engine)
     began = time.monotonic()
     check_store(workspace)

@@ -1,23 +1,26 @@
 """Photographs in, edited photographs and a report out."""
 
 import time
+from collections.abc import Iterator
 from typing import Annotated
 
 from cyclopts import Parameter
 from prefect import flow
 
-from flows.align import align_photos
+from flows.align import ALIGN_SHARD, align_photos
 from flows.edit import edit_dataset
 from flows.evaluate import evaluate_run
+from flows.forecast import foretell
 from flows.invert import invert_faces
 from flows.progress import console, printable
 from flows.share import step
 from flows.summary import Summary
-from tasks.alignment import FacesPolicy
+from tasks.alignment import AlignmentConfig, FacesPolicy
 from tasks.directions import RelevanceConfig
+from tasks.forecast import EditOptions, Forecast, StageForecast, rows_to_come
 from tasks.manifest_files import build_manifest, read_prompts, usable_faces
 from tasks.models import DEMO_MODELS
-from tasks.runs import ImageFormat, OutputLayout, run_folder
+from tasks.runs import ImageFormat, OutputLayout, run_folder, statuses_to_retry
 
 _DEFAULT = RelevanceConfig()
 
@@ -47,6 +50,8 @@ def run_pipeline(
     only_status: str = "",
     since: str = "",
     before: str = "",
+    dry_run: bool = False,
+    price_per_hour: float = 0.0,
 ) -> Summary:
     """Align, invert, edit and judge: every photograph with every prompt.
 
@@ -80,7 +85,24 @@ def run_pipeline(
         since: Only those committed then or later, such as 2026-11-25 or 2026-11-25T14:30+01:00.
         before: Only those committed earlier. With a date, the same command continues what was
             stopped; without, it begins anew.
+        dry_run: Say what the run will take, from a few seconds of each stage, and write nothing.
+        price_per_hour: Of this machine, for the dry run.
     """
+    if dry_run:
+        options = EditOptions(
+            *(relevance, image_format, batch_size, shard_size),
+            *(statuses_to_retry(retry_failed), update),
+        )
+
+        def stages(forecast: Forecast) -> Iterator[StageForecast]:
+            stage, more = forecast.align(photos, AlignmentConfig(crop_size, faces), ALIGN_SHARD)
+            yield stage
+            yield forecast.invert(len(more), batch_size)
+            known = [*usable_faces(workspace), *more]
+            yield from forecast.edit(run, *rows_to_come(known, read_prompts(prompts)), options)
+            yield forecast.evaluate()
+
+        return foretell(workspace, models, device, price_per_hour, stages)
     began = time.monotonic()
     align = step(align_photos)(
         photos, workspace, faces=faces, crop_size=crop_size, workers=max(workers, 2), engine=engine

@@ -269,7 +269,12 @@ def _require_same(folder: Folder, config: AlignmentConfig) -> None:
             )
 
 
+def align_threads() -> int:
+    """Return how many photographs are aligned at a time: more than cores, since some wait."""
+    return min((os.cpu_count() or 1) + 2, _MOST_THREADS)
+
+
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """The threads of this process for all its shards; a few more than cores, since some wait."""
-    return ThreadPoolExecutor(min((os.cpu_count() or 1) + 2, _MOST_THREADS), "align")
+    """The threads of this process for all its shards."""
+    return ThreadPoolExecutor(align_threads(), "align")

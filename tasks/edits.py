@@ -6,14 +6,17 @@ import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 from torch import Tensor
 
 from manifests.schemas import RESULTS
+from styleclip_ops.clip import ClipModel
 from styleclip_ops.direction import style_direction, text_direction
 from styleclip_ops.errors import NoChannelError, StyleClipError
 from styleclip_ops.mapper import FullStyleSpaceMapper
@@ -30,6 +33,7 @@ from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
 from tasks.models import Models, describe_device, open_models, settle
 from tasks.outputs import Output, open_output
+from tasks.overlap import behind
 from tasks.provenance import CODE_VERSION
 from tasks.row_logs import log_failures
 from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_of
@@ -38,6 +42,9 @@ from tasks.stopwatch import EDITING, LOADING, READING, SCORING, WRITING, Stopwat
 from tasks.storage import Folder, sha256
 
 Row = dict[str, Any]
+
+# Edited pictures that wait to be written; of 1024 px each has 3 MB.
+MOST_WAITING = 32
 
 
 def edit_pairs_shard(
@@ -78,7 +85,7 @@ def edit_pairs_shard(
         redone = {row["pair_id"] for row in due}
     kept = {row["pair_id"]: row for row in done if row["pair_id"] not in redone}
     units = ledger.units(shard).to_pylist()
-    rows = [kept.get(unit["pair_id"]) or _begun(unit, settings, shard) for unit in units]
+    rows = [kept.get(unit["pair_id"]) or begin_row(unit, settings, shard) for unit in units]
     new = [row for row in rows if row["pair_id"] not in kept]
     if before and not new:
         return {}
@@ -86,8 +93,10 @@ def edit_pairs_shard(
         networks.load("generator", "judge", "identity")
     editor = Editor(settings, networks, watch)
     output = open_output(folder, settings.output, settings.image_format, shard, watch)
-    for batch in editor.batches(new, settings.batch_size):
-        editor.edit(batch, output)
+    with behind(MOST_WAITING) as later:
+        for batch in editor.batches(new, settings.batch_size):
+            for edited in editor.edit(batch):
+                later(partial(edited.write, output))
     with watch.spend(WRITING):
         output.close()
     facts: Row = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
@@ -110,12 +119,14 @@ class Batch:
     Attributes:
         method: Of all rows.
         rows: N of them.
+        places: [N] rows of their images in the W+ store.
         latents: Of N images.
         lost: Rows that would be in the batch if their latents held numbers.
     """
 
     method: str
     rows: list[Row]
+    places: tuple[int, ...]
     latents: Latents
     lost: int
 
@@ -141,6 +152,26 @@ class FoundEdit:
         return self.render(self.latents + alphas.reshape(shape).to(self.latents) * self.offset)
 
 
+@dataclass(frozen=True)
+class Edited:
+    """An edited image that is not written yet.
+
+    Attributes:
+        row: Its result, which lacks only where it is.
+        picture: The image.
+    """
+
+    row: Row
+    picture: Image.Image
+
+    def write(self, output: Output) -> None:
+        """Write the image, and fill in its row where it is."""
+        row = self.row
+        name = f"{slug(row['target_prompt'])}-{row['method']}-{row['pair_id']}"
+        uri, digest = output.write(row["image_id"], name, self.picture, _provenance(row))
+        row |= {"output_uri": uri, "output_sha256": digest}
+
+
 class Editor:
     """Edit rows with the networks and assets of a run.
 
@@ -155,6 +186,7 @@ class Editor:
     ) -> None:
         self._settings, self._networks = settings, networks
         self._watch = watch or Stopwatch()
+        self._style_codes = dict[tuple[int, ...], Tensor]()
         self._methods: dict[str, Callable[[Batch], FoundEdit]] = {
             "global": self._global,
             "mapper": self._mapper,
@@ -173,49 +205,58 @@ class Editor:
                     "align and invert it first",
                 }
         known = [(row, place) for row, place in zip(rows, places, strict=True) if place is not None]
-        for group in _grouped(known, lambda pair: _together(pair[0])):
+        if not known:
+            return
+        # Once for all edits of an image.
+        stored = sorted({place for _, place in known})
+        with self._watch.spend(READING):
+            latents, errors = store.read_usable(stored)
+        wrong = {place: error for place, error in zip(stored, errors, strict=True) if error}
+        usable = [place for place in stored if place not in wrong]
+        for row, place in known:
+            if place in wrong:
+                message = f"image {row['image_id']!r}: {wrong[place]}, then give --retry-failed"
+                row |= {"status": "failed", "error": message}
+        for group in _grouped(known, lambda pair: rows_together(pair[0])):
             for start in range(0, len(group), batch_size):
                 chunk = group[start : start + batch_size]
-                part = [row for row, _ in chunk]
-                with self._watch.spend(READING):
-                    latents, errors = store.read_usable([place for _, place in chunk])
-                for row, error in zip(part, errors, strict=True):
-                    if error:
-                        message = f"image {row['image_id']!r}: {error}, then give --retry-failed"
-                        row |= {"status": "failed", "error": message}
-                usable = [row for row, error in zip(part, errors, strict=True) if not error]
-                if usable:
-                    yield Batch(part[0]["method"], usable, latents, len(part) - len(usable))
+                part = [(row, place) for row, place in chunk if place not in wrong]
+                if part:
+                    own, at = zip(*part, strict=True)
+                    found = latents.take(np.searchsorted(usable, at).tolist())
+                    lost = len(chunk) - len(part)
+                    yield Batch(own[0]["method"], [*own], at, found, lost)
 
-    def edit(self, batch: Batch, output: Output) -> None:
-        """Edit a batch: write its images, and fill in its rows."""
+    def edit(self, batch: Batch) -> list[Edited]:
+        """Edit a batch: fill in its rows, and return the images of those that have one."""
         began = time.monotonic()
         try:
             with self._watch.spend(EDITING):
                 images = self.find(batch).at(self._alphas(batch))
                 settle(self._networks.device)
         except NoChannelError as error:
-            _fail(batch.rows, "no_channel", error)
-            return
+            return _fail(batch.rows, "no_channel", error)
         except StyleClipError as error:
-            _fail(batch.rows, "failed", error)
-            return
+            return _fail(batch.rows, "failed", error)
         with self._watch.spend(SCORING):
             metrics, before = self.score(batch, images)
             settle(self._networks.device)
-        scores = metrics._asdict() | {"clip_cosine_inversion": before}
+        # Lists at once: every look at a number makes an accelerator wait.
+        values = metrics._asdict() | {"clip_cosine_inversion": before}
+        scores = {name: numbers.tolist() for name, numbers in values.items()}
+        finite = images.isfinite().all(dim=(1, 2, 3)).tolist()
         pictures = tensor_to_images(images)
         seconds = (time.monotonic() - began) / len(batch.rows)
+        edited = []
         for index, row in enumerate(batch.rows):
             row["edit_key"] = _edit_key(row)
-            if not bool(images[index].isfinite().all()):
+            if not finite[index]:
                 row |= {"status": "failed", "error": "the edited image holds NaN or infinity"}
                 continue
-            name = f"{slug(row['target_prompt'])}-{row['method']}-{row['pair_id']}"
-            uri, digest = output.write(row["image_id"], name, pictures[index], _provenance(row))
-            row |= {"status": "ok", "output_uri": uri, "output_sha256": digest}
-            row |= {metric: _number(values[index]) for metric, values in scores.items()}
-            row["seconds"] = seconds
+            row |= {metric: _number(numbers[index]) for metric, numbers in scores.items()}
+            row |= {"status": "ok", "seconds": seconds}
+            edited.append(Edited(row, pictures[index]))
+        return edited
 
     def find(self, batch: Batch) -> FoundEdit:
         """Find the edit of a batch, whatever its strengths.
@@ -237,7 +278,7 @@ class Editor:
             row["num_channels"],
         )
         _name_asset(batch.rows, fingerprint)
-        s = generator.w_plus_to_s(self._w_plus(batch))
+        s = self._s(batch)
         return FoundEdit(s, direction.to(s), generator.synthesize)
 
     @torch.no_grad()
@@ -247,9 +288,8 @@ class Editor:
             mapper_url(row, self._settings, self._networks), self._networks
         )
         _name_asset(batch.rows, fingerprint)
-        w_plus = self._w_plus(batch)
         in_style_space = isinstance(mapper, FullStyleSpaceMapper)
-        latents = generator.w_plus_to_s(w_plus) if in_style_space else w_plus
+        latents = self._s(batch) if in_style_space else self._w_plus(batch)
         render = generator.synthesize if in_style_space else generator
         return FoundEdit(latents, mapper.edit(latents) - latents, render)
 
@@ -258,8 +298,7 @@ class Editor:
         options = json.loads(batch.rows[0]["options"] or "{}")
         in_style_space = options.pop("space", "w_plus") == "style"
         optimize = optimize_style_codes if in_style_space else optimize_latents
-        w_plus = self._w_plus(batch)
-        latents = generator.w_plus_to_s(w_plus) if in_style_space else w_plus
+        latents = self._s(batch) if in_style_space else self._w_plus(batch)
         texts = networks.clip.embed_texts([row["target_prompt"] for row in batch.rows])
         config = OptimizeConfig(**options)
         identity = networks.identity if config.id_lambda > 0 else None
@@ -280,15 +319,24 @@ class Editor:
             for name in Latents.__dataclass_fields__
         }
         inversion = ImageEmbeddings(stored["inversion_clip"], stored["inversion_identity"])
-        target = judge.embed_texts([row["target_prompt"] for row in batch.rows])
+        target = _text_embeddings(judge, tuple(row["target_prompt"] for row in batch.rows))
         scores = edit_metrics(
             ImageEmbeddings(stored["source_clip"], stored["source_identity"]),
             inversion,
             ImageEmbeddings(judge.embed_images(images), self._networks.identity.embed(images)),
-            judge.embed_texts([row["neutral_prompt"] for row in batch.rows]),
+            _text_embeddings(judge, tuple(row["neutral_prompt"] for row in batch.rows)),
             target,
         )
         return scores, cosine_similarity(inversion.clip, target)
+
+    @torch.no_grad()
+    def _s(self, batch: Batch) -> Tensor:
+        """Style codes, computed once for the same images in the same batch."""
+        if batch.places not in self._style_codes:
+            self._style_codes[batch.places] = self._networks.generator.w_plus_to_s(
+                self._w_plus(batch)
+            )
+        return self._style_codes[batch.places]
 
     def _w_plus(self, batch: Batch) -> Tensor:
         return torch.from_numpy(batch.latents.w_plus).to(self._networks.device)
@@ -303,6 +351,12 @@ def mapper_url(row: Row, settings: RunSettings, networks: Models) -> str:
         return str(row["mapper_uri"])
     config = MapperConfig(**json.loads(row["options"] or "{}"))
     return mapper_folder(Folder(settings.workspace), networks, row["target_prompt"], config).url
+
+
+@lru_cache(maxsize=1024)
+def _text_embeddings(judge: ClipModel, texts: tuple[str, ...]) -> Tensor:
+    """Embed the texts of a batch; a batch of other texts might give other last bits."""
+    return judge.embed_texts([*texts])
 
 
 @lru_cache(maxsize=4096)
@@ -337,16 +391,16 @@ def _mapper(url: str, networks: Models) -> tuple[Any, str]:
     return read_mapper(Folder(url), networks)
 
 
-def _begun(unit: Row, settings: RunSettings, shard: int) -> Row:
-    """A result row that has nothing but its manifest row and provenance."""
+def begin_row(unit: Row, settings: RunSettings, shard: int) -> Row:
+    """Return a result row that has nothing but its manifest row and provenance."""
     row = dict.fromkeys(RESULTS.names) | unit
     marks = {f"{role}_fingerprint": value for role, value in settings.fingerprints.items()}
     row |= {name: value for name, value in marks.items() if name in RESULTS.names}
     return row | {"shard": shard, "code_version": CODE_VERSION, "status": "failed"}
 
 
-def _together(row: Row) -> Hashable:
-    """What rows of one batch have in common."""
+def rows_together(row: Row) -> Hashable:
+    """Return what rows of one batch have in common."""
     shared: tuple[Hashable, ...] = (row["method"], row["options"])
     if row["method"] == "global":
         names = ("neutral_prompt", "target_prompt", "beta", "num_channels")
@@ -369,9 +423,10 @@ def _name_asset(rows: list[Row], fingerprint: str) -> None:
         row["asset_fingerprint"] = fingerprint
 
 
-def _fail(rows: list[Row], status: str, error: Exception) -> None:
+def _fail(rows: list[Row], status: str, error: Exception) -> list[Edited]:
     for row in rows:
         row |= {"status": status, "error": str(error)}
+    return []
 
 
 _CONTENT = (
@@ -403,10 +458,9 @@ def _provenance(row: Row) -> Row:
     return {name: row[name] for name in names if row[name] is not None}
 
 
-def _number(value: Tensor) -> float | None:
-    """A metric as a number; null where it has none."""
-    number = float(value)
-    return number if number == number else None
+def _number(value: float) -> float | None:
+    """A metric; null where it has none."""
+    return value if value == value else None
 
 
 def _check_fingerprints(settings: RunSettings, networks: Models) -> None:

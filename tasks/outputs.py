@@ -22,7 +22,7 @@ _ENCODERS: Mapping[str, Callable[[Image.Image, Mapping[str, object]], bytes]] = 
 
 
 class Output(Protocol):
-    """What takes the images of one shard."""
+    """What takes the images of one shard, from several threads at once."""
 
     def write(
         self, image_id: str, name: str, image: Image.Image, facts: Mapping[str, object]
@@ -84,8 +84,8 @@ class TarOutput:
     def __init__(self, folder: Folder, image_format: str, shard: int, watch: Stopwatch) -> None:
         self._folder, self._format, self._watch = folder, image_format, watch
         self._path = f"{IMAGES}/shard-{shard:05d}-{uuid.uuid4().hex[:8]}.tar"
-        self._content = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._content, mode="w")  # noqa: SIM115
+        # Image and provenance by key.
+        self._samples = dict[str, tuple[bytes, bytes]]()
 
     def write(
         self, image_id: str, name: str, image: Image.Image, facts: Mapping[str, object]
@@ -95,23 +95,28 @@ class TarOutput:
             content = _ENCODERS[self._format](image, facts)
         # A dot ends the key of a sample in this layout.
         key = f"{image_id}-{name}".replace(".", "_")
-        self._add(f"{key}.{self._format}", content)
-        self._add(f"{key}.json", json.dumps(facts, sort_keys=True).encode())
+        self._samples[key] = content, json.dumps(facts, sort_keys=True).encode()
         return f"{self._folder.url_of(self._path)}#{key}.{self._format}", sha256(content)
 
     def close(self) -> None:
-        """Write the tar."""
-        self._tar.close()
-        self._folder.write(self._path, self._content.getvalue())
+        """Write the tar, its members by name."""
+        sink = io.BytesIO()
+        with tarfile.open(fileobj=sink, mode="w") as tar:
+            for key in sorted(self._samples):
+                content, facts = self._samples.pop(key)
+                _add(tar, f"{key}.{self._format}", content)
+                _add(tar, f"{key}.json", facts)
+        self._folder.write(self._path, sink.getvalue())
 
     def discard(self) -> None:
         """Remove the tar, whose name nobody else has."""
         self._folder.remove(self._path)
 
-    def _add(self, name: str, content: bytes) -> None:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        self._tar.addfile(entry, io.BytesIO(content))
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
 
 
 def keep_picture(folder: Folder, image_id: str, content: bytes) -> tuple[str, str]:

@@ -37,8 +37,11 @@ def redact(text: str) -> str:
     These are the values of environment variables whose names say that they are secret, user and
     password of a URL, what signs a URL, and authorization headers.
     """
-    # The longest first: one value may be a part of another.
-    for value in sorted(_secrets(), key=len, reverse=True):
+    return _struck(text, _secrets())
+
+
+def _struck(text: str, secrets: list[str]) -> str:
+    for value in secrets:
         text = text.replace(value, STRUCK)
     for pattern, struck in _PATTERNS:
         text = pattern.sub(struck, text)
@@ -47,19 +50,22 @@ def redact(text: str) -> str:
 
 def redact_table(rows: pa.Table) -> pa.Table:
     """Strike credentials out of the columns of rows that hold errors and addresses."""
+    secrets = _secrets()
     for index, name in enumerate(rows.column_names):
         if name == "error" or name.endswith("_uri"):
-            texts = [text and redact(text) for text in rows[name].to_pylist()]
+            texts = [text and _struck(text, secrets) for text in rows[name].to_pylist()]
             rows = rows.set_column(index, rows.field(index), pa.array(texts, pa.string()))
     return rows
 
 
-def _secrets() -> set[str]:
-    return {
+def _secrets() -> list[str]:
+    """The longest first: one value may be a part of another."""
+    values = {
         value
         for name, value in os.environ.items()  # noqa: TID251 - to strike its values out
         if _SECRET_NAME.search(name) and len(value) >= _SHORTEST and not _is_place(value)
     }
+    return sorted(values, key=len, reverse=True)
 
 
 def _is_place(value: str) -> bool:

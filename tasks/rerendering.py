@@ -57,29 +57,6 @@ class Sample:
         return dict(sorted(found.items()))
 
 
-class _Kept:
-    """An output that keeps pictures in memory."""
-
-    def __init__(self) -> None:
-        self.pictures: list[Image.Image] = []
-
-    def write(
-        self,
-        image_id: str,  # noqa: ARG002
-        name: str,  # noqa: ARG002
-        image: Image.Image,
-        facts: Mapping[str, object],  # noqa: ARG002
-    ) -> tuple[str, str]:
-        self.pictures.append(image)
-        return "", ""
-
-    def close(self) -> None:
-        pass
-
-    def discard(self) -> None:
-        pass
-
-
 def render_again(
     rows: list[Row],
     pairs: Set[str],
@@ -114,13 +91,11 @@ def render_again(
             continue
         for row in batch.rows:
             row |= {"status": "failed", "error": None}
-        kept = _Kept()
-        editor.edit(batch, kept)
-        pictures = iter(kept.pictures)
+        pictures = {edited.row["pair_id"]: edited.picture for edited in editor.edit(batch)}
         was_whole = all(made[row["pair_id"]]["status"] == "ok" for row in batch.rows)
         exact = device == here and was_whole and not batch.lost
         for row in batch.rows:
-            picture = next(pictures) if row["status"] == "ok" else None
+            picture = pictures.get(row["pair_id"])
             before = made[row["pair_id"]]
             if before["status"] == "ok" and row["pair_id"] in counted:
                 yield _compare(before, row, picture, exact)

@@ -22,8 +22,16 @@ def test_every_stage_keeps_every_row(tmp_path, monkeypatch):
     assert len(ids) == len({*ids}) == ROWS
 
 
-@pytest.mark.parametrize(("peaks", "failed"), [((400.0, 500.0), 0), ((400.0, 600.0), 1)])
-def test_a_stage_that_grows_fails(capsys, peaks, failed):
-    told = {"edit": [{"peak": peak} for peak in peaks]}
-    assert volume._verdict([10, 1000], told) == failed
+@pytest.mark.parametrize(
+    ("peaks", "seconds", "failed"),
+    [
+        ((400.0, 450.0, 500.0), (1.0, 1.2, 12.0), 0),
+        ((400.0, 450.0, 600.0), (1.0, 1.2, 12.0), 1),
+        ((400.0, 450.0, 500.0), (1.0, 1.2, 17.0), 1),
+    ],
+)
+def test_a_stage_that_grows_fails(capsys, peaks, seconds, failed):
+    each = zip(peaks, seconds, strict=True)
+    told = {"edit": [{"peak": peak, "seconds": taken} for peak, taken in each]}
+    assert volume._verdict([10, 100, 1000], told) == failed
     assert ("GROWS" in capsys.readouterr().out) == bool(failed)

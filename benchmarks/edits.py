@@ -1,0 +1,177 @@
+"""Bulk edits against the bare forwards that they cannot avoid, and against one row at a time.
+
+Bare: synthesis, the judge's CLIP and the identity network on the same batches, nothing read and
+nothing written. One after the other: load, synthesize, score, save, as the published scripts do it.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.paired import Ratio, compare
+from styleclip_ops.direction import apply_direction, style_direction, text_direction
+from styleclip_ops.metrics import cosine_similarity
+from styleclip_ops.pictures import tensor_to_images
+from tasks.directions import (
+    DirectionStore,
+    RelevanceConfig,
+    compute_relevance_shard,
+    direction_folder,
+    plan_relevance,
+)
+from tasks.edits import edit_pairs_shard
+from tasks.frozen import freeze_manifest
+from tasks.interchange import plan_import
+from tasks.inversion import invert_faces_shard
+from tasks.latents import LatentStore, latent_folder
+from tasks.manifest_files import Manifest, ask, build_manifest
+from tasks.models import DEMO_MODELS, Models, open_models
+from tasks.runs import open_run, run_folder, run_ledger, settings_for
+from tasks.storage import Folder
+
+PROMPTS = ("a smiling face", "a face with glasses", "a face with red hair", "an old face")
+ALPHAS = (2.0, 4.0)
+NUM_CHANNELS = 20
+BATCH = 8
+_RELEVANCE = RelevanceConfig(num_images=1, num_statistics=500, mode="fast")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A workspace with latents, directions and a manifest of every image with every edit.
+
+    Attributes:
+        folder: Of everything.
+        images: How many there are.
+        device: Where the networks run.
+    """
+
+    folder: Path
+    images: int
+    device: str = "cpu"
+
+    @property
+    def workspace(self) -> str:
+        """Its URL."""
+        return str(self.folder / "ws")
+
+    @property
+    def manifest(self) -> str:
+        """URL of the manifest."""
+        return str(self.folder / "edits.parquet")
+
+    @property
+    def networks(self) -> Models:
+        """The demo's."""
+        return open_models(DEMO_MODELS, self.device)
+
+    @property
+    def directions(self) -> DirectionStore:
+        """Measured on one image."""
+        folder = direction_folder(Folder(self.workspace), self.networks, _RELEVANCE)
+        return DirectionStore(folder)
+
+    def prepare(self) -> None:
+        """Make latents of random faces, directions, and the manifest."""
+        generator, source = self.networks.generator, self.folder / "latents.npy"
+        random = torch.Generator().manual_seed(3)
+        z = torch.randn(self.images, generator.config.z_dim, generator=random)
+        with torch.no_grad():
+            w_plus = generator.w_to_w_plus(generator.mapping(z.to(generator.w_avg)), 0.7)
+        np.save(source, w_plus.cpu().numpy())
+        names = [f"face-{index:04d}" for index in range(self.images)]
+        place, given = self.workspace, (DEMO_MODELS, self.device)
+        for shard in plan_import(place, str(source), names, *given, 256):
+            invert_faces_shard(place, *given, shard, BATCH)
+        for shard in plan_relevance(place, *given, _RELEVANCE, 128):
+            compute_relevance_shard(place, *given, _RELEVANCE, shard, 16)
+        asked = ask(PROMPTS, ALPHAS, num_channels=NUM_CHANNELS)
+        build_manifest(names, asked, self.manifest)
+
+    def edit(self, runs: Iterator[int], output: Any = "files") -> None:
+        """Make all edits in a new run, as one shard."""
+        folder = run_folder(self.workspace, f"run-{next(runs)}")
+        settings = settings_for(
+            self.workspace, DEMO_MODELS, self.device, self.directions, [], "png", output, BATCH
+        )
+        open_run(folder, settings)
+        freeze_manifest(folder, Manifest(self.manifest), 4_096)
+        for shard in run_ledger(folder).pending():
+            edit_pairs_shard(folder.url, self.device, shard)
+
+    def style_codes(self) -> list[Tensor]:
+        """Edited style codes of all rows, in batches."""
+        networks, read = self.networks, self.directions.read()
+        store = LatentStore(latent_folder(Folder(self.workspace), networks))
+        stored = torch.from_numpy(store.read(range(self.images)).w_plus).to(networks.device)
+        with torch.no_grad():
+            s, layout = networks.generator.w_plus_to_s(stored), networks.generator.layout
+            found = []
+            for prompt in PROMPTS:
+                text = text_direction(networks.clip, "a face", prompt).cpu()
+                direction = style_direction(
+                    read.channel_clip_directions,
+                    text,
+                    read.channel_std,
+                    layout,
+                    num_channels=NUM_CHANNELS,
+                ).to(s)
+                found += [apply_direction(s, direction, alpha) for alpha in ALPHAS]
+        codes = torch.cat(found)
+        return [codes[start : start + BATCH] for start in range(0, len(codes), BATCH)]
+
+
+def run() -> Iterator[Ratio]:
+    """Compare on 128 rows of the demo's networks."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder), 16)
+        job.prepare()
+        codes, runs = job.style_codes(), count()
+        edit, rows = partial(job.edit, runs), f"{len(codes) * BATCH} rows"
+        yield compare(
+            f"bulk edits, {rows}: against bare forwards (limit 1)",
+            edit,
+            partial(bare, job.networks, codes),
+            5,
+        )
+        plain = partial(one_by_one, job, codes)
+        yield compare(f"bulk edits, {rows}: against load, synthesize, score, save", edit, plain, 3)
+
+
+@torch.no_grad()
+def bare(networks: Models, codes: Sequence[Tensor]) -> None:
+    """Run the forwards of batches of style codes."""
+    for batch in codes:
+        images = networks.generator.synthesize(batch)
+        networks.judge.embed_images(images)
+        networks.identity.embed(images)
+
+
+@torch.no_grad()
+def one_by_one(job: Job, codes: Sequence[Tensor]) -> None:
+    """Edit row by row: nothing is shared or overlaps."""
+    networks, place = job.networks, job.folder / "plain"
+    place.mkdir(exist_ok=True)
+    latents = np.load(job.folder / "latents.npy")
+    for index, s in enumerate(code for batch in codes for code in batch):
+        w_plus = torch.from_numpy(latents[index % job.images]).to(networks.device)
+        source = networks.generator(w_plus[None])
+        image = networks.generator.synthesize(s[None])
+        texts = networks.judge.embed_texts([PROMPTS[index % len(PROMPTS)], "a face"])
+        for picture in (source, image):
+            cosine_similarity(networks.judge.embed_images(picture), texts[:1])
+        cosine_similarity(networks.identity.embed(image), networks.identity.embed(source))
+        tensor_to_images(image)[0].save(place / f"{index}.png")
+
+
+if __name__ == "__main__":
+    for ratio in run():
+        print(f"{ratio.name}: {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")

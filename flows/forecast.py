@@ -1,0 +1,94 @@
+"""`--dry-run`: what a run will take, and nothing done."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from flows.progress import console
+from flows.summary import Summary
+from tasks.calibration import Calibration
+from tasks.forecast import Forecast, StageForecast
+
+# Of calibration, a stage, about.
+SAMPLE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class DryRun(Summary):
+    """The end of a dry run.
+
+    Attributes:
+        all_seconds: That the run will take.
+        all_bytes: That it will write.
+        price: Of its time.
+    """
+
+    all_seconds: float = 0.0
+    all_bytes: int = 0
+    price: float = 0.0
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        price = f", {self.price:,.2f} at that price an hour" if self.price else ""
+        return (
+            f"{self.stage}: {self.counts['rows']:,} rows, {self.counts['done']:,} of them done, "
+            f"{self.counts['shards']:,} shards to do: about {_duration(self.all_seconds)}, "
+            f"{self.all_bytes / 1e6:,.1f} MB{price}; wrote nothing"
+        )
+
+
+def foretell(
+    workspace: str,
+    models: str,
+    device: str,
+    price_per_hour: float,
+    stages: Callable[[Forecast], Iterator[StageForecast]],
+) -> DryRun:
+    """Time samples of the stages in a temporary folder, and say what all will take.
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        models: Bundle of weights.
+        device: See `tasks.models.open_models`.
+        price_per_hour: Of this machine.
+        stages: Foretells them one after the other.
+    """
+    began, found = time.monotonic(), list[StageForecast]()
+    with tempfile.TemporaryDirectory() as place, console.status("timing samples"):
+        forecast = Forecast(
+            workspace, models, device, Calibration(Path(place), models, device, SAMPLE_SECONDS)
+        )
+        found.append(forecast.load())
+        found += stages(forecast)
+    seconds, size = sum(s.seconds for s in found), sum(s.bytes for s in found)
+    console.print(_table(found))
+    edits = next(stage for stage in found if stage.stage == "edit")
+    facts = {"stages": [asdict(stage) for stage in found]}
+    counts = {"rows": edits.units, "done": edits.done, "shards": edits.shards}
+    took, price = time.monotonic() - began, price_per_hour * seconds / 3600
+    return DryRun("dry run", "nothing", counts, took, facts, seconds, size, price)
+
+
+def _table(stages: list[StageForecast]) -> Table:
+    table = Table("stage", "units", "done", "shards to do", "time", "MB")
+    for stage in stages:
+        numbers = (f"{n:,}" for n in (stage.units, stage.done, stage.shards))
+        table.add_row(stage.stage, *numbers, _duration(stage.seconds), f"{stage.bytes / 1e6:,.1f}")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min {rest} s"
+        if minutes
+        else f"{seconds:.1f} s"
+    )

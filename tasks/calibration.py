@@ -1,0 +1,277 @@
+"""Times of the real tasks on a sample of the real inputs, in a temporary workspace."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+
+from manifests.schemas import EDITS
+from styleclip_ops.optimize import OptimizeConfig
+from styleclip_ops.relevance import channel_clip_directions
+from styleclip_ops.style_statistics import sample_style_codes, style_statistics
+from tasks.alignment import AlignmentConfig, align_photos_shard, align_threads, faces_ledger
+from tasks.directions import BLOCKS, DirectionStore, RelevanceConfig
+from tasks.edits import MOST_WAITING, Edited, Editor, begin_row, edit_pairs_shard
+from tasks.frozen import freeze_manifest
+from tasks.inversion import invert_faces_shard
+from tasks.latents import FACE_UNITS, LatentStore, latent_folder
+from tasks.ledger import read_table
+from tasks.mappers import LOG, MapperConfig, train_prompt_mapper
+from tasks.models import Models, open_models
+from tasks.outputs import FileOutput
+from tasks.overlap import behind
+from tasks.report import write_report
+from tasks.runs import RunSettings, open_run
+from tasks.stopwatch import Stopwatch
+from tasks.storage import Folder
+
+Row = dict[str, Any]
+
+# Of a random direction; how many there are changes no time.
+_CHANNELS = 20
+_SHORT, _LONG = 1, 4
+_STATISTICS = 1_024
+_MOST_SAMPLED = 1_024
+_SPANS, _SPAN = 4, 16
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a sample of photographs or faces took.
+
+    Attributes:
+        seconds: An item.
+        bytes: Written for an item.
+        usable: Faces that an item gives.
+    """
+
+    seconds: float
+    bytes: float
+    usable: float
+
+
+@dataclass(frozen=True)
+class EditCost:
+    """What edits of one kind take.
+
+    Attributes:
+        batch: Seconds of a batch, however small.
+        row: Seconds of a row besides.
+        bytes: Of an edited image.
+    """
+
+    batch: float
+    row: float
+    bytes: float
+
+
+class Calibration:
+    """A small workspace of its own, in which the real tasks do samples and are timed.
+
+    Args:
+        place: An empty directory of this machine.
+        models: URL of the bundle.
+        device: See `tasks.models.open_models`.
+        seconds: That each stage may take, about.
+    """
+
+    def __init__(self, place: Path, models: str, device: str, seconds: float) -> None:
+        self._place, self._models, self._device, self._seconds = place, models, device, seconds
+        self.workspace = str(place / "workspace")
+
+    @property
+    def networks(self) -> Models:
+        """The networks of the bundle."""
+        return open_models(self._models, self._device)
+
+    @property
+    def latents(self) -> LatentStore:
+        """The W+ store of the sample."""
+        return LatentStore(latent_folder(Folder(self.workspace), self.networks))
+
+    def load(self) -> float:
+        """Load the networks, and return the seconds."""
+        began, networks = time.monotonic(), self.networks
+        for role in ("generator", "encoder", "clip", "identity", "judge"):
+            _ = getattr(networks, role) if networks.has(role) else None
+        return time.monotonic() - began
+
+    def align(self, photos: pa.Table, config: AlignmentConfig) -> Sampled:
+        """Align photographs, of the schema PHOTOS."""
+        ledger = faces_ledger(self.workspace)
+
+        def work(part: Sequence[int]) -> None:
+            for shard in ledger.extend(photos.take([*part]), "source_uri", len(part)):
+                align_photos_shard(
+                    self.workspace, shard, config.crop_size, config.faces, config.minimum_face
+                )
+
+        seconds, done = self._measure(work, _spread(len(photos)), align_threads())
+        rows = pa.concat_tables(ledger.results())
+        usable = rows["status"].to_pylist().count("ok")
+        return Sampled(seconds, self._size("crops") / done, usable / done)
+
+    def crops(self) -> list[tuple[str, str]]:
+        """Return ids and crops of the faces that were aligned."""
+        rows = pa.concat_tables([*faces_ledger(self.workspace).results()]).to_pylist()
+        return [(row["image_id"], row["crop_uri"]) for row in rows if row["status"] == "ok"]
+
+    def invert(self, faces: Sequence[tuple[str, str]], batch_size: int) -> Sampled:
+        """Invert faces, given their ids and crops."""
+        store = self.latents
+        store.create(self.networks, 1)
+
+        def work(part: Sequence[int]) -> None:
+            chosen = [(*faces[index], None) for index in part]
+            units = pa.Table.from_pylist(
+                [dict(zip(FACE_UNITS.names, unit, strict=True)) for unit in chosen], FACE_UNITS
+            )
+            shards = store.ledger.extend(units, "image_id", store.shard_size)
+            store.grow()
+            for shard in shards:
+                invert_faces_shard(self.workspace, self._models, self._device, shard, batch_size)
+
+        seconds, done = self._measure(work, _spread(len(faces)), batch_size)
+        size = self._size("inversions") + self._size("latents")
+        return Sampled(seconds, size / done, 1.0)
+
+    def relevance(self, config: RelevanceConfig, batch_size: int) -> float:
+        """Return the seconds of a whole direction store."""
+        generator, clip = self.networks.generator, self.networks.clip
+        began = time.monotonic()
+        std = style_statistics(generator, _STATISTICS, seed=config.seed).std
+        statistics = (time.monotonic() - began) / _STATISTICS * config.num_statistics
+        (code,) = sample_style_codes(generator, 1, seed=config.seed)
+        channels = generator.layout.editable_channels
+        spans = [channels]
+        if config.mode != "fast":
+            starts = [i * max(len(channels) - _SPAN, 0) // (_SPANS - 1) for i in range(_SPANS)]
+            spans = [channels[start : start + _SPAN] for start in starts]
+        began = time.monotonic()
+        for span in spans:
+            channel_clip_directions(
+                *(generator, clip, code, std, span, config.step, config.mode), batch_size=batch_size
+            )
+        share = sum(map(len, spans)) / len(channels)
+        return statistics + (time.monotonic() - began) / share * config.num_images
+
+    def directions(self) -> DirectionStore:
+        """Return a direction store of random numbers, which take as long to apply."""
+        networks, config = self.networks, RelevanceConfig(1, 2)
+        store = DirectionStore(Folder(self.workspace) / "directions")
+        store.create(networks, config, len(networks.generator.layout.editable_channels))
+        for shard in store.ledger.pending():
+            unit = store.ledger.units(shard).to_pylist()[0]
+            numbers = torch.randn(unit["count"], networks.clip.embedding_dim)
+            store.write(shard, F.normalize(numbers, dim=1))
+            store.ledger.commit(shard, pa.Table.from_pylist([unit | {"silent": 0}], BLOCKS))
+        return store
+
+    def train(self, prompt: str, config: MapperConfig) -> tuple[str, float]:
+        """Train a mapper for a few steps, and return its URL and the seconds of a whole one."""
+        few = replace(config, steps=min(_LONG, config.steps))
+        url = train_prompt_mapper(self.workspace, self._models, self._device, prompt, few)
+        taken = read_table(Folder(url).read(LOG))["seconds"].to_pylist()
+        # The first one also warms up.
+        later = taken[1:] or taken
+        return url, sum(later) / len(later) * config.steps
+
+    def edit(self, row: Row, settings: RunSettings, names: Sequence[str]) -> EditCost:
+        """Edit faces as a row of a manifest says, in batches of one and of full size."""
+        many = settings.batch_size
+        cost = partial(self._edits, row, settings, names)
+        if row["method"] == "optimize":
+            steps = json.loads(row["options"] or "{}").get("steps", OptimizeConfig().steps)
+            short, long = (cost(many, _steps(row, count)) for count in (_SHORT, _LONG))
+            step = max(long[0] - short[0], 0.0) / (_LONG - _SHORT)
+            return EditCost(0.0, (short[0] + (steps - _SHORT) * step) / many, long[1])
+        cost(many)
+        full, size = cost(many)
+        single, _ = cost(1) if many > 1 else (full, size)
+        each = max(full - single, 0.0) / max(many - 1, 1)
+        return EditCost(max(single - each, 0.0), each, size)
+
+    def evaluate(self, rows: Sequence[Row], settings: RunSettings, names: Sequence[str]) -> float:
+        """Return the seconds of a report on one edit a row, which hardly depend on how many."""
+        run, units = Folder(self.workspace) / "runs" / "sample", list[Row]()
+        for number, row in enumerate(rows):
+            short = {"options": _steps(row, _SHORT)} if row["method"] == "optimize" else {}
+            own = {"image_id": names[number % len(names)], "pair_id": f"{number}"}
+            units.append(row | short | own)
+        open_run(run, settings)
+        freeze_manifest(run, [pa.RecordBatch.from_pylist(units, EDITS)], len(units))
+        edit_pairs_shard(run.url, self._device, 0)
+        began = time.monotonic()
+        write_report(run.url)
+        return time.monotonic() - began
+
+    def _edits(
+        self,
+        row: Row,
+        settings: RunSettings,
+        names: Sequence[str],
+        count: int,
+        options: str | None = None,
+    ) -> tuple[float, float]:
+        """Seconds of a batch with all that goes with it, and bytes of an image."""
+        given = row if options is None else row | {"options": options}
+        editor = Editor(settings, self.networks)
+        output = FileOutput(Folder(self.workspace) / "edits", settings.image_format, Stopwatch())
+        sizes, batches, began = list[int](), 0, time.monotonic()
+        with behind(MOST_WAITING) as later:
+            # At least two, since the first one may find nothing in the caches.
+            while batches < 2 or time.monotonic() - began < self._seconds / 4:
+                units = [
+                    given | {"image_id": names[i % len(names)], "pair_id": f"{batches}-{i}"}
+                    for i in range(count)
+                ]
+                rows = [begin_row(unit, settings, 0) for unit in units]
+                for batch in editor.batches(rows, count):
+                    for edited in editor.edit(batch):
+                        later(partial(_write, edited, output, sizes))
+                batches += 1
+        seconds = (time.monotonic() - began) / batches
+        return seconds, sum(sizes) / max(len(sizes), 1)
+
+    def _measure(
+        self, work: Callable[[Sequence[int]], None], items: Sequence[int], first: int
+    ) -> tuple[float, int]:
+        """Seconds an item, and how many were done: in growing parts, until the time is over."""
+        began, start, size, spent, counted = time.monotonic(), 0, first, 0.0, 0
+        while start < len(items) and (not start or time.monotonic() - began < self._seconds):
+            part, at = items[start : start + size], time.monotonic()
+            work(part)
+            # The first part also loads what the others find loaded.
+            if start or len(part) == len(items):
+                spent, counted = spent + time.monotonic() - at, counted + len(part)
+            else:
+                warm_up = (time.monotonic() - at) / len(part)
+            start, size = start + len(part), 2 * size
+        return (spent / counted if counted else warm_up), start
+
+    def _size(self, name: str) -> int:
+        files = Path(self.workspace, name).rglob("*")
+        return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def _steps(row: Row, count: int) -> str:
+    """Options of an optimization with another number of steps."""
+    return json.dumps(json.loads(row["options"] or "{}") | {"steps": count})
+
+
+def _write(edited: Edited, output: FileOutput, sizes: list[int]) -> None:
+    edited.write(output)
+    sizes.append(Path(edited.row["output_uri"]).stat().st_size)
+
+
+def _spread(count: int) -> list[int]:
+    """Some numbers below `count`, the same each time."""
+    return Random(0).sample(range(count), min(count, _MOST_SAMPLED))  # noqa: S311

@@ -1,0 +1,325 @@
+"""What a run will take, before it: sizes from its inputs, times from a sample of the real work.
+
+Nothing is written but to a temporary folder of this machine. Times to write to another store are
+not in the forecast: edits are written behind the networks' work.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from manifests.building import build_edits, regroup
+from manifests.instructions import Instruction
+from tasks.alignment import AlignmentConfig, faces_ledger, faces_table
+from tasks.calibration import Calibration
+from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
+from tasks.edits import mapper_url, rows_together
+from tasks.frozen import row_marks
+from tasks.latents import LatentStore, latent_folder
+from tasks.listing import list_photos
+from tasks.manifest_files import Survey
+from tasks.mappers import MapperConfig, mapper_fingerprint, mapper_folder
+from tasks.models import Models, open_models
+from tasks.runs import (
+    ImageFormat,
+    RunSettings,
+    is_stale,
+    run_folder,
+    run_ledger,
+    settings_for,
+    store_of,
+)
+from tasks.storage import Folder
+
+Row = dict[str, Any]
+
+# Of a result row in its part, about.
+_ROW_BYTES = 400
+# Rows whose batches are counted; the others are taken to be like them.
+_MOST_GROUPED = 65_536
+_RELEVANCE_BATCH = 16
+_FACES_SHARD = 256
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """What a stage will take.
+
+    Attributes:
+        stage: Its name.
+        units: Photographs, faces, channels, mappers or rows that it is about.
+        done: Of these, already committed.
+        shards: That are to do.
+        seconds: For what is to do.
+        bytes: That it will write.
+    """
+
+    stage: str
+    units: int
+    done: int
+    shards: int
+    seconds: float
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class EditOptions:
+    """How edits are made, as the flow takes it.
+
+    Attributes:
+        relevance: How directions are measured.
+        image_format: Of the edited images.
+        batch_size: Edits that go through the networks together.
+        shard_size: Rows of a shard.
+        retry: Statuses of rows to make again.
+        update: Whether rows that depend on something else than the run has now are made again.
+    """
+
+    relevance: RelevanceConfig
+    image_format: ImageFormat
+    batch_size: int
+    shard_size: int
+    retry: Sequence[str]
+    update: bool
+
+
+@dataclass
+class _Kind:
+    """Rows of one method and its options that are to do, and the batches that they come in."""
+
+    row: Row
+    rows: float = 0.0
+    batches: float = 0.0
+
+
+@dataclass
+class _Work:
+    rows: int = 0
+    done: int = 0
+    kinds: dict[Hashable, _Kind] = field(default_factory=dict)
+
+
+class Forecast:
+    """Foretell the stages of a run, each after those before it.
+
+    Args:
+        workspace: URL of the workspace.
+        models: URL of the bundle.
+        device: See `tasks.models.open_models`.
+        calibration: Times samples.
+    """
+
+    def __init__(self, workspace: str, models: str, device: str, calibration: Calibration) -> None:
+        self._workspace, self._models, self._device = workspace, models, device
+        self._calibration = calibration
+        # Of the edits, for the report.
+        self._settings: RunSettings | None = None
+        self._examples, self._names = list[Row](), list[str]()
+
+    def load(self) -> StageForecast:
+        """Foretell the loading of the networks; they are loaded then."""
+        return StageForecast("networks", 0, 0, 0, self._calibration.load())
+
+    def align(
+        self, photos: str, config: AlignmentConfig, shard_size: int
+    ) -> tuple[StageForecast, list[str]]:
+        """Foretell the alignment of photographs, and how the faces that it adds may be named."""
+        ledger, new = faces_ledger(self._workspace), list_photos(photos).replace_schema_metadata()
+        pending, known, waiting = set(ledger.pending()), set[str](), [new.slice(0, 0)]
+        for shard in ledger.plans():
+            units = ledger.units(shard).select(new.column_names).cast(new.schema)
+            known.update(units["source_uri"].to_pylist())
+            waiting += [units] if shard in pending else []
+        fresh = [uri not in known for uri in new["source_uri"].to_pylist()]
+        new = new.filter(pa.array(fresh, pa.bool_()))
+        to_do = pa.concat_tables([*waiting, new]).combine_chunks()
+        total, count = len(known) + len(new), len(to_do)
+        if not count:
+            return StageForecast("align", total, total, 0, 0.0), []
+        one = self._calibration.align(to_do, config)
+        shards, size = len(pending) - (-len(new) // shard_size), int(one.bytes * count)
+        stage = StageForecast("align", total, total - count, shards, one.seconds * count, size)
+        return stage, [f"face-{index}" for index in range(round(one.usable * count))]
+
+    def invert(self, more: int, batch_size: int) -> StageForecast:
+        """Foretell the inversion of the faces without a latent, of which `more` are to come."""
+        faces = faces_table(self._workspace).to_pylist()
+        crops = [(row["image_id"], row["crop_uri"]) for row in faces if row["status"] == "ok"]
+        store = self._latents
+        planned = {
+            name
+            for shard in store.ledger.committed()
+            for name in store.ledger.units(shard)["image_id"].to_pylist()
+        }
+        sample = [crop for crop in crops if crop[0] not in planned]
+        total, count = len(crops) + more, len(sample) + more
+        sample += self._calibration.crops() if more else []
+        if not sample:
+            return StageForecast("invert", total, total - count, 0, 0.0)
+        one = self._calibration.invert(sample, batch_size)
+        shards, size = -(-count // _FACES_SHARD), int(one.bytes * count)
+        return StageForecast("invert", total, total - count, shards, one.seconds * count, size)
+
+    def edit(
+        self,
+        run: str,
+        survey: Survey,
+        batches: Iterable[pa.RecordBatch],
+        options: EditOptions,
+    ) -> Iterator[StageForecast]:
+        """Foretell the edits of a manifest, and the directions and mappers that they need.
+
+        Args:
+            run: Name of the run, or its URL.
+            survey: What the rows need.
+            batches: The rows.
+            options: How they are made.
+        """
+        directions, mappers = None, dict[str, str]()
+        if "global" in survey.methods:
+            stage, directions = self._relevance(options.relevance)
+            yield stage
+        if survey.mappers:
+            stage, mappers = self._mappers(survey.mappers)
+            yield stage
+        settings = settings_for(
+            *(self._workspace, self._models, self._device, directions),
+            *([*survey.mapper_uris, *mappers.values()], options.image_format, "files"),
+            options.batch_size,
+        )
+        work = self._work(run_folder(self._workspace, run), settings, batches, options)
+        shards, taken = -(-(work.rows - work.done) // options.shard_size), [0.0, 0.0]
+        settings, names = self._with_latents(settings)
+        if directions is None and "global" in survey.methods:
+            settings = replace(settings, directions=self._calibration.directions().folder.url)
+        for kind in work.kinds.values() if names else []:
+            row = kind.row
+            if row["method"] == "global" and directions is None:
+                row = row | {"beta": None, "num_channels": row["num_channels"] or 50}
+            if row["method"] == "mapper":
+                url = mapper_url(row, settings, self._networks)
+                row = row | {"mapper_uri": mappers.get(url, url)}
+            self._examples.append(row)
+            cost = self._calibration.edit(row, settings, names)
+            taken[0] += kind.batches * cost.batch + kind.rows * cost.row
+            taken[1] += kind.rows * (cost.bytes + _ROW_BYTES)
+        self._settings, self._names = settings, names
+        yield StageForecast("edit", work.rows, work.done, shards, taken[0], int(taken[1]))
+
+    def evaluate(self) -> StageForecast:
+        """Foretell the report, after the edits; its time hardly depends on the rows."""
+        if self._settings is None or not self._examples:
+            return StageForecast("evaluate", 0, 0, 0, 0.0)
+        seconds = self._calibration.evaluate(self._examples, self._settings, self._names)
+        return StageForecast("evaluate", 0, 0, 0, seconds)
+
+    @property
+    def _networks(self) -> Models:
+        return open_models(self._models, self._device)
+
+    @property
+    def _latents(self) -> LatentStore:
+        return LatentStore(latent_folder(Folder(self._workspace), self._networks))
+
+    def _relevance(self, config: RelevanceConfig) -> tuple[StageForecast, DirectionStore | None]:
+        folder = direction_folder(Folder(self._workspace), self._networks, config)
+        store, total = (
+            DirectionStore(folder),
+            len(self._networks.generator.layout.editable_channels),
+        )
+        plans = store.ledger.plans() if store.exists else []
+        pending = store.ledger.pending() if plans else [0]
+        if not pending:
+            return StageForecast("relevance", total, total, 0, 0.0), store
+        share = len(pending) / max(len(plans), 1)
+        seconds = self._calibration.relevance(config, _RELEVANCE_BATCH) * share
+        done, size = total - round(total * share), 4 * total * self._networks.clip.embedding_dim
+        return StageForecast("relevance", total, done, len(pending), seconds, size), None
+
+    def _mappers(
+        self, wanted: Sequence[tuple[str, MapperConfig]]
+    ) -> tuple[StageForecast, dict[str, str]]:
+        """Foretell trainings; also by the URL of each mapper, one to time its edits with."""
+        root, found, seconds = Folder(self._workspace), dict[str, str](), 0.0
+        timed = dict[MapperConfig, tuple[str, float]]()
+        missing = 0
+        for prompt, config in wanted:
+            url = mapper_folder(root, self._networks, prompt, config).url
+            found[url] = url
+            if not mapper_fingerprint(url):
+                missing += 1
+                if config not in timed:
+                    timed[config] = self._calibration.train(prompt, config)
+                found[url] = timed[config][0]
+                seconds += timed[config][1]
+        done = len(wanted) - missing
+        return StageForecast("mappers", len(wanted), done, missing, seconds), found
+
+    def _with_latents(self, settings: RunSettings) -> tuple[RunSettings, list[str]]:
+        """Name the latents to time edits with: the run's where it has some, else the sample's."""
+        for store in (store_of(settings), self._calibration.latents):
+            if store.ledger.committed():
+                rows = next(store.ledger.results()).to_pylist()
+                names = [row["image_id"] for row in rows if row["status"] == "ok"]
+                if names:
+                    return replace(settings, latents=store.folder.url), names
+        return settings, []
+
+    def _work(
+        self,
+        folder: Folder,
+        settings: RunSettings,
+        batches: Iterable[pa.RecordBatch],
+        options: EditOptions,
+    ) -> _Work:
+        """Find out which rows are to do, and count their batches."""
+        ledger, kept = run_ledger(folder), [np.zeros(0, np.uint64)]
+        for table in ledger.results():
+            stays = [
+                row["status"] not in options.retry
+                and not (options.update and is_stale(row, settings))
+                for row in table.to_pylist()
+            ]
+            kept.append(row_marks(table.filter(pa.array(stays, pa.bool_()))))
+        done, work, grouped = np.concatenate(kept), _Work(), 0
+        for table in regroup(batches, options.shard_size):
+            is_done = np.isin(row_marks(table), done)
+            work.rows, work.done = work.rows + len(table), work.done + int(is_done.sum())
+            if grouped < _MOST_GROUPED:
+                rows = table.filter(pa.array(~is_done)).to_pylist()
+                grouped += len(rows)
+                _count_batches(rows, options.batch_size, work)
+        for kind in work.kinds.values():
+            scale = (work.rows - work.done) / grouped
+            kind.rows, kind.batches = kind.rows * scale, kind.batches * scale
+        return work
+
+
+def rows_to_come(
+    image_ids: Sequence[str], prompts: Sequence[Instruction]
+) -> tuple[Survey, Iterator[pa.RecordBatch]]:
+    """Return the rows of faces with prompts, and what they need."""
+    mappers = [p for p in prompts if p.method == "mapper"]
+    wanted = dict.fromkeys((p.target_prompt, p.options) for p in mappers if not p.mapper_uri)
+    configs = [(prompt, MapperConfig(**json.loads(text or "{}"))) for prompt, text in wanted]
+    uris = dict.fromkeys(p.mapper_uri for p in mappers if p.mapper_uri)
+    return Survey({p.method for p in prompts}, configs, [*uris]), build_edits(image_ids, prompts)
+
+
+def _count_batches(rows: Sequence[Row], batch_size: int, work: _Work) -> None:
+    """Add the rows of a shard and the batches that they come in."""
+    groups, examples = Counter[Hashable](), dict[Hashable, Row]()
+    for row in rows:
+        key = rows_together(row)
+        groups[key] += 1
+        examples.setdefault(key, row)
+    for key, count in groups.items():
+        row = examples[key]
+        kind = work.kinds.setdefault((row["method"], row["options"]), _Kind(row))
+        kind.rows += count
+        kind.batches += -(-count // batch_size)
