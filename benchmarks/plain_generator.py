@@ -1,6 +1,11 @@
-"""The synthesis network as published: weights modulated per sample, grouped convolutions."""
+"""The synthesis network as published: weights modulated per sample, grouped convolutions.
+
+Both published forms do the same on processors but for the low-pass filter: rosinality's takes every
+channel as an image of its own, NVIDIA's is one depthwise convolution.
+"""
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,20 +14,22 @@ from torch import Tensor
 from styleclip_ops.generator import Generator, StyledConv, ToRGB
 from styleclip_ops.published_layouts import resampling_filter
 
+Form = Literal["rosinality", "nvidia"]
 
-def synthesize(generator: Generator, s: Tensor) -> Tensor:
-    """Render flat style codes [N, S] as rosinality/stylegan2-pytorch does."""
+
+def synthesize(generator: Generator, s: Tensor, form: Form = "rosinality") -> Tensor:
+    """Render flat style codes [N, S] as rosinality/stylegan2-pytorch or NVIDIA's code does."""
     batch = len(s)
     x = generator.synthesis.initial_state(batch).features
     image: Tensor | None = None
     for layer, style in zip(generator.layout.layers, generator.layout.split(s), strict=True):
         module = generator.synthesis.style_layer(layer)
         if isinstance(module, ToRGB):
-            rgb = _modulated(module.weight, x, style, demodulate=False)
+            rgb = _modulated(module.weight, x, style, form, demodulate=False)
             rgb = rgb + module.bias[None, :, None, None]
-            image = rgb if image is None else rgb + _upsample(image)
+            image = rgb if image is None else rgb + _upsample(image, form)
         else:
-            x = _styled(module, x, style)
+            x = _styled(module, x, style, form)
     assert image is not None
     return image
 
@@ -40,14 +47,20 @@ def bare_convolutions(generator: Generator, batch: int) -> None:
             F.conv2d(x, module.weight, padding=module.weight.shape[-1] // 2)
 
 
-def _styled(module: StyledConv, x: Tensor, style: Tensor) -> Tensor:
-    x = _modulated(module.weight, x, style, demodulate=True, upsample=module.upsample)
+def _styled(module: StyledConv, x: Tensor, style: Tensor, form: Form) -> Tensor:
+    x = _modulated(module.weight, x, style, form, demodulate=True, upsample=module.upsample)
     x = x + module.noise_strength * module.noise_const
     return F.leaky_relu(x + module.bias[None, :, None, None], 0.2) * math.sqrt(2)
 
 
 def _modulated(
-    weight: Tensor, x: Tensor, style: Tensor, *, demodulate: bool, upsample: bool = False
+    weight: Tensor,
+    x: Tensor,
+    style: Tensor,
+    form: Form,
+    *,
+    demodulate: bool,
+    upsample: bool = False,
 ) -> Tensor:
     batch, channels, height, width = x.shape
     out, _, kernel, _ = weight.shape
@@ -60,21 +73,23 @@ def _modulated(
         weights = weights.transpose(1, 2).reshape(batch * channels, out, kernel, kernel)
         x = F.conv_transpose2d(x, weights, stride=2, groups=batch)
         x = x.view(batch, out, *x.shape[2:])
-        return _filtered(F.pad(x, (1, 1, 1, 1)))
+        return _filtered(F.pad(x, (1, 1, 1, 1)), form)
     weights = weights.reshape(batch * out, channels, kernel, kernel)
     x = F.conv2d(x, weights, padding=kernel // 2, groups=batch)
     return x.view(batch, out, height, width)
 
 
-def _upsample(image: Tensor) -> Tensor:
+def _upsample(image: Tensor, form: Form) -> Tensor:
     batch, channels, height, width = image.shape
     spread = image.new_zeros(batch, channels, 2 * height, 2 * width)
     spread[:, :, ::2, ::2] = image
-    return _filtered(F.pad(spread, (2, 1, 2, 1)))
+    return _filtered(F.pad(spread, (2, 1, 2, 1)), form)
 
 
-def _filtered(x: Tensor) -> Tensor:
+def _filtered(x: Tensor, form: Form) -> Tensor:
     batch, channels, height, width = x.shape
     kernel = resampling_filter(4.0).to(x)[None, None]
+    if form == "nvidia":
+        return F.conv2d(x, kernel.repeat(channels, 1, 1, 1), groups=channels)
     y = F.conv2d(x.reshape(batch * channels, 1, height, width), kernel)
     return y.view(batch, channels, height - 3, width - 3)

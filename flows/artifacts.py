@@ -1,7 +1,7 @@
 """What Prefect's pages show of a run: progress, counts, and where the report is."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -10,6 +10,8 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+
+from flows.share import has_server
 
 _SECONDS_BETWEEN_UPDATES = 2.0
 
@@ -24,7 +26,11 @@ class ProgressArtifact:
 
     def __init__(self, stage: str, total: int) -> None:
         self._total, self._shown = total, time.monotonic()
-        self._id = create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)
+        self._id = (
+            create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)
+            if has_server()
+            else None
+        )
 
     def advance(self, done: int) -> None:
         """Say that `done` steps are done now."""
@@ -39,12 +45,21 @@ class ProgressArtifact:
 
 def show_counts(stage: str, counts: Mapping[str, int]) -> None:
     """Show rows by status as a table."""
+    if not has_server():
+        return
     rows = [{"status": status, "rows": count} for status, count in counts.items()]
     create_table_artifact(rows, key=f"{stage}-counts", description=f"{stage}: rows by status")
 
 
+def show_table(key: str, description: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Show rows with equal columns as a table."""
+    create_table_artifact([dict(row) for row in rows], key=key, description=description)
+
+
 def show_report(page: str, counts: Mapping[str, int]) -> None:
     """Show where the report of a run is."""
+    if not has_server():
+        return
     lines = [f"- {count} {status}" for status, count in counts.items()]
     text = "\n".join(["# Report", "", f"`{page}`", "", *lines])
     create_markdown_artifact(text, key="report", description="Evaluation report")

@@ -2,6 +2,8 @@
 
 import os
 
+from flows.embedded_server import end_server_with_command
+
 # Whoever sets one of these keeps it.
 _SETTINGS = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
@@ -14,6 +16,7 @@ _SETTINGS = {
 
 
 def set_defaults() -> None:
-    """Set what is not set."""
+    """Set what is not set, then import Prefect and see to its server."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)  # noqa: TID251
+    end_server_with_command()

@@ -11,6 +11,7 @@ from flows.edit import edit_dataset
 from flows.evaluate import evaluate_run
 from flows.invert import invert_faces
 from flows.progress import console, printable
+from flows.share import step
 from flows.summary import Summary
 from tasks.alignment import FacesPolicy
 from tasks.directions import RelevanceConfig
@@ -67,13 +68,13 @@ def run_pipeline(
             them is computed, edits that are no longer asked for leave the results.
     """
     began = time.monotonic()
-    align = align_photos(photos, workspace, faces=faces, crop_size=crop_size)
+    align = step(align_photos)(photos, workspace, faces=faces, crop_size=crop_size)
     console.print(printable(align.line), markup=False)
-    invert = invert_faces(workspace, models=models, device=device, batch_size=batch_size)
+    invert = step(invert_faces)(workspace, models=models, device=device, batch_size=batch_size)
     console.print(printable(invert.line), markup=False)
     manifest = run_folder(workspace, run).url_of("pairs.parquet")
     build_manifest(usable_faces(workspace), read_prompts(prompts), manifest)
-    edit = edit_dataset(
+    edit = step(edit_dataset)(
         workspace,
         manifest,
         run=run,
@@ -89,6 +90,6 @@ def run_pipeline(
         update=update,
     )
     console.print(printable(edit.line), markup=False)
-    report = evaluate_run(workspace, run)
+    report = step(evaluate_run)(workspace, run)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
     return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)

@@ -7,9 +7,11 @@ from cyclopts import Parameter
 from prefect import flow
 
 from flows.shards import run_shards
+from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.directions import (
+    DirectionStore,
     RelevanceConfig,
     compute_relevance_shard,
     direction_folder,
@@ -31,6 +33,7 @@ def build_relevance(
     batch_size: int = 16,
     block_size: int = 128,
     workers: int = 1,
+    worker: str = "",
 ) -> Summary:
     """Measure the CLIP direction of every style channel, once for a generator.
 
@@ -44,10 +47,20 @@ def build_relevance(
         batch_size: Images that go through the networks together.
         block_size: Channels of a shard.
         workers: Shards at a time.
+        worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
+            `prepare` has planned before.
     """
-    began = time.monotonic()
+    share, began = read_share(worker), time.monotonic()
     check_store(workspace)
-    shards = plan_relevance(workspace, models, device, relevance, block_size)
+    store = DirectionStore(
+        direction_folder(Folder(workspace), open_models(models, device), relevance)
+    )
+    share.require(store.exists, store.folder.url)
+    shards = (
+        plan_relevance(workspace, models, device, relevance, block_size)
+        if share.prepares
+        else store.ledger.pending()
+    )
     arguments = {
         "workspace": workspace,
         "models": models,
@@ -55,7 +68,7 @@ def build_relevance(
         "config": relevance,
         "batch_size": batch_size,
     }
-    counts = run_shards("relevance", compute_relevance_shard, shards, workers, arguments)
-    networks = open_models(models, device)
-    wrote = direction_folder(Folder(workspace), networks, relevance).url
-    return Summary("relevance", wrote, counts, time.monotonic() - began)
+    counts = run_shards(
+        "relevance", compute_relevance_shard, shards, workers, arguments, share=share
+    )
+    return Summary("relevance", store.folder.url, counts, time.monotonic() - began)

@@ -1,5 +1,6 @@
 """Run the shards of a stage as Prefect tasks, a bounded number at a time."""
 
+import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -7,13 +8,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture
-from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, show_counts
+from flows.engines import hire
 from flows.failures import Failure, FailureBudget, Failures, StageError
 from flows.progress import console, describe_counts, progress_bar
+from flows.share import ALL, Share
 from tasks.redaction import redact
 from tasks.store_faults import (
     StoreError,
@@ -47,11 +48,7 @@ def shard_task(work: ShardWork) -> Task[..., dict[str, int]]:
 
 def may_help(_task: object, _run: object, state: State[Any]) -> bool:
     """Return whether another attempt at a task may succeed, as Prefect asks it."""
-    return not is_lasting(_error(state))
-
-
-def _error(state: State[Any]) -> object:
-    return state.result(raise_on_failure=False)
+    return not is_lasting(state.result(raise_on_failure=False))
 
 
 def guarded(work: Callable[P, T]) -> Callable[P, T]:
@@ -76,8 +73,12 @@ def guarded(work: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def _pool(workers: int) -> ThreadPoolTaskRunner[dict[str, int]]:
-    return ThreadPoolTaskRunner(max_workers=workers)
+def in_own_order(items: Sequence[T]) -> list[T]:
+    """Return what is to be done in an order that other processes at the same work do not have.
+
+    All skip what another has committed. In the same order they would all do the same, each time.
+    """
+    return random.sample(items, len(items))
 
 
 def run_shards(
@@ -87,8 +88,9 @@ def run_shards(
     workers: int,
     arguments: Mapping[str, Any],
     budget: FailureBudget = _BUDGET,
+    share: Share = ALL,
 ) -> dict[str, int]:
-    """Do shards, at most `workers` at a time, and add up what they count.
+    """Do shards, at most `workers` at a time and in any order, and add up what they count.
 
     Args:
         label: Of the stage, for people.
@@ -97,37 +99,41 @@ def run_shards(
         workers: Shards at a time.
         arguments: What `work` takes besides.
         budget: How many may fail before no more are begun.
+        share: Which of them this process does.
 
     Returns:
-        Counts by status.
+        Counts by status; of what is planned where this process only prepares.
 
     Raises:
         StageError: Shards failed, retries included. The others are done all the same, as long as
             the budget lasts.
     """
+    if not share.works:
+        return {"planned": len(shards)}
+    shards = share.of(shards)
     counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
-    waiting, running = deque(shards), deque[tuple[int, PrefectFuture[dict[str, int]]]]()
+    waiting, running = deque(in_own_order(shards)), deque[tuple[int, Any]]()
     shard_work, retried = shard_task(work), retried_requests()
     if not shards:
         return {}
     shown = ProgressArtifact(label, len(shards))
     with (
         progress_bar(label, len(shards)) as bar,
-        _pool(workers) as runner,
+        hire(workers) as crew,
     ):
         while running or (waiting and not failures.verdict):
             # A window, since submitting everything at once would hold a future for every shard.
             while waiting and len(running) < 2 * workers and not failures.verdict:
                 shard = waiting.popleft()
-                running.append((shard, runner.submit(shard_work, {**arguments, "shard": shard})))
+                running.append((shard, crew.submit(shard_work, {**arguments, "shard": shard})))
             shard, future = running.popleft()
-            future.wait()
+            outcome = crew.settle(future)
             done += 1
-            if future.state.is_completed():
-                counts.update(future.result())
+            if outcome.done:
+                counts.update(outcome.counts)
                 failures.succeed()
             else:
-                failures.fail(Failure(shard, _error(future.state)))
+                failures.fail(Failure(shard, outcome.error))
             bar.advance(done, describe_counts(counts))
             shown.advance(done)
     show_counts(label, counts)

@@ -2,7 +2,8 @@
 
 One internal layout, with the parameter names and shapes of the stylegan2-ada-pytorch release.
 Styles scale the activations and not the weights, so that all images of a batch share one
-convolution; the demodulation of the output is algebraically the same.
+convolution; the demodulation of the output is algebraically the same. Only where processors render
+without gradients, and the activations outweigh the weights, it is the other way round.
 """
 
 import math
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from styleclip_ops.convolution import conv3x3
 from styleclip_ops.errors import MAX_WIDTH, ConfigError, check_integers, check_shape
 from styleclip_ops.layers import (
     EqualizedLinear,
@@ -148,20 +150,38 @@ class StyledConv(ModulatedConv):
     ) -> Tensor:
         """Map features [N, I, r, r] and styles [N, I] to [N, O, r, r], or 2r upsampled."""
         # [O, I] energy of each kernel gives the demodulation of any style: [N, O]
-        energy = self.weight.square().sum(dim=(2, 3))
-        demodulation = (style.square() @ energy.t() + 1e-8).rsqrt()
-        x = x * style[:, :, None, None]
-        if self.upsample:
-            x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
-            x = filter_after_upsampling(x)
+        energy = torch.linalg.vector_norm(self.weight, dim=(2, 3)).square()
+        # The gain of the activation is in all that is added up before it.
+        demodulation = (style.square() @ energy.t() + 1e-8).rsqrt() * _SQRT2
+        inputs = (x, style, self.weight, self.bias)
+        differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+        if not differentiable and x.device.type == "cpu" and x[0].numel() > self.weight.numel():
+            x = self._image_by_image(x, style, demodulation)
         else:
-            x = F.conv2d(x, self.weight, padding=1)
-        x = x * demodulation[:, :, None, None]
+            x = self._convolve(x * style[:, :, None, None], self.weight)
+            x = x * demodulation[:, :, None, None]
+        added = self.bias[:, None, None] * _SQRT2
         noise = self._noise(x, noise_mode)
         if noise is not None:
-            x = x + noise * self.noise_strength
-        x = F.leaky_relu(x + self.bias[:, None, None], 0.2) * _SQRT2
-        return x if clamp is None else x.clamp(-clamp, clamp)
+            added = added + noise * (self.noise_strength * _SQRT2)
+        if differentiable:
+            x = F.leaky_relu(x + added, 0.2)
+            return x if clamp is None else x.clamp(-clamp, clamp)
+        F.leaky_relu_(x.add_(added), 0.2)
+        return x if clamp is None else x.clamp_(-clamp, clamp)
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        if not self.upsample:
+            return conv3x3(x, weight)
+        return filter_after_upsampling(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+
+    def _image_by_image(self, x: Tensor, style: Tensor, demodulation: Tensor) -> Tensor:
+        """Modulate the weights, which are smaller here than the activations of one image."""
+        images = []
+        for image, scale, demodulate in zip(x, style, demodulation, strict=True):
+            weight = self.weight * scale[:, None, None] * demodulate[:, None, None, None]
+            images.append(self._convolve(image[None], weight))
+        return images[0] if len(images) == 1 else torch.cat(images)
 
     def _noise(self, x: Tensor, noise_mode: NoiseMode) -> Tensor | None:
         if noise_mode == "const":
@@ -182,8 +202,9 @@ class ToRGB(ModulatedConv):
     ) -> Tensor:
         """Add RGB from features [N, I, r, r] and styles [N, I] to an image [N, 3, r/2, r/2]."""
         gain = 1.0 / math.sqrt(self.weight.shape[1])
-        rgb = F.conv2d(x * (style * gain)[:, :, None, None], self.weight)
-        rgb = rgb + self.bias[:, None, None]
+        # Three weights a channel are less to scale than its pixels.
+        weight = self.weight[:, :, 0, 0] * (style * gain)[:, None, :]
+        rgb = torch.baddbmm(self.bias[:, None], weight, x.flatten(2)).view(-1, 3, *x.shape[2:])
         if clamp is not None:
             rgb = rgb.clamp(-clamp, clamp)
         return rgb if image is None else upsample_image(image) + rgb
@@ -244,12 +265,17 @@ class SynthesisNetwork(nn.Module):
         noise_mode: NoiseMode = "const",
         state: SynthesisState | None = None,
         start: int = 0,
+        stop: int | None = None,
     ) -> Tensor:
-        """Render a flat style code, optionally from the state before layer number `start`."""
+        """Render a flat style code, optionally from the state before layer number `start`.
+
+        Up to layer number `stop` it is the RGB sum there, smaller than the image.
+        """
         if state is None:
             state = self.initial_state(len(s))
         styles = self.layout.split(s)
-        for layer, style in zip(self.layout.layers[start:], styles[start:], strict=True):
+        layers = self.layout.layers[start:stop]
+        for layer, style in zip(layers, styles[start:stop], strict=True):
             state = self.step(state, layer, style, noise_mode)
         assert state.image is not None
         return state.image

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.evaluation import SCORES
 from tasks.pictures import Picture, Pictures
+from tasks.scoring import SCORES
 
 _TEXTS = ("target_prompt", "neutral_prompt", "method", "status", "error", "options")
 _NUMBERS = ("alpha", "beta", "num_channels", "seconds")
@@ -18,7 +18,7 @@ def gallery_columns(rows: pd.DataFrame, pictures: Pictures) -> dict[str, Any]:
     """Return what a page needs to filter, sort and show rows.
 
     Args:
-        rows: Of `score_rows`, those to show.
+        rows: Those to show, of `Rows.table`.
         pictures: Theirs.
 
     Returns:

@@ -222,6 +222,22 @@ class Ledger:
         """Return the record of a committed shard."""
         return self._read_commit(shard, self._latest(_commit_name, shard))
 
+    def history(self, shard: int) -> Iterator[tuple[Commit, pa.Table]]:
+        """Yield every commit of a shard with its rows, also those that do not count any more.
+
+        Raises:
+            LedgerError: A part is not what was committed.
+        """
+        latest = self._latest(_commit_name, shard) if self.is_committed(shard) else -1
+        for generation in range(latest + 1):
+            commit = self._read_commit(shard, generation)
+            yield commit, self._rows(commit, superseded=False)
+
+    def commits(self) -> Iterator[Commit]:
+        """Yield every commit, also those that do not count any more."""
+        for name in (self.folder / COMMITS).names(".json"):
+            yield self._read_commit(*_numbers(name))
+
     def rows(self, shard: int) -> pa.Table:
         """Return the result rows of a committed shard.
 

@@ -149,6 +149,16 @@ def survey_manifest(manifest: str) -> Survey:
     return Survey(methods, mappers, [*uris])
 
 
+def mappers_to_train(asked: Iterable[Instruction]) -> list[tuple[str, MapperConfig]]:
+    """Return prompts and settings of the mappers that instructions need and do not name."""
+    wanted = (
+        (one.target_prompt, one.options)
+        for one in asked
+        if one.method == "mapper" and one.mapper_uri is None
+    )
+    return [(prompt, MapperConfig(**json.loads(text or "{}"))) for prompt, text in wanted]
+
+
 @contextmanager
 def _opened(url: str) -> Iterator[Any]:
     folder, name = split_url(url)

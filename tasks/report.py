@@ -1,33 +1,37 @@
 """Reports: a run's results as numbers, plots and a page, in the folder `report` of the run."""
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.schemas import METRICS, RESULTS
-from tasks.evaluation import Criteria, Evaluation, evaluate_rows
+from tasks.evaluation import Evaluation, Places, evaluate_rows
+from tasks.examples import Examples, find_examples
 from tasks.gallery import gallery_columns
 from tasks.ledger import Ledger
 from tasks.page import Page, PromptPart, render_page
 from tasks.pictures import find_pictures
 from tasks.plots import Plot, ordered_methods, status_plot, timing_plot
-from tasks.prompt_parts import Examples, Findings, find_examples, prompt_part, prompt_plots
+from tasks.prompt_parts import Findings, prompt_part, prompt_plots
 from tasks.report_notes import reader_notes
-from tasks.report_rows import collect_rows, read_shown
+from tasks.report_rows import Rows, collect_rows
 from tasks.run_tables import RunTables, read_run
+from tasks.scoring import Criteria
 from tasks.storage import Folder
 
 REPORT, PLOTS = "report", "plots"
 PAGE, SUMMARY, ROWS = "index.html", "summary.json", "metrics.parquet"
 
 # A page holds the rows of its gallery and a thumbnail of each; beyond this it is slow to open.
-GALLERY_LIMIT = 20_000
+GALLERY_LIMIT = 10_000
 PROMPTS_LIMIT = 60
 
 
@@ -70,15 +74,26 @@ def write_report(
     """
     criteria = criteria or Criteria()
     run = read_run(run_url)
+    with tempfile.TemporaryDirectory() as place:
+        rows = collect_rows(run.ledger.results(run.shards), criteria, Path(place, ROWS))
+        return _write(run, rows, criteria, advance)
+
+
+def _write(
+    run: RunTables,
+    rows: Rows,
+    criteria: Criteria,
+    advance: Callable[[int, int], None] | None,
+) -> ReportSummary:
     report = run.places.run / REPORT
-    rows = collect_rows(run.ledger.results(run.shards), criteria, report, ROWS)
+    report.take_in(ROWS, rows.path)
     evaluation = evaluate_rows(rows, _face_counts(run.faces), criteria)
     examples = find_examples(rows, evaluation)
-    shown = read_shown(run.ledger, run.shards, _shown(rows, examples))
+    shown = rows.table(_shown(rows, examples))
     digests = _crop_digests(run.faces, {*shown["image_id"]})
     pictures = find_pictures(run.places, report, shown, digests, advance)
     findings = Findings(rows, evaluation, examples, pictures, shown["pair_id"])
-    notes = reader_notes(rows, run.waiting, pictures.missing)
+    notes = reader_notes(rows, evaluation, run.waiting, pictures.missing)
     notes += _limits(len(shown), len(rows), len(findings.prompts))
     report.write(SUMMARY, _summary(run, evaluation, notes))
     page = Page(
@@ -86,8 +101,8 @@ def write_report(
         facts=dict(_facts(run.values)),
         notes=notes,
         evaluation=evaluation,
-        faces=rows["image_id"].nunique(),
-        methods=ordered_methods(rows["method"]),
+        faces=len(rows.faces),
+        methods=ordered_methods(rows.settings["method"]),
         prompts=_prompts(report, findings),
         plots=_write_plots(report, _run_plots(rows, evaluation)),
         glossary=_glossary(),
@@ -100,13 +115,13 @@ def write_report(
     return ReportSummary(*urls, len(rows), failed, run.waiting, tuple(notes))
 
 
-def _shown(rows: pd.DataFrame, examples: Examples) -> pd.DataFrame:
-    """The rows of the gallery: all, or an even draw and the examples."""
+def _shown(rows: Rows, examples: Examples) -> Places:
+    """Places of the rows of the gallery: all, or an even draw and the examples."""
     if len(rows) <= GALLERY_LIMIT:
-        return rows
-    chosen = {index for found in examples.values() for one in found for index in one.strip}
-    drawn = rows.sample(GALLERY_LIMIT, random_state=0).index
-    return rows.loc[sorted(chosen.union(drawn))]
+        return np.arange(len(rows), dtype=np.int32)
+    chosen = {place for found in examples.values() for one in found for place in one.strip}
+    drawn = np.random.default_rng(0).choice(len(rows), GALLERY_LIMIT, replace=False)
+    return np.array(sorted(chosen.union(drawn.tolist())), np.int32)
 
 
 def _limits(shown: int, rows: int, prompts: int) -> Iterator[str]:
@@ -145,14 +160,16 @@ def _prompts(report: Folder, findings: Findings) -> list[PromptPart]:
     return parts
 
 
-def _run_plots(rows: pd.DataFrame, evaluation: Evaluation) -> dict[str, Plot]:
+def _run_plots(rows: Rows, evaluation: Evaluation) -> dict[str, Plot]:
     plots = {}
     if evaluation.statuses:
         plots["pairs"] = status_plot("Pairs of this run by status", evaluation.statuses)
     if evaluation.faces:
         plots["faces"] = status_plot("Faces of the workspace by status", evaluation.faces)
     if evaluation.timing:
-        plots["seconds"] = timing_plot(rows)
+        methods, seconds = ordered_methods(evaluation.timing), rows.column("seconds")
+        places = {method: rows.find(rows.of(method=method)) for method in methods}
+        plots["seconds"] = timing_plot({m: seconds[own] for m, own in places.items()})
     return plots
 
 

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -62,11 +63,17 @@ class Verification:
 
     def __init__(self, run: str, device: str, models: str, sample: int, seed: int) -> None:
         folder = Folder(run)
-        self._settings, self._ledger = read_settings(folder), run_ledger(folder)
-        self._places = places_of(folder, read_run_values(folder))
+        self._ledger, self._places = run_ledger(folder), places_of(folder, read_run_values(folder))
+        settings = read_settings(folder)
+        self._settings = replace(
+            settings,
+            workspace=self._places.workspace.url,
+            latents=self._find(settings.latents),
+            directions=self._find(settings.directions),
+        )
         # Not `open_models`, which would remember what the files were.
-        self._networks = read_models(models or self._settings.models, device)
-        self._store = LatentStore(Folder(self._find(self._settings.latents)))
+        self._networks = read_models(models or settings.models, device)
+        self._store = LatentStore(Folder(self._settings.latents))
         self._sample = Sample(sample, random.Random(seed))  # noqa: S311
         self._mappers: dict[str, set[str]] = {}
         self._same_networks = True
@@ -87,7 +94,7 @@ class Verification:
                 self._same_networks = False
                 yield finding
         if self._settings.directions:
-            store = DirectionStore(Folder(self._find(self._settings.directions)))
+            store = DirectionStore(Folder(self._settings.directions))
             wanted = self._settings.directions_fingerprint
             remedy = "restore the store from a copy; edits of this run used other directions"
             yield from self._compare(
@@ -170,7 +177,8 @@ class Verification:
                 commit = self._ledger.read_commit(shard)
                 rows = self._ledger.rows(shard).to_pylist()
                 for row in rows:
-                    row["output_uri"] = row["output_uri"] and self._find(row["output_uri"])
+                    for name in ("output_uri", "mapper_uri"):
+                        row[name] = row[name] and self._find(row[name])
                 for finding in render_again(
                     rows, pairs, self._settings, self._networks, commit.facts.get("device")
                 ):

@@ -2,11 +2,7 @@
 
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +17,7 @@ import pyarrow as pa
 import zarr
 
 from benchmarks.endurance.small_bundle import write_small_bundle
+from flows.environment import set_defaults
 from manifests.schemas import MAPPER_LOG
 from tasks.alignment import faces_table
 from tasks.directions import STORE as DIRECTIONS
@@ -206,38 +203,20 @@ def prefect_server(folder: Path) -> Iterator[None]:
     if "PREFECT_API_URL" in os.environ:  # noqa: TID251
         yield
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
     settings = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
     os.environ.update(settings)  # noqa: TID251
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
-    os.environ["PREFECT_API_URL"] = url  # noqa: TID251
-    try:
-        _wait_for(f"{url}/health", server)
+    # Prefect reads the environment when it is imported.
+    set_defaults()
+    from prefect.server.api.server import SubprocessASGIServer
+
+    with SubprocessASGIServer() as server:
+        os.environ["PREFECT_API_URL"] = server.api_url  # noqa: TID251
         yield
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def prepare_processes() -> None:
     """Let commands start from a process that has all modules, so that kills fall into work."""
     get_context("forkserver").set_forkserver_preload(["benchmarks.endurance.preload"])
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(1200):
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310
-                return
-        except OSError:
-            if server.poll() is not None:
-                raise RuntimeError("prefect server start: ended, expected it to go on") from None
-            time.sleep(0.5)
-    raise TimeoutError(url)
 
 
 def _run(command: list[str], log: str) -> None:

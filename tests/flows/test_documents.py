@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cyclopts import App
 
-from flows.cli import app
+from flows.cli import _with_statuses, app
 from flows.edit import edit_dataset
 from flows.evaluate import evaluate_run
+from flows.examples import EXAMPLES
 from flows.interchange import import_latents
 from flows.tables import build_edit_manifest
 from tasks.models import open_models
@@ -28,16 +30,25 @@ def text_of(path: Path) -> str:
 
 
 def commands() -> list[str]:
-    return [line for path in DOCUMENTS for line in _COMMAND.findall(text_of(path))]
+    shown = [line for lines in EXAMPLES.values() for line in lines]
+    return shown + [line for path in DOCUMENTS for line in _COMMAND.findall(text_of(path))]
 
 
 @pytest.mark.parametrize("line", sorted(set(commands())))
-def test_every_command_of_the_documents_is_one(line):
-    words = shlex.split(line, comments=True)[1:]
-    if not words or words[0].startswith("--"):
-        app.meta.parse_args(words, exit_on_error=False, print_error=False)
-        return
-    app.parse_args(words, exit_on_error=False, print_error=False)
+def test_every_command_that_is_shown_is_one(line):
+    words = [*_with_statuses(shlex.split(line, comments=True)[1:])]
+    chosen = app.meta if words[:1] == ["--json"] else app
+    chosen.parse_args(words, exit_on_error=False, print_error=False)
+
+
+def names_of(commands: App, prefix: str = "") -> set[str]:
+    names = {name for name in commands if not name.startswith("-")}
+    inner = {name: names_of(commands[name], f"{prefix}{name} ") for name in names}
+    return {prefix + name for name in names if not inner[name]}.union(*inner.values())
+
+
+def test_every_command_shows_examples():
+    assert names_of(app) == {*EXAMPLES} - {""}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

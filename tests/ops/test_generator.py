@@ -6,6 +6,7 @@ from torch import Tensor
 
 from styleclip_ops.errors import ConfigError, ShapeError
 from styleclip_ops.generator import Generator, GeneratorConfig
+from styleclip_ops.relevance import quantize_8bit
 
 from conftest import random_generator
 
@@ -20,6 +21,33 @@ def test_a_batch_equals_a_loop(generator: Generator, batch: int, seed: int) -> N
     torch.testing.assert_close(s, torch.cat(rows), atol=1e-5, rtol=0)
     loop = torch.cat([generator.synthesize(row) for row in rows])
     torch.testing.assert_close(generator.synthesize(s), loop, atol=1e-5, rtol=0)
+
+
+def test_the_order_within_a_batch_changes_no_bit(generator: Generator, s: Tensor) -> None:
+    order = torch.tensor([3, 0, 4, 2, 1])
+    with torch.no_grad():
+        assert torch.equal(generator.synthesize(s[order]), generator.synthesize(s)[order])
+
+
+def test_another_batch_size_changes_a_saved_picture_by_a_level_at_most(
+    generator: Generator, s: Tensor
+) -> None:
+    whole = quantize_8bit(generator.synthesize(s))
+    parts = [quantize_8bit(generator.synthesize(part)) for part in torch.split(s, 2)]
+    levels = (torch.cat(parts) - whole).abs() * 127.5
+    assert levels.max() <= 1.001
+    assert (levels > 0).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("conv_clamp", [None, 0.5])
+def test_rendering_without_gradients_gives_the_same_image(conv_clamp: float | None) -> None:
+    large = random_generator((12, 10, 8, 6, 4), conv_clamp)
+    s = large.w_plus_to_s(torch.randn(2, large.num_ws, 28))
+    with torch.no_grad():
+        got = large.synthesize(s)
+    want = large.synthesize(s.requires_grad_())
+    assert want.requires_grad
+    torch.testing.assert_close(got, want.detach(), atol=1e-4, rtol=0)
 
 
 @given(st.integers(1, 24), st.integers(1, 40))

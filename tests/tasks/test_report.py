@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,12 +21,14 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 import tasks.report
 from manifests.schemas import EDITS, FACES, RESULTS
-from tasks.evaluation import Criteria
+from tasks.evaluation import evaluate_rows
 from tasks.ledger import Ledger
 from tasks.page import tile_side
 from tasks.report import write_report
 from tasks.report_notes import reader_notes
+from tasks.report_rows import collect_rows
 from tasks.runs import RunError
+from tasks.scoring import Criteria
 from tasks.storage import Folder, sha256
 
 HOSTILE = (
@@ -346,20 +347,20 @@ def test_notes_say_what_limits_the_numbers(finished):
     assert "Few faces (5)" in text
 
 
-def test_notes_on_judges_networks_and_repeated_pairs():
-    row = {
-        "image_id": "ann",
-        "success": 1.0,
-        "encoder_fingerprint": "e",
-        "identity_fingerprint": "i",
-    }
-    row |= {"generator_fingerprint": "g", "clip_fingerprint": "c", "judge_fingerprint": "j"}
-    other = row | {"judge_fingerprint": "c", "generator_fingerprint": "h", "success": math.nan}
+def test_notes_on_judges_networks_and_repeated_pairs(tmp_path):
+    def notes(rows: list[dict], waiting: int = 0) -> list[str]:
+        table = pa.Table.from_pylist([blank | row for row in rows], RESULTS)
+        collected = collect_rows([table], QUICK, tmp_path / "rows.parquet")
+        return reader_notes(collected, evaluate_rows(collected, {}, QUICK), waiting, 0)
+
+    blank = dict.fromkeys(RESULTS.names) | {"neutral_prompt": "a face", "target_prompt": "a smile"}
+    blank |= {"method": "global", "alpha": 2.0, "status": "ok", "code_version": "0", "shard": 0}
+    blank |= {"clip_cosine": 0.3, "clip_cosine_inversion": 0.2, "directional_edit": 0.4}
+    blank |= {"generator_fingerprint": "g", "clip_fingerprint": "c", "judge_fingerprint": "j"}
+    other = {"judge_fingerprint": "c", "generator_fingerprint": "h", "clip_cosine": None}
     faces = [{"image_id": f"face-{n}", "pair_id": f"{n}"} for n in range(20)]
-    fair = pd.DataFrame([row | face for face in faces])
-    assert reader_notes(fair, 0, 0) == ["Another CLIP judges than the one that steered the edits."]
-    mixed = pd.DataFrame([row | faces[0], other | faces[0]])
-    assert reader_notes(mixed, 1200, 0) == [
+    assert notes(faces) == ["Another CLIP judges than the one that steered the edits."]
+    assert notes([faces[0], other | faces[0]], 1200) == [
         "The CLIP that steered a row judges it in 1 of 2 rows.",
         "1,200 planned pairs have no result yet: the run is not finished.",
         "The rows come from 2 different generator networks.",
@@ -367,7 +368,7 @@ def test_notes_on_judges_networks_and_repeated_pairs():
         "Pair ids come again in other rows: 1 times.",
         "Few faces (1): the intervals are rough.",
     ]
-    (unscored,) = [n for n in reader_notes(mixed[1:], 0, 0) if "success" in n]
+    (unscored,) = [n for n in notes([other | faces[0]]) if "success" in n]
     assert unscored == "No pair could be judged a success or not: scores are missing."
 
 

@@ -1,0 +1,44 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from styleclip_ops.convolution import conv3x3, winograd_pays
+
+
+@pytest.mark.parametrize("size", [16, 64, 96])
+def test_equals_the_direct_form_with_its_gradient(size: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, size, size, requires_grad=True)
+    weight = torch.randn(5, 6, 3, 3)
+    got, want = conv3x3(x, weight), F.conv2d(x, weight, padding=1)
+    torch.testing.assert_close(got, want, atol=1e-3, rtol=0)
+    upstream = torch.randn_like(want)
+    (gradient,) = torch.autograd.grad(got, x, upstream)
+    (direct,) = torch.autograd.grad(want, x, upstream)
+    torch.testing.assert_close(gradient, direct, atol=1e-3, rtol=0)
+
+
+def test_an_image_of_a_batch_is_the_same_alone() -> None:
+    x = torch.randn(3, 4, 64, 64)
+    weight = torch.randn(4, 4, 3, 3)
+    assert winograd_pays(x)
+    assert torch.equal(conv3x3(x, weight)[1:2], conv3x3(x[1:2], weight))
+
+
+def test_kernels_in_training_get_their_gradient() -> None:
+    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
+    conv3x3(torch.randn(1, 3, 64, 64), weight).square().sum().backward()
+    assert weight.grad is not None
+    assert (weight.grad != 0).all()
+
+
+def test_only_what_it_pays_for() -> None:
+    assert not winograd_pays(torch.zeros(1, 4, 32, 32))
+    assert not winograd_pays(torch.zeros(1, 4, 64, 64, dtype=torch.bfloat16))
+    assert not winograd_pays(torch.zeros(1, 4, 64, 64, device="meta"))
+
+
+def test_any_torch_without_it_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "_nnpack_spatial_convolution")
+    assert not winograd_pays(torch.zeros(1, 4, 64, 64))
+    assert conv3x3(torch.ones(1, 1, 64, 64), torch.ones(1, 1, 3, 3))[0, 0, 5, 5] == 9
