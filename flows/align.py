@@ -4,6 +4,7 @@ import time
 
 from prefect import flow
 
+from flows.engines import read_engine
 from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
@@ -22,6 +23,7 @@ def align_photos(
     minimum_face: float = 32.0,
     shard_size: int = 64,
     workers: int = 2,
+    engine: str = "threads",
     worker: str = "",
 ) -> Summary:
     """Find faces with dlib and cut them out as the FFHQ data set does.
@@ -37,10 +39,11 @@ def align_photos(
         minimum_face: Least side of a face's FFHQ quad in pixels of the photograph.
         shard_size: Photographs of a shard.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
             `prepare` has planned before.
     """
-    share, began = read_share(worker), time.monotonic()
+    share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
     ledger = faces_ledger(workspace)
     share.require(bool(ledger.plans()), ledger.folder.url)
@@ -51,6 +54,15 @@ def align_photos(
         "faces": faces,
         "minimum_face": minimum_face,
     }
-    counts = run_shards("align", align_photos_shard, shards, workers, arguments, share=share)
+    counts = run_shards(
+        "align",
+        align_photos_shard,
+        shards,
+        workers,
+        arguments,
+        share=share,
+        tags=(),
+        engine=by,
+    )
     wrote = Folder(workspace).url_of("crops")
     return Summary("align", wrote, counts, time.monotonic() - began)

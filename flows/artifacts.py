@@ -53,6 +53,8 @@ def show_counts(stage: str, counts: Mapping[str, int]) -> None:
 
 def show_table(key: str, description: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Show rows with equal columns as a table."""
+    if not has_server():
+        return
     create_table_artifact([dict(row) for row in rows], key=key, description=description)
 
 

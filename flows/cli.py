@@ -16,6 +16,7 @@ set_defaults()
 
 from flows.align import align_photos  # noqa: E402
 from flows.demo import run_demo  # noqa: E402
+from flows.deploy import deploy_flows  # noqa: E402
 from flows.doctor import examine_assets  # noqa: E402
 from flows.edit import edit_dataset  # noqa: E402
 from flows.evaluate import evaluate_run  # noqa: E402
@@ -57,6 +58,7 @@ app.command(evaluate_run, name="evaluate")
 app.command(verify_run, name="verify")
 app.command(examine_assets, name="doctor")
 app.command(forget_image, name="forget")
+app.command(deploy_flows, name="deploy")
 
 manifest = App(name="manifest", help="Build and check manifests.", result_action="return_value")
 manifest.command(build_edit_manifest, name="build")

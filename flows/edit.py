@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from prefect import flow
 
+from flows.engines import read_engine
 from flows.mappers import train_all
 from flows.relevance import build_relevance
 from flows.shards import run_shards
@@ -45,6 +46,7 @@ def edit_dataset(
     batch_size: int = 8,
     shard_size: int = 256,
     workers: int = 1,
+    engine: str = "threads",
     worker: str = "",
     retry_failed: str = "",
     update: bool = False,
@@ -67,6 +69,7 @@ def edit_dataset(
         batch_size: Edits that go through the networks together.
         shard_size: Rows of a shard.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
             `prepare` has planned before, and reads no manifest.
         retry_failed: Do rows again whose status is one of these, separated by commas; all but ok
@@ -75,11 +78,14 @@ def edit_dataset(
             depends on them is computed, rows that are gone leave the results, the others stay.
     """
     retry, share = statuses_to_retry(retry_failed), read_share(worker)
+    by = read_engine(engine)
     began = time.monotonic()
     check_store(workspace)
     folder = run_folder(workspace, run)
     if share.prepares:
-        directions, mappers = _assets(workspace, manifest, models, relevance, device)
+        directions, mappers = _assets(
+            workspace, manifest, models, relevance, device, workers, engine
+        )
         settings = settings_for(
             workspace, models, device, directions, mappers, image_format, output, batch_size
         )
@@ -90,18 +96,33 @@ def edit_dataset(
         share.require(rows > 0, folder.url)
     arguments = {"run": folder.url, "device": device, "retry": retry}
     shards = shards_to_do(folder, retry, share.of)
-    counts = run_shards("edit", edit_pairs_shard, shards, workers, arguments, share=share)
+    counts = run_shards(
+        "edit", edit_pairs_shard, shards, workers, arguments, share=share, engine=by
+    )
     return Summary("edit", folder.url, counts, time.monotonic() - began, {"rows": rows})
 
 
 def _assets(
-    workspace: str, manifest: str, models: str, relevance: RelevanceConfig, device: str
+    workspace: str,
+    manifest: str,
+    models: str,
+    relevance: RelevanceConfig,
+    device: str,
+    workers: int,
+    engine: str,
 ) -> tuple[DirectionStore | None, list[str]]:
     """Make what the rows of a manifest need: directions, and mappers, whose URLs are returned."""
     needs = survey_manifest(manifest)
     directions, mappers = None, [*needs.mapper_uris]
     if "global" in needs.methods:
-        step(build_relevance)(workspace, models=models, relevance=relevance, device=device)
+        step(build_relevance)(
+            workspace,
+            models=models,
+            relevance=relevance,
+            device=device,
+            workers=workers,
+            engine=engine,
+        )
         networks = open_models(models, device)
         directions = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
     if needs.mappers:

@@ -3,6 +3,7 @@
 import os
 
 from flows.embedded_server import end_server_with_command
+from flows.logs import make_logs_plain
 
 # Whoever sets one of these keeps it.
 _SETTINGS = {
@@ -16,7 +17,8 @@ _SETTINGS = {
 
 
 def set_defaults() -> None:
-    """Set what is not set, then import Prefect and see to its server."""
+    """Set what is not set, then import Prefect and see to its server and its logs."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)  # noqa: TID251
     end_server_with_command()
+    make_logs_plain()

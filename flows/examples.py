@@ -33,8 +33,18 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "styleclip edit ws edits.parquet --run smiles --models ffhq.json",
         "styleclip edit ws edits.parquet --run smiles --models ffhq.json --retry-failed",
         "styleclip edit ws edits.parquet --run smiles --models ffhq.json --update",
+        "styleclip edit ws edits.parquet --run smiles --engine processes --workers 4",
+        "styleclip edit ws edits.parquet --run smiles --worker prepare",
+        "styleclip edit ws edits.parquet --run smiles --worker 0/8",
     ),
-    "evaluate": ("styleclip evaluate ws --run smiles",),
+    "deploy": (
+        "styleclip deploy s3://bucket/ws --api http://127.0.0.1:4200/api --gpus 4",
+        "styleclip deploy s3://bucket/ws --photos s3://bucket/in --prompts s3://bucket/prompts.csv",
+    ),
+    "evaluate": (
+        "styleclip evaluate ws --run smiles",
+        "styleclip evaluate ws/runs/smiles ws/runs/earlier",
+    ),
     "tune": (
         'styleclip tune ws tuned.parquet --target "a smiling face" --directional 0.15',
         "styleclip tune ws tuned.parquet --prompts prompts.csv --num-channels 20",

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
 
 from flows.progress import progress_bar
-from flows.shards import guarded, in_own_order, may_help
+from flows.shards import GPU_TAG, guarded, in_own_order, may_help
 from flows.share import has_server
 from flows.stores import check_store
 from flows.summary import Summary
@@ -27,6 +27,7 @@ _TRAIN = Task(
     persist_result=False,
     retries=2,
     retry_condition_fn=may_help,
+    tags=[GPU_TAG],
 )
 
 

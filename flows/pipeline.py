@@ -39,6 +39,7 @@ def run_pipeline(
     batch_size: int = 8,
     shard_size: int = 256,
     workers: int = 1,
+    engine: str = "threads",
     retry_failed: str = "",
     update: bool = False,
 ) -> Summary:
@@ -62,15 +63,25 @@ def run_pipeline(
         batch_size: Images that go through the networks together.
         shard_size: Rows of a shard.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         retry_failed: Do edits again whose status is one of these, separated by commas; all but ok
             where no status is named.
         update: Take over other photographs, prompts, networks and assets: what is new or depends on
             them is computed, edits that are no longer asked for leave the results.
     """
     began = time.monotonic()
-    align = step(align_photos)(photos, workspace, faces=faces, crop_size=crop_size)
+    align = step(align_photos)(
+        photos, workspace, faces=faces, crop_size=crop_size, workers=max(workers, 2), engine=engine
+    )
     console.print(printable(align.line), markup=False)
-    invert = step(invert_faces)(workspace, models=models, device=device, batch_size=batch_size)
+    invert = step(invert_faces)(
+        workspace,
+        models=models,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        engine=engine,
+    )
     console.print(printable(invert.line), markup=False)
     manifest = run_folder(workspace, run).url_of("pairs.parquet")
     build_manifest(usable_faces(workspace), read_prompts(prompts), manifest)
@@ -86,10 +97,11 @@ def run_pipeline(
         batch_size=batch_size,
         shard_size=shard_size,
         workers=workers,
+        engine=engine,
         retry_failed=retry_failed,
         update=update,
     )
     console.print(printable(edit.line), markup=False)
-    report = step(evaluate_run)(workspace, run)
+    report = step(evaluate_run)(workspace, run=run)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
     return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)

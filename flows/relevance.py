@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from prefect import flow
 
+from flows.engines import read_engine
 from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
@@ -33,6 +34,7 @@ def build_relevance(
     batch_size: int = 16,
     block_size: int = 128,
     workers: int = 1,
+    engine: str = "threads",
     worker: str = "",
 ) -> Summary:
     """Measure the CLIP direction of every style channel, once for a generator.
@@ -47,10 +49,11 @@ def build_relevance(
         batch_size: Images that go through the networks together.
         block_size: Channels of a shard.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
             `prepare` has planned before.
     """
-    share, began = read_share(worker), time.monotonic()
+    share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
     store = DirectionStore(
         direction_folder(Folder(workspace), open_models(models, device), relevance)
@@ -69,6 +72,12 @@ def build_relevance(
         "batch_size": batch_size,
     }
     counts = run_shards(
-        "relevance", compute_relevance_shard, shards, workers, arguments, share=share
+        "relevance",
+        compute_relevance_shard,
+        shards,
+        workers,
+        arguments,
+        share=share,
+        engine=by,
     )
     return Summary("relevance", store.folder.url, counts, time.monotonic() - began)

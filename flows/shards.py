@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, show_counts
-from flows.engines import hire
+from flows.engines import THREADS, Engine, hire
 from flows.failures import Failure, FailureBudget, Failures, StageError
 from flows.progress import console, describe_counts, progress_bar
 from flows.share import ALL, Share
@@ -28,15 +28,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 ShardWork = Callable[..., dict[str, int]]
 _RETRIES = 2
+# Tasks that use an accelerator where there is one.
+GPU_TAG = "gpu"
 _BUDGET = FailureBudget()
+# How often a shard whose worker is lost is given to another: it may be what the workers die of.
+_LOSSES = 3
 
 
-def shard_task(work: ShardWork) -> Task[..., dict[str, int]]:
-    """Make a Prefect task of the function that does one shard."""
+def shard_task(work: ShardWork, tags: Iterable[str] = ()) -> Task[..., dict[str, int]]:
+    """Make a Prefect task of the function that does one shard; a server may limit tags."""
     return Task(
         fn=guarded(work),
         name=work.__name__.replace("_", "-"),
         task_run_name="shard-{shard}",
+        tags=tags,
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=_RETRIES,
@@ -89,6 +94,8 @@ def run_shards(
     arguments: Mapping[str, Any],
     budget: FailureBudget = _BUDGET,
     share: Share = ALL,
+    tags: Iterable[str] = (GPU_TAG,),
+    engine: Engine = THREADS,
 ) -> dict[str, int]:
     """Do shards, at most `workers` at a time and in any order, and add up what they count.
 
@@ -100,6 +107,8 @@ def run_shards(
         arguments: What `work` takes besides.
         budget: How many may fail before no more are begun.
         share: Which of them this process does.
+        tags: Of the tasks, see `styleclip deploy`.
+        engine: What carries them.
 
     Returns:
         Counts by status; of what is planned where this process only prepares.
@@ -113,13 +122,14 @@ def run_shards(
     shards = share.of(shards)
     counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
     waiting, running = deque(in_own_order(shards)), deque[tuple[int, Any]]()
-    shard_work, retried = shard_task(work), retried_requests()
+    lost = Counter[int]()
+    shard_work, retried = shard_task(work, tags), retried_requests()
     if not shards:
         return {}
     shown = ProgressArtifact(label, len(shards))
     with (
         progress_bar(label, len(shards)) as bar,
-        hire(workers) as crew,
+        hire(workers, engine) as crew,
     ):
         while running or (waiting and not failures.verdict):
             # A window, since submitting everything at once would hold a future for every shard.
@@ -128,6 +138,10 @@ def run_shards(
                 running.append((shard, crew.submit(shard_work, {**arguments, "shard": shard})))
             shard, future = running.popleft()
             outcome = crew.settle(future)
+            if outcome.lost and lost[shard] < _LOSSES:
+                lost[shard] += 1
+                waiting.appendleft(shard)
+                continue
             done += 1
             if outcome.done:
                 counts.update(outcome.counts)

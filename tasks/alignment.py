@@ -21,6 +21,7 @@ from tasks.detection import Face, FaceDetector, face_detector, finest_level, sma
 from tasks.ledger import Ledger
 from tasks.listing import GIVEN_IDS, distinct_id, list_photos
 from tasks.listing_table import FURTHER_FACE, ListingError
+from tasks.outputs import keep_picture
 from tasks.photos import PhotoError, fetch_photo, read_photo, to_srgb
 from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.storage import Folder, sha256
@@ -191,9 +192,7 @@ class _Aligner:
             return row | {"status": "no_face", "error": str(error)}
         facts = {"kind": "crop", "code_version": CODE_VERSION, "quad": face.quad.tolist()}
         facts |= {name: row[name] for name in ("image_id", "source_sha256")}
-        content, name = png_bytes(crop, facts), f"{row['image_id']}.png"
-        self.crops.write(name, content)
-        crop_uri, crop_sha256 = self.crops.url_of(name), sha256(content)
+        crop_uri, crop_sha256 = keep_picture(self.crops, row["image_id"], png_bytes(crop, facts))
         return row | {"status": "ok", "crop_uri": crop_uri, "crop_sha256": crop_sha256}
 
 

@@ -57,6 +57,7 @@ class Group:
         statuses: Rows by status.
         scores: By the names of `SCORES`, over rows with status ok.
         seconds: Of the rows with status ok.
+        failures: Share of the rows whose status is not ok.
     """
 
     method: str
@@ -68,6 +69,7 @@ class Group:
     statuses: Mapping[str, int]
     scores: Mapping[str, Estimate]
     seconds: Estimate
+    failures: Estimate = Estimate()
 
     @property
     def edited(self) -> int:
@@ -253,6 +255,7 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
             settings=len(settings[_VARIED].drop_duplicates()),
             statuses=rows.count_statuses(part),
             seconds=found.pop("seconds"),
+            failures=estimate_mean((~rows.ok[part]).astype(float), own, criteria),
             scores=found,
         )
 

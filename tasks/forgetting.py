@@ -135,9 +135,9 @@ class Forgetting:
         for store in self._stores():
             self._erase_from_store(store)
         self._erase_imports()
-        self._remove(f"{INVERSIONS}/{self._id}.png")
+        self._remove_pictures(INVERSIONS)
         self._erase_from_faces()
-        self._remove(f"{CROPS}/{self._id}.png")
+        self._remove_pictures(CROPS)
         for folder in (self._root, *self._outside):
             for path in folder.files():
                 if _HALF_WRITTEN.search(path):
@@ -335,9 +335,11 @@ class Forgetting:
 
         self.removed["rows"] += ledger.forget(self._without, keep_units, _recount_photos)
 
-    def _remove(self, path: str) -> None:
-        self.removed["files"] += self._root.exists(path)
-        self._root.remove(path)
+    def _remove_pictures(self, folder: str) -> None:
+        name, further = f"{folder}/{self._id}.png", f"{folder}/{self._id}"
+        self.removed["files"] += self._root.exists(name) + len((self._root / further).files())
+        self._root.remove(name)
+        self._root.remove_all(further)
 
     def _without(self, table: Any) -> Any:
         return table.filter(pc.not_equal(table["image_id"], self._id))

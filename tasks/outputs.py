@@ -10,7 +10,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from tasks.provenance import png_bytes, webp_bytes
+from tasks.provenance import png_bytes, read_facts, webp_bytes
 from tasks.storage import Folder, read_url, sha256, split_url
 
 IMAGES = "images"
@@ -105,6 +105,40 @@ class TarOutput:
         entry = tarfile.TarInfo(name)
         entry.size = len(content)
         self._tar.addfile(entry, io.BytesIO(content))
+
+
+def keep_picture(folder: Folder, image_id: str, content: bytes) -> tuple[str, str]:
+    """Write `<image_id>.png`, which is never replaced, and return its URI and sha256.
+
+    Of several writers whose pictures differ in the last bit, all believe the first, so that the
+    digest in a row is that of the file, whoever commits. Where something else lies under the name,
+    left by other photographs or networks, the picture is `<image_id>/<digest>.png`.
+
+    Args:
+        folder: Of crops or inversions.
+        image_id: What the picture shows.
+        content: Of a PNG with its provenance.
+    """
+    name, mine = f"{image_id}.png", content
+    try:
+        folder.create(name, content)
+    except FileExistsError:
+        content = folder.read(name)
+        if not _shows_the_same(content, mine):
+            name, content = f"{image_id}/{sha256(mine)[:8]}.png", mine
+            folder.create(name, content)
+    return folder.url_of(name), sha256(content)
+
+
+def _shows_the_same(one: bytes, other: bytes) -> bool:
+    """Whether two pictures are whole, of one size, and made from the same by the same code."""
+    try:
+        with Image.open(io.BytesIO(one)) as a, Image.open(io.BytesIO(other)) as b:
+            a.load()
+            return a.size == b.size and read_facts(one) == read_facts(other)
+    except (OSError, ValueError, SyntaxError):
+        # Damaged, as Pillow says it.
+        return False
 
 
 def read_images(uris: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:

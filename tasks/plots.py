@@ -156,6 +156,18 @@ def status_plot(caption: str, statuses: Mapping[str, int]) -> Plot:
     return _plot(figure, caption)
 
 
+def stages_plot(seconds: Mapping[str, float]) -> Plot:
+    """Draw how long each stage took."""
+    figure, (axes,) = _figure(0.8 + 0.3 * len(seconds), 1, [*seconds])
+    bars = axes.barh(range(len(seconds)), [*seconds.values()], color=_SERIES[0], height=0.6)
+    axes.bar_label(bars, [f"{value:,.3g} s" for value in seconds.values()], padding=3, color=_INK)
+    axes.margins(x=0.25)
+    _name_rows(axes, [*seconds])
+    axes.xaxis.set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    return _plot(figure, "Seconds of every stage, of one worker")
+
+
 def ordered_methods(methods: Iterable[str]) -> list[str]:
     """Return the different methods, those of the paper first."""
     found = dict.fromkeys(map(str, methods))

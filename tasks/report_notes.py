@@ -38,6 +38,30 @@ def reader_notes(
     return notes
 
 
+def instruments(rows: Rows) -> dict[str, str]:
+    """Say what measured the numbers of the rows."""
+
+    def named(role: str) -> str:
+        found = [*rows.settings[f"{role}_fingerprint"].dropna().unique()]
+        return ", ".join(found) or "of an unknown fingerprint"
+
+    return {
+        "clip, directional, image, off-target, success": (
+            f"CLIP {named('judge')} (edits were steered by CLIP {named('clip')}); pictures clamped "
+            "to what a file shows, antialiased bicubic resize to the network's input, CLIP's mean "
+            "and deviation; texts as they are written, without templates; embeddings of length 1"
+        ),
+        "identity": (
+            f"ArcFace {named('identity')}; aligned faces at 256 px, cut to rows 35 to 223 and "
+            "columns 32 to 220, pooled to 112 px; cosine of embeddings of length 1"
+        ),
+        "N": (
+            "pairs of a group that are ok and have the number; it is said where it is not that of "
+            "the edited pairs. Pairs that failed are counted, and have no scores"
+        ),
+    }
+
+
 def _judge_note(rows: Rows) -> str:
     judges, steering = rows.settings["judge_fingerprint"], rows.settings["clip_fingerprint"]
     own = (judges.isna() | (judges == steering)).to_numpy(bool)[rows.setting]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from manifests.ids import IdIndex
 from manifests.schemas import EDITS, RESULT_STATUSES
-from tasks.alignment import CROPS, faces_ledger
+from tasks.alignment import faces_ledger
 from tasks.directions import DirectionStore
 from tasks.edits import mapper_url
 from tasks.findings import Finding
@@ -144,8 +144,12 @@ class Verification:
         yield from _orphans(ledger, ledger.plans(), ledger.committed())
         for shard in ledger.committed():
             try:
+                units = ledger.units(shard).select(["image_id", "crop_uri"]).to_pylist()
+                crops = {unit["image_id"]: unit["crop_uri"] for unit in units}
                 rows = [
-                    row for row in ledger.rows(shard).to_pylist() if row["image_id"] in self.images
+                    row | {"crop_uri": crops.get(row["image_id"])}
+                    for row in ledger.rows(shard).to_pylist()
+                    if row["image_id"] in self.images
                 ]
             except _UNREADABLE as error:
                 yield _unreadable(f"shard {shard} of {ledger.folder.url}", error)
@@ -299,11 +303,8 @@ class Verification:
             elif digest != row["stored_sha256"]:
                 expected = f"{row['stored_sha256']}"
                 yield Finding(place, f"values of sha256 {digest}", expected, remedy)
-        crops = self._places.workspace / CROPS
         wanted = {
-            crops.url_of(f"{row['image_id']}.png"): row["source_sha256"]
-            for row in rows
-            if row["source_sha256"]
+            self._find(row["crop_uri"]): row["source_sha256"] for row in rows if row["crop_uri"]
         }
         for uri, got in _digests(wanted):
             if got != wanted[uri]:

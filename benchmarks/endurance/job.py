@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ a face with glasses,optimize,1,,"{""steps"": 2}"
 a face with red hair,mapper,1,,"{""steps"": 4, ""mapper_type"": ""style_space""}"
 """
 PHOTOS = 2
+STAGES = ("align", "invert", "relevance", "train-mapper", "edit", "evaluate")
 # Images and tables that tell nothing of when they were made.
 _FILES = ("crops", "inversions", "runs/run/images")
 _TIMES = ("seconds",)
@@ -105,12 +107,8 @@ class Job:
         folder = Folder(str(self.workspace))
         if not (folder / "faces").names():
             return "start"
-        for stage, path in (
-            ("align", "faces/_commits"),
-            ("invert", "latents/*/_commits"),
-            ("relevance", "directions/*/_commits"),
-            ("train-mapper", "mappers/*/mapper.safetensors"),
-        ):
+        ends = ("faces/_commits", "latents/*/_commits", "directions/*/_commits")
+        for stage, path in zip(STAGES, (*ends, "mappers/*/mapper.safetensors"), strict=False):
             if not [*self.workspace.glob(path)]:
                 return stage
         ledger = run_ledger(run_folder(folder.url, "run"))
@@ -212,6 +210,16 @@ def prefect_server(folder: Path) -> Iterator[None]:
     with SubprocessASGIServer() as server:
         os.environ["PREFECT_API_URL"] = server.api_url  # noqa: TID251
         yield
+
+
+@contextmanager
+def finished_job() -> Iterator[Job]:
+    """Serve Prefect, and make a job that one undisturbed command has done."""
+    with tempfile.TemporaryDirectory() as folder, prefect_server(Path(folder)):
+        prepare_processes()
+        job = make_job(Path(folder) / "job")
+        job.finish()
+        yield job
 
 
 def prepare_processes() -> None:

@@ -82,7 +82,7 @@ def workspace(tmp_path_factory, models):
     import_latents(ws, str(folder / "latents.npy"), models=models)
     build_edit_manifest(ws, edits, target=["a smiling face"], method="optimize", alpha=[1.0])
     edit_dataset(ws, edits, run="smiles", models=models)
-    evaluate_run(ws, "smiles")
+    evaluate_run(ws, run="smiles")
     return folder
 
 
