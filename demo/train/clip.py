@@ -20,6 +20,7 @@ from demo.train.device import mixed_precision
 from demo.train.randomness import step_generator
 from demo.train.shards import PortraitShards
 from demo.train.statements import NUM_OPTIONS, Captions, sample_captions
+from demo.train.synthesis import ConditionedGenerator
 from demo.train.trainee import KeptState, PortraitBatches
 from demo.train.variation import Variation, vary_pictures
 from demo.train.zero_shot import shows
@@ -63,8 +64,11 @@ class ClipTraining:
         weight_decay: That of matrices, but for tables of embeddings.
         variation: How the pictures are changed.
         drawn: Share of the pictures that the generator draws, where there is one.
-        attack: The most that a value of every second picture is then changed by against the CLIP,
+        attack: The most that a value of every second render is then changed by against the CLIP,
             of a range of 2; 0 for no attack.
+        latent_attack, latent_steps: The longest way that each w of the latent of a drawn picture
+            goes against the CLIP, and in how many steps. Options of most attributes are 1 to 4
+            apart (a smile 1.8, glasses 1.3), so that this changes none of them for good.
         seed: Names the run: initial weights and batches.
     """
 
@@ -83,6 +87,8 @@ class ClipTraining:
     variation: Variation = field(default_factory=Variation)
     drawn: float = 0.5
     attack: float = 0.06
+    latent_attack: float = 0.7
+    latent_steps: int = 2
     seed: int = 0
 
 
@@ -90,8 +96,9 @@ class ClipTrainee(KeptState):
     """Train a CLIP, first as a classifier of attributes, then on captions.
 
     Some pictures are changed against it (Goodfellow et al., ICLR 2015; a random start as in Wong et
-    al., ICLR 2020). Edits follow the CLIP's gradient, and that of a CLIP which was never attacked
-    leads to pictures that please it and show nothing.
+    al., ICLR 2020), those that the generator draws by their latents, as edits do it. Edits follow
+    the CLIP's gradient, and that of a CLIP which was never attacked leads to pictures that please
+    it and show nothing.
 
     Args:
         config: How.
@@ -111,7 +118,7 @@ class ClipTrainee(KeptState):
         judge: ClipJudge,
         device: torch.device,
         begin: ClipModel | None = None,
-        drawer: nn.Module | None = None,
+        drawer: ConditionedGenerator | None = None,
     ) -> None:
         self.samples_per_step = config.batch
         self._config, self._judge, self._device = config, judge, device
@@ -143,16 +150,15 @@ class ClipTrainee(KeptState):
         """Learn from one batch."""
         config = self._config
         parameters, pictures = self._batches.draw(index)
-        if self._drawer is not None:
-            some = slice(int(config.batch * config.drawn))
-            with torch.no_grad():
-                pictures[some] = self._drawer(parameters[some]).clamp(-1, 1)
         draw = step_generator(config.seed + 1, index)
-        pictures = vary_pictures(pictures, config.variation, draw)
         rows = torch.randint(len(self._captions), (config.captions,), generator=draw)
+        drawn = 0
+        if self._drawer is not None:
+            drawn = int(config.batch * config.drawn)
+            pictures[:drawn] = self._drawn(self._drawer, parameters[:drawn], rows, index, draw)
+        pictures = vary_pictures(pictures, config.variation, draw)
         if config.attack:
-            # Of the renders and of the drawn pictures, which come first.
-            part = slice(None, None, 2)
+            part = slice(drawn, None, 2)
             pictures[part] = self._attack(pictures[part], parameters[part], rows, index, draw)
         loss = self._loss(pictures, parameters, rows, index)
         descend(self._optimizer, loss, self._config.schedule.at(index))
@@ -167,6 +173,30 @@ class ClipTrainee(KeptState):
     def draw_sheet(self) -> Image.Image:
         """Show the held-out portraits nearest to prompts, a row for each."""
         return self._judge.sheet(self.clip)
+
+    def _drawn(
+        self,
+        drawer: ConditionedGenerator,
+        parameters: Tensor,
+        rows: Tensor,
+        index: int,
+        draw: torch.Generator,
+    ) -> Tensor:
+        """Draw portraits, their latents changed so that the loss grows, each by up to its bound."""
+        config = self._config
+        with torch.no_grad():
+            w_plus = drawer.w_plus(parameters)
+        bound = torch.rand(len(w_plus), 1, 1, generator=draw).to(w_plus) * config.latent_attack
+        offset = torch.randn(w_plus.shape, generator=draw).to(w_plus)
+        offset = bound * F.normalize(offset, dim=2) / 2
+        for _ in range(config.latent_steps if config.latent_attack else 0):
+            offset.requires_grad_()
+            loss = self._loss(drawer.draw(w_plus + offset), parameters, rows, index)
+            (slope,) = torch.autograd.grad(loss, offset)
+            offset = offset.detach() + bound * F.normalize(slope, dim=2)
+            offset = offset * (bound / offset.norm(dim=2, keepdim=True)).clamp(max=1)
+        with torch.no_grad():
+            return drawer.draw(w_plus + offset).clamp(-1, 1)
 
     def _attack(
         self,

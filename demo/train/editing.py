@@ -44,15 +44,15 @@ class EditConfig:
     relevance_samples: int = 16
     statistics_samples: int = 10_000
     num_channels: tuple[int, ...] = (8, 16, 32, 64)
-    global_alphas: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0)
-    mapper_steps: int = 60
+    global_alphas: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+    mapper_steps: int = 120
     mapper_batch: int = 4
     # The gradients of the demo models are below Ranger's eps, which makes its steps small.
     mapper_rate: float = 150.0
     mapper_loss: MapperLossConfig = field(default_factory=lambda: MapperLossConfig(l2_lambda=0.1))
-    mapper_alphas: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
+    mapper_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
     optimize: OptimizeConfig = field(default_factory=lambda: OptimizeConfig(steps=40))
-    optimize_alphas: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
+    optimize_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
     seed: int = 0
 
 

@@ -46,11 +46,16 @@ class ConditionedGenerator(nn.Module):
 
     def forward(self, parameters: Tensor) -> Tensor:
         """Map [N, P] to pictures [N, 3, size, size], about [-1, 1]."""
-        w = self.parameter_to_w(parameters)
+        return self.draw(self.w_plus(parameters))
+
+    def w_plus(self, parameters: Tensor) -> Tensor:
+        """Map [N, P] to latents [N, num_ws, w_dim]."""
+        return self.generator.w_to_w_plus(self.parameter_to_w(parameters))
+
+    def draw(self, w_plus: Tensor) -> Tensor:
+        """Map latents [N, num_ws, w_dim] to pictures [N, 3, size, size], about [-1, 1]."""
         # Noise has strength 0 and is left out: what varies in the portraits is in w.
-        return self.generator.synthesize(
-            self.generator.w_plus_to_s(self.generator.w_to_w_plus(w)), noise_mode="none"
-        )
+        return self.generator.synthesize(self.generator.w_plus_to_s(w_plus), noise_mode="none")
 
 
 class SynthesisTrainee(PictureTrainee):
