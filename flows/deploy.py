@@ -29,11 +29,26 @@ from flows.summary import Summary
 from tasks.models import DEMO_MODELS
 from tasks.redaction import redact
 
-LOST_RUNS = "styleclip: give lost runs to another worker"
+LOST_RUNS = ("styleclip: runs without heartbeats are lost", "styleclip: lost runs go on elsewhere")
 # What prefect.yaml tags; heartbeats of others come more seldom.
 OWN_TAG = "styleclip"
 # Heartbeats come every 30 seconds, see prefect.yaml.
 _SILENCE = timedelta(seconds=120)
+_LOST = "WorkerLost"
+_ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry", _LOST)
+
+
+def _related(role: str, name: str) -> ResourceSpecification:
+    labels = {"prefect.resource.role": role, "prefect.resource.id": f"prefect.{role}.{name}"}
+    return ResourceSpecification.model_validate(labels)
+
+
+_OWN_RUNS: dict[str, Any] = {
+    "match": ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+    "match_related": [_related("deployment", "*"), _related("tag", OWN_TAG)],
+    "for_each": {"prefect.resource.id"},
+    "threshold": 1,
+}
 
 
 class DeployError(ValueError):
@@ -95,7 +110,7 @@ def deploy_flows(
             for pool in pools.values():
                 _set_up_pool(client, pool, Path(file).parent)
             client.create_concurrency_limit(GPU_TAG, gpus * shards_per_gpu)
-            _set_up_automation(client)
+            _set_up_automations(client)
             _deploy(file, api, values)
             names = [*_deployed(client, described)]
     except httpx.HTTPError as error:
@@ -174,37 +189,43 @@ def _set_up_pool(client: SyncPrefectClient, pool: Mapping[str, Any], folder: Pat
     client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
 
 
-def _set_up_automation(client: SyncPrefectClient) -> None:
+def _set_up_automations(client: SyncPrefectClient) -> None:
     """Let runs whose heartbeats stop be scheduled again; they continue with what is not committed.
 
-    A worker that is killed leaves its runs in the state Running for ever. Runs of a stage within
-    another stay so; without a deployment, no worker would take them.
+    A worker that is killed leaves its runs in the state Running for ever. It takes two automations:
+    the last heartbeat of a run may come after its end, and the server refuses that a run which has
+    ended becomes lost, but not that it is scheduled again. Runs of a stage within another stay as
+    they are; without a deployment, no worker would take them.
     """
-    for old in client.read_automations_by_name(LOST_RUNS):
-        client.delete_automation(old.id)
-    ends = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry")
-    trigger = EventTrigger(
+    silent = EventTrigger(
         after={"prefect.flow-run.heartbeat"},
-        expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
-        match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-        match_related=[_related("deployment", "*"), _related("tag", OWN_TAG)],
-        for_each={"prefect.resource.id"},
+        expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in _ENDS)},
         posture=Posture.Proactive,
-        threshold=1,
         within=_SILENCE,
+        **_OWN_RUNS,
+    )
+    lost = EventTrigger(
+        expect={f"prefect.flow-run.{_LOST}"},
+        posture=Posture.Reactive,
+        within=timedelta(0),
+        **_OWN_RUNS,
+    )
+    crash = ChangeFlowRunState(
+        state=StateType.CRASHED,
+        name=_LOST,
+        message="No heartbeat came for two minutes.",
+        force=False,
     )
     again = ChangeFlowRunState(
         state=StateType.SCHEDULED,
         name="AwaitingRetry",
-        message="Its worker is lost: no heartbeat came; another worker goes on.",
-        force=True,
+        message="Another worker goes on.",
+        force=False,
     )
-    client.create_automation(AutomationCore(name=LOST_RUNS, trigger=trigger, actions=[again]))
-
-
-def _related(role: str, name: str) -> ResourceSpecification:
-    labels = {"prefect.resource.role": role, "prefect.resource.id": f"prefect.{role}.{name}"}
-    return ResourceSpecification.model_validate(labels)
+    for name, trigger, action in zip(LOST_RUNS, (silent, lost), (crash, again), strict=True):
+        for old in client.read_automations_by_name(name):
+            client.delete_automation(old.id)
+        client.create_automation(AutomationCore(name=name, trigger=trigger, actions=[action]))
 
 
 def _deploy(file: str, api: str, values: Mapping[str, str]) -> None:

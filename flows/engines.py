@@ -7,13 +7,15 @@ done by another.
 import os
 from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol, Self, cast
 
 from prefect.futures import PrefectFuture
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import Task
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -123,6 +125,8 @@ class PrefectCrew(Crew):
         self._workers, self._engine, self._open = workers, engine, ExitStack()
 
     def __enter__(self) -> Self:
+        if self._engine.name != "threads":
+            self._open.enter_context(one_server())
         self._runner = self._open.enter_context(_runner(self._engine, self._workers))
         return self
 
@@ -148,6 +152,16 @@ class PrefectCrew(Crew):
         if run.state.is_completed():
             return Outcome(True, counts=result)
         return Outcome(False, error=result)
+
+
+def one_server() -> AbstractContextManager[object]:
+    """Let worker processes ask the server that Prefect started for this one.
+
+    Where none is configured, each would start one.
+    """
+    if PREFECT_API_URL.value():
+        return nullcontext()
+    return temporary_settings({PREFECT_API_URL: SubprocessASGIServer().api_url})
 
 
 def _runner(engine: Engine, workers: int) -> Runner:

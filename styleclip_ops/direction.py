@@ -127,10 +127,39 @@ def style_direction(
             of the asset is not finite.
         ShapeError: A shape does not fit the layout.
     """
+    scores = relevance(channel_clip_directions, text_direction)
+    return relevance_direction(scores, channel_std, layout, beta, num_channels)
+
+
+def relevance_direction(
+    relevance: Tensor,
+    channel_std: Tensor,
+    layout: StyleSpaceLayout,
+    beta: float | None = None,
+    num_channels: int | None = None,
+) -> Tensor:
+    """Turn the relevance of the channels for a prompt into a direction, see `style_direction`.
+
+    Args:
+        relevance: [C] for the editable channels in ascending order, or those of the first layers.
+        channel_std: [layout.size].
+        layout: The style space.
+        beta: See `style_direction`.
+        num_channels: See `style_direction`.
+
+    Returns:
+        [layout.size]; zero at toRGB and at channels that are not selected.
+
+    Raises:
+        NoChannelError: See `style_direction`.
+        ConfigError: See `style_direction`.
+        ShapeError: A shape does not fit the layout.
+    """
     check_shape("channel_std", channel_std, (layout.size,))
     if not channel_std.isfinite().all():
         raise ConfigError("channel_std: got NaN or infinity, expected finite deviations")
-    scores = relevance(channel_clip_directions, text_direction)
+    check_shape("relevance", relevance, ("C",))
+    scores = relevance
     channels = _covered_channels(layout, len(scores)).to(scores.device)
     selected = _select(scores, beta, num_channels)
     scaled = torch.where(selected, scores / scores.abs().max(), 0)

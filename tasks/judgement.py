@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -113,9 +114,11 @@ def judge_pairs(
             f"distances are absent: {error}"
         )
         return Judgement(notes=(absent,))
-    prompts = [*rows.settings["target_prompt"].unique()][:PROMPTS]
+    prompts = [*islice(_readable(rows, evaluation, judge), PROMPTS)]
     looks, seen = list[Look](), dict[str, list[_Seen]]()
     for group in _best_strengths(evaluation):
+        if group.target_prompt not in prompts:
+            continue
         table = rows.table(_draw(rows, group))
         pictures = _see(table, places, judge)
         if pictures:
@@ -186,6 +189,16 @@ class _Seen:
     lpips: Tensor
 
 
+def _readable(rows: Rows, evaluation: Evaluation, judge: _Judge) -> Iterator[str]:
+    """The prompts of edited pairs that the judge can read: another CLIP may take fewer tokens."""
+    for prompt in dict.fromkeys(group.target_prompt for group in evaluation.by_prompt):
+        neutral = rows.settings.loc[rows.of(target_prompt=prompt), "neutral_prompt"].unique()
+        with suppress(StyleClipError):
+            for text in (prompt, *neutral):
+                judge.embed_text(text)
+            yield prompt
+
+
 def _best_strengths(evaluation: Evaluation) -> Iterator[Group]:
     for group in evaluation.by_prompt:
         strengths = evaluation.strengths(group.method, group.target_prompt)
@@ -234,7 +247,9 @@ def _read(sources: Iterable[Source]) -> Iterator[tuple[str, Image.Image]]:
             if source.sha256 in (None, sha256(content)):
                 # What is no picture is counted with those that are not there.
                 with suppress(OSError, ValueError, Image.DecompressionBombError):
-                    yield source.uri, Image.open(io.BytesIO(content)).convert("RGB")
+                    picture = Image.open(io.BytesIO(content)).convert("RGB")
+                    if picture.width == picture.height:
+                        yield source.uri, picture
 
 
 def _look(
@@ -282,6 +297,12 @@ def _judgement(
 ) -> Judgement:
     another = judge.fingerprint not in {*rows.settings["clip_fingerprint"]}
     notes = []
+    different = rows.settings["target_prompt"].nunique()
+    if len(prompts) < different:
+        notes.append(
+            f"{len(prompts)} of {different:,} prompts were looked at: the first {PROMPTS} that the "
+            "judge can read."
+        )
     if judge.lpips is None:
         notes.append("LPIPS is absent: the bundle lacks its weights (roles alexnet and lpips).")
     if not another:

@@ -196,6 +196,7 @@ class Ledger:
         digest: str,
         stored: Callable[[], str],
         store: Callable[[], object],
+        facts: Mapping[str, object] | None = None,
     ) -> Commit:
         """Commit rows about data that lie beside the ledger, where writers overwrite each other.
 
@@ -209,11 +210,12 @@ class Ledger:
             digest: Of the data that were written for it, kept as the fact `sha256`.
             stored: Gives the digest of the data that lie there.
             store: Writes the data again.
+            facts: More plain values to keep in the record.
 
         Returns:
             The commit that counts.
         """
-        facts = {"sha256": digest}
+        facts = {**(facts or {}), "sha256": digest}
         commit = self.commit(shard, rows, facts)
         if commit.facts.get("sha256") != digest:
             while stored() != commit.facts.get("sha256"):

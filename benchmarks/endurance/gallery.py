@@ -106,7 +106,7 @@ def make_report(folder: Path, pairs: int) -> str:
     written = time.monotonic()
     report = write_report(run.url)
     size = Path(report.page).stat().st_size
-    print(f"{report.pairs:,} pairs drawn in {written - began:.0f} s")
+    print(f"{report.pairs:,} pairs drawn in {written - began:.0f} s", flush=True)
     print(f"report made in {time.monotonic() - written:.0f} s, page of {size / 1e6:.1f} MB")
     return report.page
 

@@ -6,7 +6,7 @@ numbers and writes no image. Everything else is the product's own: faces, latent
 frozen plans, the ledger, commits, results, and the report.
 
 A stage passes if its peak at the largest size is below 1.3 times that at the smallest. What grows
-below that, per row: 12 to 40 bytes of an index that finds ids which come twice, and about 40 bytes
+below that, per row: 12 to 40 bytes of an index that finds ids which come twice, and about 60 bytes
 in the report, which reads its numbers column by column.
 """
 

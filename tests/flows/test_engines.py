@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 import torch
 from prefect import flow
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import engines, shards
 from flows.edit import edit_dataset
@@ -66,6 +68,16 @@ def test_processes_take_different_accelerators_and_that_of_a_lost_one(tmp_path, 
     assert models_module.best_device() == "cuda:2"
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
     assert models_module.best_device() == "cuda"
+
+
+def test_workers_ask_the_server_of_their_flow():
+    configured = PREFECT_API_URL.value()
+    with engines.one_server():
+        assert PREFECT_API_URL.value() == configured
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert PREFECT_API_URL.value() is None
+        with engines.one_server():
+            assert PREFECT_API_URL.value() == SubprocessASGIServer().api_url
 
 
 ORPHAN = """

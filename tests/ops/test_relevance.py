@@ -1,4 +1,5 @@
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -6,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from styleclip_ops.errors import ConfigError, ShapeError
-from styleclip_ops.generator import Generator
-from styleclip_ops.relevance import channel_clip_directions
+from styleclip_ops.generator import Generator, GeneratorConfig
+from styleclip_ops.relevance import ChannelSums, channel_clip_directions, prompt_relevance
 
 from conftest import PixelEmbedder
 
@@ -90,8 +91,64 @@ def test_fast_is_the_limit_of_small_steps(
     double = [t.double() for t in (s, std)]
     precise = deepcopy(generator).double()
     exact = channel_clip_directions(precise, clip, *double, step=1e-4)
-    fast = channel_clip_directions(precise, clip, *double, mode="fast")
+    fast = channel_clip_directions(precise, clip, *double, step=1e-4, mode="fast")
     assert torch.cosine_similarity(fast, exact).min() > 0.999
+
+
+def test_fast_renders_what_slopes_do_not_foretell(
+    generator: Generator, clip: PixelEmbedder, s: Tensor, std: Tensor, channels: Tensor
+) -> None:
+    told: list[ChannelSums] = []
+    exact = channel_clip_directions(generator, clip, s, std, channels, step=1.0)
+    fast = channel_clip_directions(
+        generator, clip, s, std, channels, step=1.0, mode="fast", on_image=told.append
+    )
+    agreement = told[-1].agreement
+    assert agreement is not None
+    curved = agreement < 0.97
+    assert 0.02 < curved.float().mean() < 0.9
+    torch.testing.assert_close(fast[curved], exact[curved], atol=1e-4, rtol=0)
+    assert told[-1].rendered == curved.sum()
+    cosine = torch.cosine_similarity(fast, exact).mean()
+    assert 0.97 < cosine < 1
+    assert told[-1].fidelity == pytest.approx(cosine.item(), abs=0.02)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_fast_goes_on_where_it_was_stopped(
+    generator: Generator,
+    clip: PixelEmbedder,
+    s: Tensor,
+    std: Tensor,
+    channels: Tensor,
+    images: int,
+) -> None:
+    told: list[ChannelSums] = []
+    measure = partial(channel_clip_directions, generator, clip, s, std, channels[::3], mode="fast")
+    whole = measure(on_image=told.append)
+    assert torch.equal(measure(begun=told[images - 1]), whole)
+
+
+def test_slopes_above_256_px_keep_what_the_last_layers_add() -> None:
+    torch.manual_seed(2)
+    large = Generator(GeneratorConfig((4,) * 8, z_dim=8, w_dim=8)).requires_grad_(False)
+    s = large.w_plus_to_s(torch.randn(1, large.num_ws, 8)).repeat(3, 1)
+    seen: list[Tensor] = []
+
+    class Recorder(PixelEmbedder):
+        def embed_images(self, images: Tensor) -> Tensor:
+            seen.append(images.detach())
+            return super().embed_images(images)
+
+    channels = large.layout.editable_channels[[0, 20, -1]]
+    std = torch.full((large.layout.size,), 0.01)
+    fast = channel_clip_directions(large, Recorder(), s, std, channels, mode="fast")
+    assert [images.shape[-1] for images in seen].count(256) == len(s)
+    small = torch.nn.functional.adaptive_avg_pool2d(large.synthesize(s[:1]), 256)
+    torch.testing.assert_close(seen[0][:1], small, atol=1e-4, rtol=1e-4)
+    exact = channel_clip_directions(large, PixelEmbedder(), s, std, channels)
+    # The last channel lies above 256 px: its slope is nothing, so it is rendered.
+    assert torch.cosine_similarity(fast, exact).min() > 0.97
 
 
 def test_fast_works_where_gradients_are_off(
@@ -136,3 +193,27 @@ def test_bad_input(generator: Generator, clip: PixelEmbedder, s: Tensor, std: Te
         channel_clip_directions(generator, clip, s, std, mode="slow")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="step -1"):
         channel_clip_directions(generator, clip, s, std, step=-1)
+
+
+def test_a_prompt_alone_finds_the_channels_that_an_asset_finds(
+    generator: Generator, clip: PixelEmbedder, std: Tensor, channels: Tensor
+) -> None:
+    random = torch.Generator().manual_seed(5)
+    w_plus = torch.randn(16, generator.num_ws, generator.config.w_dim, generator=random)
+    s = generator.w_plus_to_s(w_plus)
+    text = normalize(torch.randn(12, generator=random), dim=0)
+    asset = channel_clip_directions(generator, clip, s, std, channels, step=1e-2) @ text
+    with torch.no_grad():
+        alone = prompt_relevance(generator, clip, s, std, text, channels)
+    assert torch.corrcoef(torch.stack([asset, alone]))[0, 1] > 0.6
+
+
+def test_a_prompt_alone_leaves_still_channels_at_zero(
+    generator: Generator, clip: PixelEmbedder, s: Tensor
+) -> None:
+    text = torch.ones(12) / 12**0.5
+    assert (prompt_relevance(generator, clip, s, torch.zeros(len(s[0])), text) == 0).all()
+    with pytest.raises(ShapeError, match="text_direction"):
+        prompt_relevance(generator, clip, s, torch.ones(len(s[0])), text[:5])
+    with pytest.raises(ConfigError, match="no sample image"):
+        prompt_relevance(generator, clip, s[:0], torch.ones(len(s[0])), text)

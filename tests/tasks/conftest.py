@@ -34,7 +34,7 @@ from tasks.provenance import png_bytes
 from tasks.runs import open_run, run_folder, run_ledger, settings_for
 from tasks.storage import Folder, sha256
 
-RELEVANCE = RelevanceConfig(num_images=4, num_statistics=50)
+RELEVANCE = RelevanceConfig(num_images=4, num_statistics=50, mode="exact")
 PEOPLE = ("anna", "anna.face1", "berta", "carl")
 ASKED = (
     {"target_prompt": "a smiling face", "alpha": 2.0, "num_channels": 20},

@@ -116,6 +116,15 @@ def test_another_judge_lpips_and_a_frechet_distance(run, tmp_path):
         assert distance.value >= 0
 
 
+def test_prompts_that_the_judge_cannot_read_are_left_out(models, tmp_path):
+    plan = [("very " * 100 + "old", "global", (4.0,)), *PLAN]
+    run = FakeRun(Folder(str(tmp_path / "ws")), FACES, plan=plan)
+    run.write()
+    judgement = judged(run, models, tmp_path)
+    assert [look.target_prompt for look in judgement.looks] == [prompt for prompt, *_ in PLAN]
+    assert "2 of 3 prompts were looked at" in judgement.notes[0]
+
+
 def test_altered_pictures_are_not_looked_at(run, models, tmp_path):
     image = Path(run.folder.url, "images/face-0/1.png")
     content = image.read_bytes()

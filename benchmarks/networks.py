@@ -1,0 +1,61 @@
+"""The networks that the benchmarks share: a generator of published size, and the demo's."""
+
+from dataclasses import dataclass
+from importlib import resources
+
+import torch
+from torch import Tensor
+
+from styleclip_ops.checkpoints import load_arcface, load_clip, load_generator
+from styleclip_ops.clip import ClipModel
+from styleclip_ops.generator import Generator, GeneratorConfig
+from styleclip_ops.identity import ArcFace
+
+PROMPTS = (
+    "a smiling face",
+    "an old face",
+    "a face with glasses",
+    "a face with a hat",
+    "a face with red hair",
+    "a face with blond hair",
+    "a face with a beard",
+)
+NEUTRAL = "a face"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What an edit needs."""
+
+    generator: Generator
+    clip: ClipModel
+    identity: ArcFace
+
+
+def demo_networks() -> Networks:
+    """Load the demo's networks: trained, 64 px."""
+    models = resources.files("demo") / "models"
+    networks = Networks(
+        load_generator(str(models / "generator.safetensors")),
+        load_clip(str(models / "clip")),
+        load_arcface(str(models / "identity.safetensors")),
+    )
+    for network in (networks.generator, networks.clip, networks.identity):
+        network.eval().requires_grad_(False)
+    return networks
+
+
+def large_networks() -> Networks:
+    """Put a generator of the published widths, 256 px and with random weights, in the demo's."""
+    torch.manual_seed(0)
+    generator = Generator(GeneratorConfig.from_channel_multiplier(256))
+    demo = demo_networks()
+    return Networks(generator.eval().requires_grad_(False), demo.clip, demo.identity)
+
+
+def random_latents(generator: Generator, count: int, seed: int = 0) -> Tensor:
+    """Draw W+ latents [count, num_ws, w_dim] of random faces."""
+    random = torch.Generator().manual_seed(seed)
+    z = torch.randn(count, generator.config.z_dim, generator=random)
+    with torch.no_grad():
+        return generator.w_to_w_plus(generator.mapping(z), truncation_psi=0.7)
