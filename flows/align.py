@@ -4,10 +4,12 @@ import time
 
 from prefect import flow
 
+from flows.engines import read_engine
 from flows.shards import run_shards
+from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
-from tasks.alignment import FacesPolicy, align_photos_shard, plan_photos
+from tasks.alignment import FacesPolicy, align_photos_shard, faces_ledger, plan_photos
 from tasks.storage import Folder
 
 
@@ -21,6 +23,8 @@ def align_photos(
     minimum_face: float = 32.0,
     shard_size: int = 64,
     workers: int = 2,
+    engine: str = "threads",
+    worker: str = "",
 ) -> Summary:
     """Find faces with dlib and cut them out as the FFHQ data set does.
 
@@ -35,16 +39,30 @@ def align_photos(
         minimum_face: Least side of a face's FFHQ quad in pixels of the photograph.
         shard_size: Photographs of a shard.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
+        worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
+            `prepare` has planned before.
     """
-    began = time.monotonic()
+    share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
-    shards = plan_photos(workspace, photos, shard_size)
+    ledger = faces_ledger(workspace)
+    share.require(bool(ledger.plans()), ledger.folder.url)
+    shards = plan_photos(workspace, photos, shard_size) if share.prepares else ledger.pending()
     arguments = {
         "workspace": workspace,
         "crop_size": crop_size,
         "faces": faces,
         "minimum_face": minimum_face,
     }
-    counts = run_shards("align", align_photos_shard, shards, workers, arguments)
+    counts = run_shards(
+        "align",
+        align_photos_shard,
+        shards,
+        workers,
+        arguments,
+        share=share,
+        tags=(),
+        engine=by,
+    )
     wrote = Folder(workspace).url_of("crops")
     return Summary("align", wrote, counts, time.monotonic() - began)

@@ -1,7 +1,9 @@
 """What Prefect's pages show of a run: progress, counts, and where the report is."""
 
+import base64
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -10,6 +12,10 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+
+from flows.environment import samples_shown
+from flows.share import has_server
+from tasks.samples import glance_at
 
 _SECONDS_BETWEEN_UPDATES = 2.0
 
@@ -24,7 +30,11 @@ class ProgressArtifact:
 
     def __init__(self, stage: str, total: int) -> None:
         self._total, self._shown = total, time.monotonic()
-        self._id = create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)
+        self._id = (
+            create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)
+            if has_server()
+            else None
+        )
 
     def advance(self, done: int) -> None:
         """Say that `done` steps are done now."""
@@ -39,12 +49,62 @@ class ProgressArtifact:
 
 def show_counts(stage: str, counts: Mapping[str, int]) -> None:
     """Show rows by status as a table."""
+    if not has_server():
+        return
     rows = [{"status": status, "rows": count} for status, count in counts.items()]
     create_table_artifact(rows, key=f"{stage}-counts", description=f"{stage}: rows by status")
 
 
+def show_table(key: str, description: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Show rows with equal columns as a table."""
+    if not has_server():
+        return
+    create_table_artifact([dict(row) for row in rows], key=key, description=description)
+
+
+def show_run(run: str) -> None:
+    """Show a table of a run's results, and sample pictures of it."""
+    if not has_server():
+        return
+    glance = glance_at(run, samples_shown())
+    if not glance.results:
+        return
+    part = f"{glance.shards} of {glance.of} shards"
+    rows = [{name: _cell(value) for name, value in row.items()} for row in glance.results]
+    show_table("results", f"{run}: mean scores by prompt, from {part}", rows)
+    if not glance.samples:
+        return
+    lines = ["| prompt | before | after | scores |", "|---|---|---|---|"]
+    for sample in glance.samples:
+        row = sample.row
+        names = ("directional_edit", "identity_edit")
+        scores = ", ".join(f"{name} {row[name]:.2f}" for name in names if row[name] == row[name])
+        asked = f"{_plain(row['target_prompt'])} ({row['method']}, alpha {row['alpha']:g})"
+        before, after = _picture(sample.before, "before"), _picture(sample.after, "after")
+        lines.append(f"| {asked} | {before} | {after} | {scores} |")
+    text = "\n".join([f"# Samples of {_plain(run)}", "", *lines])
+    create_markdown_artifact(text, key="samples", description=f"{run}: edits drawn evenly")
+
+
+def _cell(value: object) -> object:
+    return "" if value is None else value
+
+
+def _plain(text: object) -> str:
+    """A text that markdown and HTML take as it is."""
+    return re.sub(r"([^\w\s]|_)", r"\\\1", " ".join(str(text).split()))
+
+
+def _picture(content: bytes, alt: str) -> str:
+    if not content:
+        return "not there"
+    return f"![{alt}](data:image/webp;base64,{base64.b64encode(content).decode()})"
+
+
 def show_report(page: str, counts: Mapping[str, int]) -> None:
     """Show where the report of a run is."""
+    if not has_server():
+        return
     lines = [f"- {count} {status}" for status, count in counts.items()]
     text = "\n".join(["# Report", "", f"`{page}`", "", *lines])
     create_markdown_artifact(text, key="report", description="Evaluation report")

@@ -5,19 +5,24 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
+from prefect import Flow
 
-from flows.environment import set_defaults
+from flows.environment import set_defaults, set_metrics_file
 
 set_defaults()
 
 from flows.align import align_photos  # noqa: E402
+from flows.cancelling import StageCancelled, mark_cancelled  # noqa: E402
 from flows.demo import run_demo  # noqa: E402
+from flows.deploy import deploy_flows  # noqa: E402
 from flows.doctor import examine_assets  # noqa: E402
 from flows.edit import edit_dataset  # noqa: E402
 from flows.evaluate import evaluate_run  # noqa: E402
+from flows.examples import add_examples  # noqa: E402
 from flows.forget import forget_image  # noqa: E402
 from flows.interchange import export_directions, export_latents, import_latents  # noqa: E402
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave  # noqa: E402
@@ -28,6 +33,7 @@ from flows.progress import console, printable  # noqa: E402
 from flows.relevance import build_relevance  # noqa: E402
 from flows.summary import Summary  # noqa: E402
 from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
+from flows.tune import tune_strengths  # noqa: E402
 from flows.verify import verify_run  # noqa: E402
 from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
 from tasks.provenance import CODE_VERSION  # noqa: E402
@@ -48,11 +54,13 @@ app.command(align_photos, name="align")
 app.command(invert_faces, name="invert")
 app.command(build_relevance, name="relevance")
 app.command(train_mappers, name="train-mapper")
+app.command(tune_strengths, name="tune")
 app.command(edit_dataset, name="edit")
 app.command(evaluate_run, name="evaluate")
 app.command(verify_run, name="verify")
 app.command(examine_assets, name="doctor")
 app.command(forget_image, name="forget")
+app.command(deploy_flows, name="deploy")
 
 manifest = App(name="manifest", help="Build and check manifests.", result_action="return_value")
 manifest.command(build_edit_manifest, name="build")
@@ -74,12 +82,17 @@ latents.command(export_latents, name="export")
 latents.command(export_directions, name="export-directions")
 app.command(latents)
 
+app.register_install_completion_command()
+add_examples(app)
+
 
 @app.meta.default
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
     trace: Annotated[bool, Parameter(negative=())] = False,
+    server: bool = True,
+    metrics: str = "",
 ) -> int:
     """Run a command.
 
@@ -87,11 +100,19 @@ def launch(
         tokens: The command and its arguments.
         json_output: Print the result as one line of JSON.
         trace: Show where in the code an error arose.
+        server: Let a Prefect server know of the run, the embedded one where none is configured.
+        metrics: File to append a line of JSON to for every shard, see docs/operating.md.
     """
+    if metrics:
+        set_metrics_file(str(Path(metrics).resolve()))
     try:
         _refuse_credentials(tokens)
-        result = app([*_with_statuses(tokens)])
+        result = _run([*_with_statuses(tokens)], server)
     except KeyboardInterrupt:
+        return INTERRUPTED
+    except StageCancelled as error:
+        mark_cancelled(error)
+        console.print(printable(str(error)), markup=False)
         return INTERRUPTED
     except (ValueError, OSError, RuntimeError) as error:
         if trace:
@@ -106,6 +127,14 @@ def launch(
     if result is not None:
         _show(result, json_output)
     return 0
+
+
+def _run(tokens: list[str], server: bool) -> Any:
+    """Run a command; one worker of several needs no server."""
+    command, given, _ = app.parse_args(tokens)
+    if isinstance(command, Flow) and (given.arguments.get("worker") or not server):
+        command = command.fn
+    return command(*given.args, **given.kwargs)
 
 
 def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:

@@ -6,14 +6,18 @@ from typing import Annotated
 from cyclopts import Parameter
 from prefect import flow
 
+from flows.artifacts import show_run
+from flows.engines import read_engine
 from flows.mappers import train_all
+from flows.progress import console
 from flows.relevance import build_relevance
 from flows.shards import run_shards
+from flows.share import read_share, step
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
 from tasks.edits import edit_pairs_shard
-from tasks.frozen import freeze_manifest
+from tasks.frozen import freeze_manifest, read_card
 from tasks.manifest_files import Manifest, survey_manifest
 from tasks.models import DEMO_MODELS, open_models
 from tasks.runs import (
@@ -25,6 +29,7 @@ from tasks.runs import (
     shards_to_do,
     statuses_to_retry,
 )
+from tasks.selection import read_selection, shards_to_redo
 from tasks.storage import Folder
 
 _DEFAULT = RelevanceConfig()
@@ -44,8 +49,15 @@ def edit_dataset(
     batch_size: int = 8,
     shard_size: int = 256,
     workers: int = 1,
+    engine: str = "threads",
+    worker: str = "",
     retry_failed: str = "",
     update: bool = False,
+    only_prompt: list[str] | None = None,
+    only_image: list[str] | None = None,
+    only_status: str = "",
+    since: str = "",
+    before: str = "",
 ) -> Summary:
     """Edit every pair of a manifest; one result row for each of its rows.
 
@@ -65,30 +77,77 @@ def edit_dataset(
         batch_size: Edits that go through the networks together.
         shard_size: Rows of a shard.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
+        worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
+            `prepare` has planned before, and reads no manifest.
         retry_failed: Do rows again whose status is one of these, separated by commas; all but ok
             where no status is named.
         update: Take over a changed manifest, and changed networks and assets: what is new or
             depends on them is computed, rows that are gone leave the results, the others stay.
+        only_prompt: Do again only results of these target prompts, or of patterns such as
+            'a * face'; also those that are ok.
+        only_image: Only of these images, or patterns such as 'anna*'.
+        only_status: Only with one of these statuses, separated by commas; ok is one.
+        since: Only those committed then or later, such as 2026-11-25 or 2026-11-25T14:30+01:00.
+        before: Only those committed earlier. With a date, the same command continues what was
+            stopped; without, it begins anew.
     """
-    retry = statuses_to_retry(retry_failed)
+    retry, share = statuses_to_retry(retry_failed), read_share(worker)
+    again = read_selection(only_prompt, only_image, only_status, since, before)
+    by = read_engine(engine)
     began = time.monotonic()
     check_store(workspace)
     folder = run_folder(workspace, run)
+    if share.prepares:
+        directions, mappers = _assets(
+            workspace, manifest, models, relevance, device, workers, engine
+        )
+        settings = settings_for(
+            workspace, models, device, directions, mappers, image_format, output, batch_size
+        )
+        open_run(folder, settings, update)
+        rows = freeze_manifest(folder, Manifest(manifest), shard_size, update)
+    else:
+        rows = read_card(folder).get("rows", 0)
+        share.require(rows > 0, folder.url)
+    arguments = {"run": folder.url, "device": device, "retry": retry, "again": again}
+    if again is None:
+        shards = shards_to_do(folder, retry, share.of)
+    else:
+        shards, left = shards_to_redo(folder, again, retry, share.of)
+        if left:
+            console.print(f"{left} shards that were never done are left: select nothing to do them")
+    counts = run_shards(
+        "edit", edit_pairs_shard, shards, workers, arguments, share=share, engine=by
+    )
+    if counts:
+        show_run(folder.url)
+    return Summary("edit", folder.url, counts, time.monotonic() - began, {"rows": rows})
+
+
+def _assets(
+    workspace: str,
+    manifest: str,
+    models: str,
+    relevance: RelevanceConfig,
+    device: str,
+    workers: int,
+    engine: str,
+) -> tuple[DirectionStore | None, list[str]]:
+    """Make what the rows of a manifest need: directions, and mappers, whose URLs are returned."""
     needs = survey_manifest(manifest)
-    directions, mappers = None, needs.mapper_uris
+    directions, mappers = None, [*needs.mapper_uris]
     if "global" in needs.methods:
-        build_relevance(workspace, models=models, relevance=relevance, device=device)
+        step(build_relevance)(
+            workspace,
+            models=models,
+            relevance=relevance,
+            device=device,
+            workers=workers,
+            engine=engine,
+        )
         networks = open_models(models, device)
         directions = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
     if needs.mappers:
-        trained = train_all(workspace, needs.mappers, models, device, checkpoint_steps=200)
-        mappers = [*mappers, *trained]
-    settings = settings_for(
-        workspace, models, device, directions, mappers, image_format, output, batch_size
-    )
-    open_run(folder, settings, update)
-    rows = freeze_manifest(folder, Manifest(manifest), shard_size, update)
-    arguments = {"run": folder.url, "device": device, "retry": retry}
-    shards = shards_to_do(folder, retry)
-    counts = run_shards("edit", edit_pairs_shard, shards, workers, arguments)
-    return Summary("edit", folder.url, counts, time.monotonic() - began, {"rows": rows})
+        mappers += train_all(workspace, needs.mappers, models, device, checkpoint_steps=200)
+    return directions, mappers

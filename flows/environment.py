@@ -2,6 +2,9 @@
 
 import os
 
+from flows.embedded_server import end_server_with_command
+from flows.logs import make_logs_plain
+
 # Whoever sets one of these keeps it.
 _SETTINGS = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
@@ -14,6 +17,23 @@ _SETTINGS = {
 
 
 def set_defaults() -> None:
-    """Set what is not set."""
+    """Set what is not set, then import Prefect and see to its server and its logs."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)  # noqa: TID251
+    end_server_with_command()
+    make_logs_plain()
+
+
+def metrics_file() -> str:
+    """Return where metrics go, as STYLECLIP_METRICS says; empty where nowhere."""
+    return os.environ.get("STYLECLIP_METRICS", "")  # noqa: TID251
+
+
+def set_metrics_file(path: str) -> None:
+    """Let metrics of this process, and of those that it starts, go to a file."""
+    os.environ["STYLECLIP_METRICS"] = path  # noqa: TID251
+
+
+def samples_shown() -> int:
+    """Return how many sample pictures Prefect's server is given, as STYLECLIP_SAMPLES says."""
+    return int(os.environ.get("STYLECLIP_SAMPLES", "6"))  # noqa: TID251

@@ -4,23 +4,48 @@ import time
 
 from prefect import flow
 
-from flows.artifacts import show_report
+from flows.artifacts import show_report, show_table
+from flows.progress import console, printable
 from flows.summary import Summary
 from tasks.report import write_report
-from tasks.runs import run_folder
+from tasks.run_tables import find_other_run, find_run
 
 
 @flow(name="evaluate-run")
-def evaluate_run(workspace: str, run: str = "run") -> Summary:
+def evaluate_run(
+    workspace: str,
+    others: list[str] | None = None,
+    *,
+    run: str = "run",
+    models: str = "",
+    device: str = "auto",
+) -> Summary:
     """Judge a run: report/index.html, summary.json and metrics.parquet in its folder.
 
+    Further runs are shown beside it, with the differences of the pairs that both have. What changed
+    by more than may be is told as drift.
+
     Args:
-        workspace: Folder or URL that holds all data.
-        run: Name of the run, or its URL.
+        workspace: Folder or URL that holds all data, or the folder of a run.
+        others: Runs to compare it with: names in the same workspace, folders, other workspaces.
+        run: Name of the run in a workspace, or its URL.
+        models: Bundle whose networks look at saved pictures again, for entanglement and a second
+            opinion; that of the run where empty. Its role judge is a CLIP that did not steer the
+            edits, alexnet and lpips are those of LPIPS.
+        device: auto, cpu, cuda, cuda:1, mps.
     """
     began = time.monotonic()
-    report = write_report(run_folder(workspace, run).url)
-    scored = report.pairs - report.failed
-    counts = {"ok": scored, "not ok": report.failed, "waiting": report.waiting}
+    place = find_run(workspace, run)
+    compared = [find_other_run(place, other, run) for other in others or []]
+    report = write_report(place, others=compared, models=models, device=device)
+    counts = {"ok": report.pairs - report.failed, "not ok": report.failed}
+    counts |= {"waiting": report.waiting, "drifted": len(report.drift)}
     show_report(report.page, counts)
-    return Summary("evaluate", report.page, counts, time.monotonic() - began)
+    show_table("verdicts", "Verdict of every prompt and method", report.verdicts)
+    for sentence in report.drift:
+        console.print(printable(f"drift: {sentence}"), markup=False)
+    if report.drift:
+        drift = [{"drift": sentence} for sentence in report.drift]
+        show_table("drift", "What changed since other runs", drift)
+    facts = {"drift": list(report.drift)} if others else {}
+    return Summary("evaluate", report.page, counts, time.monotonic() - began, facts)

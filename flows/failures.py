@@ -64,6 +64,9 @@ class Failures:
     def __bool__(self) -> bool:
         return bool(self._all)
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     def succeed(self) -> None:
         """Take note of a shard that is done."""
         self._in_a_row = 0
@@ -109,7 +112,7 @@ def _reasons(failures: Sequence[Failure]) -> list[str]:
     lines = []
     for reason, numbers in [*shards.items()][:_SHOWN_REASONS]:
         more = " ..." if len(numbers) > _SHOWN_SHARDS else ""
-        named = ", ".join(map(str, numbers[:_SHOWN_SHARDS]))
+        named = ", ".join(map(str, sorted(numbers)[:_SHOWN_SHARDS]))
         lines.append(f"shard {named}{more}: {reason}")
     further = len(shards) - len(lines)
     return lines + ([f"... and {further} other reasons"] if further else [])

@@ -4,11 +4,13 @@ import time
 
 from prefect import flow
 
+from flows.engines import read_engine
 from flows.shards import run_shards
+from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.inversion import invert_faces_shard, plan_inversion
-from tasks.latents import latent_folder
+from tasks.latents import LatentStore, latent_folder
 from tasks.models import DEMO_MODELS, open_models
 from tasks.storage import Folder
 
@@ -22,6 +24,8 @@ def invert_faces(
     batch_size: int = 8,
     shard_size: int = 256,
     workers: int = 1,
+    engine: str = "threads",
+    worker: str = "",
 ) -> Summary:
     """Invert aligned faces with e4e into the Zarr store of W+ latents.
 
@@ -32,16 +36,26 @@ def invert_faces(
         batch_size: Faces that go through the networks together.
         shard_size: Faces of a shard of a new store.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
+        worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
+            `prepare` has planned before.
     """
-    began = time.monotonic()
+    share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
-    shards = plan_inversion(workspace, models, device, shard_size)
+    store = LatentStore(latent_folder(Folder(workspace), open_models(models, device)))
+    share.require(bool(store.ledger.plans()), store.folder.url)
+    shards = (
+        plan_inversion(workspace, models, device, shard_size)
+        if share.prepares
+        else store.ledger.pending()
+    )
     arguments = {
         "workspace": workspace,
         "models": models,
         "device": device,
         "batch_size": batch_size,
     }
-    counts = run_shards("invert", invert_faces_shard, shards, workers, arguments)
-    wrote = latent_folder(Folder(workspace), open_models(models, device)).url
-    return Summary("invert", wrote, counts, time.monotonic() - began)
+    counts = run_shards(
+        "invert", invert_faces_shard, shards, workers, arguments, share=share, engine=by
+    )
+    return Summary("invert", store.folder.url, counts, time.monotonic() - began)

@@ -10,7 +10,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
 
 from flows.progress import progress_bar
-from flows.shards import guarded, may_help
+from flows.shards import GPU_TAG, guarded, in_own_order, may_help
+from flows.share import has_server
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.mappers import MapperConfig, train_prompt_mapper
@@ -26,6 +27,7 @@ _TRAIN = Task(
     persist_result=False,
     retries=2,
     retry_condition_fn=may_help,
+    tags=[GPU_TAG],
 )
 
 
@@ -69,10 +71,11 @@ def train_all(
     Returns:
         Their URLs.
     """
-    urls = list[str]()
-    for prompt, config in wanted:
+    urls = dict[tuple[str, MapperConfig], str]()
+    for prompt, config in in_own_order(wanted):
         with progress_bar("mapper", config.steps) as bar:
-            url = _TRAIN(
+            train = _TRAIN if has_server() else _TRAIN.fn
+            urls[prompt, config] = train(
                 workspace=workspace,
                 models=models,
                 device=device,
@@ -81,5 +84,4 @@ def train_all(
                 checkpoint_steps=checkpoint_steps,
                 on_progress=bar.show,
             )
-            urls.append(url)
-    return urls
+    return [urls[one] for one in wanted]

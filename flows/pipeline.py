@@ -11,6 +11,7 @@ from flows.edit import edit_dataset
 from flows.evaluate import evaluate_run
 from flows.invert import invert_faces
 from flows.progress import console, printable
+from flows.share import step
 from flows.summary import Summary
 from tasks.alignment import FacesPolicy
 from tasks.directions import RelevanceConfig
@@ -38,8 +39,14 @@ def run_pipeline(
     batch_size: int = 8,
     shard_size: int = 256,
     workers: int = 1,
+    engine: str = "threads",
     retry_failed: str = "",
     update: bool = False,
+    only_prompt: list[str] | None = None,
+    only_image: list[str] | None = None,
+    only_status: str = "",
+    since: str = "",
+    before: str = "",
 ) -> Summary:
     """Align, invert, edit and judge: every photograph with every prompt.
 
@@ -61,19 +68,36 @@ def run_pipeline(
         batch_size: Images that go through the networks together.
         shard_size: Rows of a shard.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         retry_failed: Do edits again whose status is one of these, separated by commas; all but ok
             where no status is named.
         update: Take over other photographs, prompts, networks and assets: what is new or depends on
             them is computed, edits that are no longer asked for leave the results.
+        only_prompt: Do again only results of these target prompts, or of patterns such as
+            'a * face'; also those that are ok.
+        only_image: Only of these images, or patterns such as 'anna*'.
+        only_status: Only with one of these statuses, separated by commas; ok is one.
+        since: Only those committed then or later, such as 2026-11-25 or 2026-11-25T14:30+01:00.
+        before: Only those committed earlier. With a date, the same command continues what was
+            stopped; without, it begins anew.
     """
     began = time.monotonic()
-    align = align_photos(photos, workspace, faces=faces, crop_size=crop_size)
+    align = step(align_photos)(
+        photos, workspace, faces=faces, crop_size=crop_size, workers=max(workers, 2), engine=engine
+    )
     console.print(printable(align.line), markup=False)
-    invert = invert_faces(workspace, models=models, device=device, batch_size=batch_size)
+    invert = step(invert_faces)(
+        workspace,
+        models=models,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        engine=engine,
+    )
     console.print(printable(invert.line), markup=False)
     manifest = run_folder(workspace, run).url_of("pairs.parquet")
     build_manifest(usable_faces(workspace), read_prompts(prompts), manifest)
-    edit = edit_dataset(
+    edit = step(edit_dataset)(
         workspace,
         manifest,
         run=run,
@@ -85,10 +109,16 @@ def run_pipeline(
         batch_size=batch_size,
         shard_size=shard_size,
         workers=workers,
+        engine=engine,
         retry_failed=retry_failed,
         update=update,
+        only_prompt=only_prompt,
+        only_image=only_image,
+        only_status=only_status,
+        since=since,
+        before=before,
     )
     console.print(printable(edit.line), markup=False)
-    report = evaluate_run(workspace, run)
+    report = step(evaluate_run)(workspace, run=run)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
     return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)

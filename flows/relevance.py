@@ -6,10 +6,13 @@ from typing import Annotated
 from cyclopts import Parameter
 from prefect import flow
 
+from flows.engines import read_engine
 from flows.shards import run_shards
+from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.directions import (
+    DirectionStore,
     RelevanceConfig,
     compute_relevance_shard,
     direction_folder,
@@ -31,6 +34,8 @@ def build_relevance(
     batch_size: int = 16,
     block_size: int = 128,
     workers: int = 1,
+    engine: str = "threads",
+    worker: str = "",
 ) -> Summary:
     """Measure the CLIP direction of every style channel, once for a generator.
 
@@ -44,10 +49,21 @@ def build_relevance(
         batch_size: Images that go through the networks together.
         block_size: Channels of a shard.
         workers: Shards at a time.
+        engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
+        worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
+            `prepare` has planned before.
     """
-    began = time.monotonic()
+    share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
-    shards = plan_relevance(workspace, models, device, relevance, block_size)
+    store = DirectionStore(
+        direction_folder(Folder(workspace), open_models(models, device), relevance)
+    )
+    share.require(store.exists, store.folder.url)
+    shards = (
+        plan_relevance(workspace, models, device, relevance, block_size)
+        if share.prepares
+        else store.ledger.pending()
+    )
     arguments = {
         "workspace": workspace,
         "models": models,
@@ -55,7 +71,13 @@ def build_relevance(
         "config": relevance,
         "batch_size": batch_size,
     }
-    counts = run_shards("relevance", compute_relevance_shard, shards, workers, arguments)
-    networks = open_models(models, device)
-    wrote = direction_folder(Folder(workspace), networks, relevance).url
-    return Summary("relevance", wrote, counts, time.monotonic() - began)
+    counts = run_shards(
+        "relevance",
+        compute_relevance_shard,
+        shards,
+        workers,
+        arguments,
+        share=share,
+        engine=by,
+    )
+    return Summary("relevance", store.folder.url, counts, time.monotonic() - began)

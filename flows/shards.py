@@ -1,19 +1,23 @@
 """Run the shards of a stage as Prefect tasks, a bounded number at a time."""
 
+import random
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture
-from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, show_counts
+from flows.cancelling import CancelWatch, StageCancelled
+from flows.engines import THREADS, Engine, hire
 from flows.failures import Failure, FailureBudget, Failures, StageError
+from flows.metrics import bound_arguments, measured, place_of, write_metrics
 from flows.progress import console, describe_counts, progress_bar
+from flows.share import ALL, Share
 from tasks.redaction import redact
 from tasks.store_faults import (
     StoreError,
@@ -27,15 +31,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 ShardWork = Callable[..., dict[str, int]]
 _RETRIES = 2
+# Tasks that use an accelerator where there is one.
+GPU_TAG = "gpu"
 _BUDGET = FailureBudget()
+# How often a shard whose worker is lost is given to another: it may be what the workers die of.
+_LOSSES = 3
 
 
-def shard_task(work: ShardWork) -> Task[..., dict[str, int]]:
-    """Make a Prefect task of the function that does one shard."""
+def shard_task(work: ShardWork, tags: Iterable[str] = ()) -> Task[..., dict[str, int]]:
+    """Make a Prefect task of the function that does one shard; a server may limit tags."""
     return Task(
-        fn=guarded(work),
+        fn=guarded(measured(work)),
         name=work.__name__.replace("_", "-"),
         task_run_name="shard-{shard}",
+        tags=tags,
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=_RETRIES,
@@ -47,11 +56,7 @@ def shard_task(work: ShardWork) -> Task[..., dict[str, int]]:
 
 def may_help(_task: object, _run: object, state: State[Any]) -> bool:
     """Return whether another attempt at a task may succeed, as Prefect asks it."""
-    return not is_lasting(_error(state))
-
-
-def _error(state: State[Any]) -> object:
-    return state.result(raise_on_failure=False)
+    return not is_lasting(state.result(raise_on_failure=False))
 
 
 def guarded(work: Callable[P, T]) -> Callable[P, T]:
@@ -61,10 +66,10 @@ def guarded(work: Callable[P, T]) -> Callable[P, T]:
     """
 
     @wraps(work)
-    def call(*values: P.args, **arguments: P.kwargs) -> T:
+    def call(*values: P.args, **named: P.kwargs) -> T:
         try:
-            with full_disks_explained(str(arguments.get("run") or arguments.get("workspace"))):
-                return work(*values, **arguments)
+            with full_disks_explained(place_of(bound_arguments(work, *values, **named))):
+                return work(*values, **named)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             if redact(text) == text:
@@ -76,8 +81,12 @@ def guarded(work: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def _pool(workers: int) -> ThreadPoolTaskRunner[dict[str, int]]:
-    return ThreadPoolTaskRunner(max_workers=workers)
+def in_own_order(items: Sequence[T]) -> list[T]:
+    """Return what is to be done in an order that other processes at the same work do not have.
+
+    All skip what another has committed. In the same order they would all do the same, each time.
+    """
+    return random.sample(items, len(items))
 
 
 def run_shards(
@@ -87,8 +96,11 @@ def run_shards(
     workers: int,
     arguments: Mapping[str, Any],
     budget: FailureBudget = _BUDGET,
+    share: Share = ALL,
+    tags: Iterable[str] = (GPU_TAG,),
+    engine: Engine = THREADS,
 ) -> dict[str, int]:
-    """Do shards, at most `workers` at a time, and add up what they count.
+    """Do shards, at most `workers` at a time and in any order, and add up what they count.
 
     Args:
         label: Of the stage, for people.
@@ -97,41 +109,65 @@ def run_shards(
         workers: Shards at a time.
         arguments: What `work` takes besides.
         budget: How many may fail before no more are begun.
+        share: Which of them this process does.
+        tags: Of the tasks, see `styleclip deploy`.
+        engine: What carries them.
 
     Returns:
-        Counts by status.
+        Counts by status; of what is planned where this process only prepares.
 
     Raises:
         StageError: Shards failed, retries included. The others are done all the same, as long as
             the budget lasts.
+        StageCancelled: Somebody cancelled the run on its server.
     """
+    if not share.works:
+        return {"planned": len(shards)}
+    shards = share.of(shards)
     counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
-    waiting, running = deque(shards), deque[tuple[int, PrefectFuture[dict[str, int]]]]()
-    shard_work, retried = shard_task(work), retried_requests()
+    waiting, running = deque(in_own_order(shards)), deque[tuple[int, Any]]()
+    lost, began = Counter[int](), time.monotonic()
+    shard_work, retried = shard_task(work, tags), retried_requests()
     if not shards:
         return {}
-    shown = ProgressArtifact(label, len(shards))
+    shown, cancel = ProgressArtifact(label, len(shards)), CancelWatch()
     with (
         progress_bar(label, len(shards)) as bar,
-        _pool(workers) as runner,
+        hire(workers, engine) as crew,
     ):
         while running or (waiting and not failures.verdict):
             # A window, since submitting everything at once would hold a future for every shard.
             while waiting and len(running) < 2 * workers and not failures.verdict:
                 shard = waiting.popleft()
-                running.append((shard, runner.submit(shard_work, {**arguments, "shard": shard})))
+                running.append((shard, crew.submit(shard_work, {**arguments, "shard": shard})))
             shard, future = running.popleft()
-            future.wait()
+            outcome = crew.settle(future)
+            if outcome.lost and lost[shard] < _LOSSES:
+                lost[shard] += 1
+                waiting.appendleft(shard)
+                continue
             done += 1
-            if future.state.is_completed():
-                counts.update(future.result())
+            if outcome.done:
+                counts.update(outcome.counts)
                 failures.succeed()
             else:
-                failures.fail(Failure(shard, _error(future.state)))
+                failures.fail(Failure(shard, outcome.error))
             bar.advance(done, describe_counts(counts))
             shown.advance(done)
+            if (waiting or running) and cancel.is_cancelled():
+                # The pool ends with the shards in hand; those that it has not begun are dropped.
+                raise StageCancelled(label, done, len(shards), cancel.runs)
     show_counts(label, counts)
-    _tell_retries(label, retried_requests() - retried)
+    again = retried_requests() - retried
+    facts: dict[str, Any] = {
+        "stage": label,
+        "run": place_of(arguments),
+        "shards": done,
+        "statuses": dict(counts),
+    }
+    facts |= {"seconds": round(time.monotonic() - began, 3), "retried_requests": dict(again)}
+    write_metrics("stage", **facts, shards_failed=len(failures))
+    _tell_retries(label, again)
     if failures:
         raise StageError(failures.tell(label, done))
     return dict(counts)

@@ -32,8 +32,6 @@ def build_edit_manifest(
 ) -> Summary:
     """Write a manifest of every aligned face with every prompt.
 
-    styleclip manifest build ws edits.parquet --target "a smiling face" --alpha 2 --alpha 4
-
     Args:
         workspace: Folder or URL that holds all data.
         destination: Parquet file to write.

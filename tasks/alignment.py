@@ -21,8 +21,10 @@ from tasks.detection import Face, FaceDetector, face_detector, finest_level, sma
 from tasks.ledger import Ledger
 from tasks.listing import GIVEN_IDS, distinct_id, list_photos
 from tasks.listing_table import FURTHER_FACE, ListingError
+from tasks.outputs import keep_picture
 from tasks.photos import PhotoError, fetch_photo, read_photo, to_srgb
 from tasks.provenance import CODE_VERSION, png_bytes
+from tasks.row_logs import log_failures
 from tasks.storage import Folder, sha256
 
 FacesPolicy = Literal["largest", "all", "reject_several"]
@@ -115,6 +117,7 @@ def align_photos_shard(
     units = ledger.units(shard).to_pylist()
     rows = [row for rows in _threads().map(aligner.align, units) for row in rows]
     ledger.commit(shard, pa.Table.from_pylist(rows, FACES), {"photos": len(units)})
+    log_failures(ledger.folder.url, shard, "source_uri", rows)
     return dict(Counter(row["status"] for row in rows))
 
 
@@ -191,9 +194,7 @@ class _Aligner:
             return row | {"status": "no_face", "error": str(error)}
         facts = {"kind": "crop", "code_version": CODE_VERSION, "quad": face.quad.tolist()}
         facts |= {name: row[name] for name in ("image_id", "source_sha256")}
-        content, name = png_bytes(crop, facts), f"{row['image_id']}.png"
-        self.crops.write(name, content)
-        crop_uri, crop_sha256 = self.crops.url_of(name), sha256(content)
+        crop_uri, crop_sha256 = keep_picture(self.crops, row["image_id"], png_bytes(crop, facts))
         return row | {"status": "ok", "crop_uri": crop_uri, "crop_sha256": crop_sha256}
 
 

@@ -127,14 +127,16 @@ class DirectionStore:
         statistics = style_statistics(generator, config.num_statistics, seed=config.seed)
 
         def build(group: zarr.Group) -> None:
-            group.create_array("channel_mean", data=statistics.mean.cpu().numpy())
-            group.create_array("channel_std", data=statistics.std.cpu().numpy())
+            for name, values in statistics._asdict().items():
+                data, axes = values.cpu().numpy(), ("channel",)
+                group.create_array(f"channel_{name}", data=data, dimension_names=axes)
             group.create_array(
                 "channel_clip_directions",
                 shape=(editable, models.clip.embedding_dim),
                 chunks=(block, models.clip.embedding_dim),
                 dtype="float32",
                 fill_value=np.nan,
+                dimension_names=("editable_channel", "clip"),
             )
 
         create_arrays(self.folder, STORE, build)

@@ -25,8 +25,8 @@ from styleclip_ops.stylespace import StyleSpaceLayout
 from tasks.directions import STORE as DIRECTIONS
 from tasks.directions import Directions, DirectionStore
 from tasks.findings import Finding, Verdict
+from tasks.latents import LATENT_STORES, LatentStore
 from tasks.latents import STORE as LATENTS
-from tasks.latents import LatentStore
 from tasks.mappers import CARD, WEIGHTS
 from tasks.models import Models, describe_device, read_models
 from tasks.runs import judge_fingerprint
@@ -270,7 +270,7 @@ def _check_mapper(what: str, mapper: Mapper, generator: Generator) -> Finding:
 
 
 def _latents(root: Folder, networks: Models) -> Iterator[Finding]:
-    folder = root / "latents"
+    folder = root / LATENT_STORES
     wanted = {
         f"{role}_fingerprint": networks.fingerprint(role)
         for role in ("generator", "encoder", "identity")

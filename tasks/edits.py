@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -13,78 +14,131 @@ import torch
 from torch import Tensor
 
 from manifests.schemas import RESULTS
-from styleclip_ops.direction import apply_direction, style_direction, text_direction
+from styleclip_ops.direction import style_direction, text_direction
 from styleclip_ops.errors import NoChannelError, StyleClipError
 from styleclip_ops.mapper import FullStyleSpaceMapper
-from styleclip_ops.metrics import ImageEmbeddings, cosine_similarity, edit_metrics
+from styleclip_ops.metrics import (
+    EditMetrics,
+    ImageEmbeddings,
+    cosine_similarity,
+    edit_metrics,
+)
 from styleclip_ops.optimize import OptimizeConfig, optimize_latents, optimize_style_codes
 from styleclip_ops.pictures import tensor_to_images
 from tasks.directions import DirectionStore
 from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
-from tasks.models import Models, describe_device, open_models
+from tasks.models import Models, describe_device, open_models, settle
 from tasks.outputs import Output, open_output
 from tasks.provenance import CODE_VERSION
+from tasks.row_logs import log_failures
 from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_of
+from tasks.selection import Selection, rows_to_redo
+from tasks.stopwatch import EDITING, LOADING, READING, SCORING, WRITING, Stopwatch
 from tasks.storage import Folder, sha256
 
 Row = dict[str, Any]
 
 
 def edit_pairs_shard(
-    run: str, device: str, shard: int, retry: Sequence[str] = ()
+    run: str,
+    device: str,
+    shard: int,
+    retry: Sequence[str] = (),
+    again: Selection | None = None,
 ) -> dict[str, int]:
     """Make the edits of one shard of a run and commit them.
 
     Of a shard that is committed, only rows are made that were made with other assets than the run
-    has now, or whose status is asked for; the others stay as they are.
+    has now, or whose status is asked for; or where a selection is given, only those that it takes.
+    The others stay as they are.
 
     Args:
         run: URL of the run.
         device: See `tasks.models.open_models`.
         shard: Its number.
         retry: Statuses of rows to make again.
+        again: Which rows to make again, also those that are ok.
 
     Returns:
         Rows by status that were made.
     """
-    folder = Folder(run)
-    settings = read_settings(folder)
-    networks = open_models(settings.models, device)
-    _check_fingerprints(settings, networks)
+    folder, watch = Folder(run), Stopwatch()
+    with watch.spend(LOADING):
+        settings = read_settings(folder)
+        networks = open_models(settings.models, device)
+        _check_fingerprints(settings, networks)
     ledger = run_ledger(folder)
     before = ledger.read_commit(shard) if ledger.is_committed(shard) else None
-    kept = {
-        row["pair_id"]: row
-        for row in (ledger.rows(shard).to_pylist() if before else [])
-        if row["status"] not in retry and not is_stale(row, settings)
-    }
+    done = ledger.rows(shard).to_pylist() if before else []
+    if before and again is not None:
+        redone = rows_to_redo(ledger, shard, again, retry)
+    else:
+        due = (row for row in done if row["status"] in retry or is_stale(row, settings))
+        redone = {row["pair_id"] for row in due}
+    kept = {row["pair_id"]: row for row in done if row["pair_id"] not in redone}
     units = ledger.units(shard).to_pylist()
     rows = [kept.get(unit["pair_id"]) or _begun(unit, settings, shard) for unit in units]
     new = [row for row in rows if row["pair_id"] not in kept]
     if before and not new:
         return {}
-    editor = Editor(settings, networks)
-    output = open_output(folder, settings.output, settings.image_format, shard)
+    with watch.spend(LOADING):
+        networks.load("generator", "judge", "identity")
+    editor = Editor(settings, networks, watch)
+    output = open_output(folder, settings.output, settings.image_format, shard, watch)
     for batch in editor.batches(new, settings.batch_size):
         editor.edit(batch, output)
-    output.close()
-    facts = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
-    # Rows that were kept may be of another device, and the new ones were other batches.
-    facts |= {} if before else {"device": describe_device(networks.device)}
+    with watch.spend(WRITING):
+        output.close()
+    facts: Row = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
+    facts |= watch.facts() | {"made": datetime.now(UTC).isoformat()}
+    # With these `verify` makes the same batches again; of the rows that were kept, an earlier
+    # commit says it.
+    facts |= {"device": describe_device(networks.device), "batch_size": settings.batch_size}
+    facts |= {"edited": [row["pair_id"] for row in new]} if before else {}
     commit = ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts, before)
     if commit.facts.get("attempt") != facts["attempt"]:
         output.discard()
+    log_failures(folder.url, shard, "pair_id", new)
     return _counts(new)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one method that are edited together, with what is stored of their images."""
+    """Rows of one method that are edited together, with what is stored of their images.
+
+    Attributes:
+        method: Of all rows.
+        rows: N of them.
+        latents: Of N images.
+        lost: Rows that would be in the batch if their latents held numbers.
+    """
 
     method: str
     rows: list[Row]
     latents: Latents
+    lost: int
+
+
+@dataclass(frozen=True)
+class FoundEdit:
+    """What a method found for a batch, before it is given a strength.
+
+    Attributes:
+        latents: Of the images, in the space of the edit.
+        offset: From there to the edit of alpha 1.
+        render: Makes images of such latents.
+    """
+
+    latents: Tensor
+    offset: Tensor
+    render: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def at(self, alphas: Tensor) -> Tensor:
+        """Render the images with the strengths [N]."""
+        shape = (-1, *(1 for _ in self.latents.shape[1:]))
+        return self.render(self.latents + alphas.reshape(shape).to(self.latents) * self.offset)
 
 
 class Editor:
@@ -93,18 +147,22 @@ class Editor:
     Args:
         settings: Of the run.
         networks: Its networks.
+        watch: Told where the time goes.
     """
 
-    def __init__(self, settings: RunSettings, networks: Models) -> None:
+    def __init__(
+        self, settings: RunSettings, networks: Models, watch: Stopwatch | None = None
+    ) -> None:
         self._settings, self._networks = settings, networks
-        self._methods: dict[str, Callable[[Batch], Tensor]] = {
+        self._watch = watch or Stopwatch()
+        self._methods: dict[str, Callable[[Batch], FoundEdit]] = {
             "global": self._global,
             "mapper": self._mapper,
             "optimize": self._optimize,
         }
 
     def batches(self, rows: Sequence[Row], batch_size: int) -> Iterator[Batch]:
-        """Group rows that can be edited together; those without a latent get their status."""
+        """Group rows that can be edited together; those without a sound latent get their status."""
         store = store_of(self._settings)
         places = store.rows_of([row["image_id"] for row in rows])
         for row, place in zip(rows, places, strict=True):
@@ -117,22 +175,35 @@ class Editor:
         known = [(row, place) for row, place in zip(rows, places, strict=True) if place is not None]
         for group in _grouped(known, lambda pair: _together(pair[0])):
             for start in range(0, len(group), batch_size):
-                part = group[start : start + batch_size]
-                latents = store.read([place for _, place in part])
-                yield Batch(part[0][0]["method"], [row for row, _ in part], latents)
+                chunk = group[start : start + batch_size]
+                part = [row for row, _ in chunk]
+                with self._watch.spend(READING):
+                    latents, errors = store.read_usable([place for _, place in chunk])
+                for row, error in zip(part, errors, strict=True):
+                    if error:
+                        message = f"image {row['image_id']!r}: {error}, then give --retry-failed"
+                        row |= {"status": "failed", "error": message}
+                usable = [row for row, error in zip(part, errors, strict=True) if not error]
+                if usable:
+                    yield Batch(part[0]["method"], usable, latents, len(part) - len(usable))
 
     def edit(self, batch: Batch, output: Output) -> None:
         """Edit a batch: write its images, and fill in its rows."""
         began = time.monotonic()
         try:
-            images = self._methods[batch.method](batch)
+            with self._watch.spend(EDITING):
+                images = self.find(batch).at(self._alphas(batch))
+                settle(self._networks.device)
         except NoChannelError as error:
             _fail(batch.rows, "no_channel", error)
             return
         except StyleClipError as error:
             _fail(batch.rows, "failed", error)
             return
-        scores = self._score(batch, images)
+        with self._watch.spend(SCORING):
+            metrics, before = self.score(batch, images)
+            settle(self._networks.device)
+        scores = metrics._asdict() | {"clip_cosine_inversion": before}
         pictures = tensor_to_images(images)
         seconds = (time.monotonic() - began) / len(batch.rows)
         for index, row in enumerate(batch.rows):
@@ -146,11 +217,17 @@ class Editor:
             row |= {metric: _number(values[index]) for metric, values in scores.items()}
             row["seconds"] = seconds
 
+    def find(self, batch: Batch) -> FoundEdit:
+        """Find the edit of a batch, whatever its strengths.
+
+        Raises:
+            StyleClipError: There is none, as where beta leaves no channel.
+        """
+        return self._methods[batch.method](batch)
+
     @torch.no_grad()
-    def _global(self, batch: Batch) -> Tensor:
-        generator = self._networks.generator
-        s = generator.w_plus_to_s(self._w_plus(batch))
-        row = batch.rows[0]
+    def _global(self, batch: Batch) -> FoundEdit:
+        generator, row = self._networks.generator, batch.rows[0]
         direction, fingerprint = _direction(
             self._settings.directions,
             self._networks,
@@ -160,10 +237,11 @@ class Editor:
             row["num_channels"],
         )
         _name_asset(batch.rows, fingerprint)
-        return generator.synthesize(apply_direction(s, direction, self._alphas(batch)))
+        s = generator.w_plus_to_s(self._w_plus(batch))
+        return FoundEdit(s, direction.to(s), generator.synthesize)
 
     @torch.no_grad()
-    def _mapper(self, batch: Batch) -> Tensor:
+    def _mapper(self, batch: Batch) -> FoundEdit:
         generator, row = self._networks.generator, batch.rows[0]
         mapper, fingerprint = _mapper(
             mapper_url(row, self._settings, self._networks), self._networks
@@ -172,10 +250,10 @@ class Editor:
         w_plus = self._w_plus(batch)
         in_style_space = isinstance(mapper, FullStyleSpaceMapper)
         latents = generator.w_plus_to_s(w_plus) if in_style_space else w_plus
-        edited = _between(latents, mapper.edit(latents), self._alphas(batch))
-        return generator.synthesize(edited) if in_style_space else generator(edited)
+        render = generator.synthesize if in_style_space else generator
+        return FoundEdit(latents, mapper.edit(latents) - latents, render)
 
-    def _optimize(self, batch: Batch) -> Tensor:
+    def _optimize(self, batch: Batch) -> FoundEdit:
         networks, generator = self._networks, self._networks.generator
         options = json.loads(batch.rows[0]["options"] or "{}")
         in_style_space = options.pop("space", "w_plus") == "style"
@@ -186,12 +264,16 @@ class Editor:
         config = OptimizeConfig(**options)
         identity = networks.identity if config.id_lambda > 0 else None
         found = optimize(generator, networks.clip, latents, texts, config, identity)
-        edited = _between(latents, found, self._alphas(batch))
-        with torch.no_grad():
-            return generator.synthesize(edited) if in_style_space else generator(edited)
+        render = generator.synthesize if in_style_space else generator
+        return FoundEdit(latents, found - latents, render)
 
     @torch.no_grad()
-    def _score(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
+    def score(self, batch: Batch, images: Tensor) -> tuple[EditMetrics, Tensor]:
+        """Score the edited images of a batch.
+
+        Returns:
+            Their metrics, and the CLIP cosine of inversion and target prompt: before the edit.
+        """
         judge, device = self._networks.judge, self._networks.device
         stored = {
             name: torch.from_numpy(getattr(batch.latents, name)).to(device)
@@ -206,8 +288,7 @@ class Editor:
             judge.embed_texts([row["neutral_prompt"] for row in batch.rows]),
             target,
         )
-        before = cosine_similarity(inversion.clip, target)
-        return scores._asdict() | {"clip_cosine_inversion": before}
+        return scores, cosine_similarity(inversion.clip, target)
 
     def _w_plus(self, batch: Batch) -> Tensor:
         return torch.from_numpy(batch.latents.w_plus).to(self._networks.device)
@@ -254,12 +335,6 @@ def _directions(store: str) -> Any:
 @lru_cache(maxsize=64)
 def _mapper(url: str, networks: Models) -> tuple[Any, str]:
     return read_mapper(Folder(url), networks)
-
-
-def _between(latents: Tensor, edited: Tensor, alphas: Tensor) -> Tensor:
-    """Go the share `alphas` [N] of the way from latents to edited latents."""
-    shape = (-1, *(1 for _ in latents.shape[1:]))
-    return latents + alphas.reshape(shape).to(latents) * (edited - latents)
 
 
 def _begun(unit: Row, settings: RunSettings, shard: int) -> Row:

@@ -1,15 +1,17 @@
 """Which pairs a report shows first: the typical, the best and the worst of a method and prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import pandas as pd
+import numpy as np
+from numpy.typing import NDArray
 
-from tasks.evaluation import Group
+from tasks.evaluation import Evaluation, Group
+from tasks.report_rows import Rows
 
 Kind = Literal["typical", "best", "worst"]
-_SAME = ["image_id", "target_prompt", "method", "neutral_prompt", "beta", "num_channels", "options"]
+_SAME = ["target_prompt", "method", "neutral_prompt", "beta", "num_channels", "options"]
 
 RANK = "directional similarity times identity kept (directional_edit x identity_edit)"
 
@@ -20,9 +22,9 @@ class Example:
 
     Attributes:
         kind: Why it is shown.
-        pair: Index of its row.
+        pair: Place of its row.
         rank: What it was chosen by, see `RANK`.
-        strip: Indices of the edits of the same face with the same settings, by ascending alpha.
+        strip: Places of the edits of the same face with the same settings, by ascending alpha.
     """
 
     kind: Kind
@@ -31,39 +33,47 @@ class Example:
     strip: Sequence[int]
 
 
-def choose_examples(rows: pd.DataFrame, best: Group) -> list[Example]:
-    """Choose from the pairs of one strength.
+# By method and target prompt.
+Examples = Mapping[tuple[str, str], Sequence[Example]]
 
-    Args:
-        rows: Of `score_rows`.
-        best: The method, prompt and strength.
 
-    Returns:
-        The pair with the median rank, the highest and the lowest, each once; fewer if there are
-        fewer pairs with a rank.
+def find_examples(rows: Rows, evaluation: Evaluation) -> Examples:
+    """Choose examples at the best strength of every method and prompt.
+
+    These are the pair with the median rank, the highest and the lowest, each once; fewer if there
+    are fewer pairs with a rank.
     """
-    alike = (rows["method"] == best.method) & (rows["target_prompt"] == best.target_prompt)
-    alike &= rows["status"] == "ok"
-    own = rows.loc[alike & (rows["alpha"] == best.alpha), ["directional_edit", "identity_edit"]]
     # A negative direction is worse than none, however well it keeps the identity.
-    rank = own["directional_edit"] * own["identity_edit"].clip(lower=0)
-    order = rank.dropna().sort_values(kind="stable").index
-    if order.empty:
+    ranks = rows.column("directional_edit") * np.maximum(rows.column("identity_edit"), 0)
+    keys = [(group.method, group.target_prompt) for group in evaluation.by_prompt]
+    best = {key: evaluation.best_strength(*key) for key in keys}
+    return {key: _choose(rows, ranks, group) if group else [] for key, group in best.items()}
+
+
+def _choose(rows: Rows, ranks: NDArray[np.float64], best: Group) -> list[Example]:
+    alike = rows.of(method=best.method, target_prompt=best.target_prompt, alpha=best.alpha)
+    places = rows.find(alike)
+    places = places[~np.isnan(ranks[places])]
+    order = places[np.argsort(ranks[places], kind="stable")]
+    if not len(order):
         return []
-    places = {"typical": order[(len(order) - 1) // 2], "best": order[-1], "worst": order[0]}
+    wanted: dict[Kind, int] = {
+        "typical": order[(len(order) - 1) // 2],
+        "best": order[-1],
+        "worst": order[0],
+    }
     chosen = dict[int, Kind]()
-    for kind, place in places.items():
-        chosen.setdefault(int(place), kind)  # type: ignore[arg-type]
+    for kind, place in wanted.items():
+        chosen.setdefault(int(place), kind)
     return [
-        Example(kind, place, float(rank[place]), _strip(rows, alike, place))
+        Example(kind, place, float(ranks[place]), _strip(rows, place))
         for place, kind in chosen.items()
     ]
 
 
-def _strip(rows: pd.DataFrame, alike: pd.Series, place: int) -> list[int]:
-    same = alike.copy()
-    for name in _SAME:
-        own = rows.at[place, name]
-        same &= rows[name].isna() if pd.isna(own) else rows[name] == own
-    found = rows.loc[same, "alpha"].sort_values(kind="stable")
-    return [int(index) for index in found.index]
+def _strip(rows: Rows, place: int) -> list[int]:
+    own = rows.settings.loc[rows.setting[place], _SAME]
+    same = rows.find(rows.of(**own.to_dict()))
+    same = same[(rows.face[same] == rows.face[place]) & rows.ok[same]]
+    alphas = rows.settings["alpha"].to_numpy(float)[rows.setting[same]]
+    return [int(one) for one in same[np.argsort(alphas, kind="stable")]]

@@ -25,7 +25,7 @@ from manifests.schemas import EDITS
 from tasks.alignment import CROPS, faces_ledger
 from tasks.frozen import refreeze_manifest
 from tasks.inversion import INVERSIONS
-from tasks.latents import STORE, LatentStore
+from tasks.latents import LATENT_STORES, STORE, LatentStore
 from tasks.ledger import PLANS, RESULTS, Ledger
 from tasks.outputs import IMAGES
 from tasks.report import REPORT
@@ -135,9 +135,9 @@ class Forgetting:
         for store in self._stores():
             self._erase_from_store(store)
         self._erase_imports()
-        self._remove(f"{INVERSIONS}/{self._id}.png")
+        self._remove_pictures(INVERSIONS)
         self._erase_from_faces()
-        self._remove(f"{CROPS}/{self._id}.png")
+        self._remove_pictures(CROPS)
         for folder in (self._root, *self._outside):
             for path in folder.files():
                 if _HALF_WRITTEN.search(path):
@@ -237,7 +237,7 @@ class Forgetting:
             yield _of(table, self._id).to_pylist()
 
     def _stores(self) -> list[LatentStore]:
-        folder = self._root / "latents"
+        folder = self._root / LATENT_STORES
         names = [name for name in folder.names() if (folder / name / STORE).exists("zarr.json")]
         return [LatentStore(folder / name) for name in names]
 
@@ -335,9 +335,11 @@ class Forgetting:
 
         self.removed["rows"] += ledger.forget(self._without, keep_units, _recount_photos)
 
-    def _remove(self, path: str) -> None:
-        self.removed["files"] += self._root.exists(path)
-        self._root.remove(path)
+    def _remove_pictures(self, folder: str) -> None:
+        name, further = f"{folder}/{self._id}.png", f"{folder}/{self._id}"
+        self.removed["files"] += self._root.exists(name) + len((self._root / further).files())
+        self._root.remove(name)
+        self._root.remove_all(further)
 
     def _without(self, table: Any) -> Any:
         return table.filter(pc.not_equal(table["image_id"], self._id))
@@ -354,7 +356,12 @@ def _texts(row: Mapping[str, Any], *names: str) -> set[str]:
 def _recount_statuses(
     _shard: int, facts: Mapping[str, object], rows: pa.Table
 ) -> Mapping[str, object]:
-    return {**facts, "statuses": dict(Counter(rows["status"].to_pylist()))}
+    """The facts of the rows that stay; `verify` cannot make their batches again."""
+    facts = {name: fact for name, fact in facts.items() if name != "device"}
+    if "edited" in facts:
+        edited = pa.array(facts["edited"], pa.string())
+        facts["edited"] = rows["pair_id"].filter(pc.is_in(rows["pair_id"], edited)).to_pylist()
+    return facts | {"statuses": dict(Counter(rows["status"].to_pylist()))}
 
 
 def _recount_photos(

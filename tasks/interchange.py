@@ -1,16 +1,28 @@
 """Latents and directions from and for other tools of the field."""
 
 import io
-from collections.abc import Sequence
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
 from styleclip_ops.checkpoint_files import read_data
 from tasks.directions import DirectionStore
-from tasks.latents import LatentStore, LatentStoreError, latent_folder
+from tasks.latents import (
+    LATENT_STORES,
+    LATENTS,
+    LatentStore,
+    LatentStoreError,
+    latent_folder,
+)
+from tasks.ledger import Ledger
+from tasks.listing_table import IMAGE_ID_RULE, is_image_id
 from tasks.models import open_models
 from tasks.storage import Folder, read_url, sha256, split_url
 
@@ -39,22 +51,18 @@ def plan_import(
         Shards to write with `tasks.inversion.invert_faces_shard`.
 
     Raises:
-        LatentStoreError: The latents have another shape, or the names another number.
+        LatentStoreError: The file holds no latents of this generator, or the names are another
+            number, no image ids, or not all different.
     """
     root, networks = Folder(workspace), open_models(models, device)
-    w_plus = _read_latents(source)
     wanted = (networks.generator.num_ws, networks.generator.config.w_dim)
-    if w_plus.ndim != 3 or w_plus.shape[1:] != wanted:
-        raise LatentStoreError(
-            f"{source}: got latents of shape {list(w_plus.shape)}, expected [N, {wanted[0]}, "
-            f"{wanted[1]}] of this generator"
-        )
+    w_plus = _read_latents(source, wanted)
     _, name = split_url(source)
-    ids = list(image_ids) if image_ids else [f"{_stem(name)}-{i:05d}" for i in range(len(w_plus))]
-    if len(ids) != len(w_plus):
-        raise LatentStoreError(f"{source}: got {len(ids)} names, expected {len(w_plus)}")
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(name)).strip("-._")[:100] or "latents"
+    ids = list(image_ids) if image_ids else [f"{stem}-{i:05d}" for i in range(len(w_plus))]
+    _check_names(source, ids, len(w_plus))
     sink = io.BytesIO()
-    np.save(sink, w_plus.astype(np.float32))
+    np.save(sink, w_plus)
     copy = f"{IMPORTS}/{sha256(sink.getvalue())[:16]}.npy"
     root.write(copy, sink.getvalue())
     store = LatentStore(latent_folder(root, networks))
@@ -64,6 +72,16 @@ def plan_import(
     store.ledger.extend(units, "image_id", store.shard_size)
     store.grow()
     return store.ledger.pending()
+
+
+def imported_images(workspace: str) -> Iterator[str]:
+    """Yield the image ids of the latents that were taken in from other tools."""
+    folder = Folder(workspace) / LATENT_STORES
+    for name in folder.names():
+        ledger = Ledger(folder / name, LATENTS)
+        for shard in ledger.plans():
+            units = ledger.units(shard)
+            yield from units.filter(pc.is_valid(units["w_plus_uri"]))["image_id"].to_pylist()
 
 
 def write_latents(workspace: str, destination: str, models: str, device: str) -> int:
@@ -121,15 +139,61 @@ def read_imported(uri: str) -> NDArray[np.float32]:
     return found
 
 
-def _read_latents(source: str) -> NDArray[np.float32]:
+def _read_latents(source: str, wanted: tuple[int, int]) -> NDArray[np.float32]:
+    """Latents [N, num_ws, w_dim] from a file of a stranger."""
     content = read_url(source)
-    if source.endswith(".npy"):
-        array: NDArray[np.float32] = np.load(io.BytesIO(content), allow_pickle=False)
-        return array
+    expected = f"expected floats [N, {wanted[0]}, {wanted[1]}] for this generator"
+    try:
+        array = _npy(content) if source.endswith(".npy") else _tensor(content)
+    except (ValueError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise LatentStoreError(f"{source}: {reason}; {expected}") from error
+    if array.dtype.kind != "f" or array.ndim != 3 or array.shape[1:] != wanted or not len(array):
+        raise LatentStoreError(
+            f"{source}: got {array.dtype} latents of shape {list(array.shape)}, {expected}"
+        )
+    # What is too large for float32 becomes infinite, which is a status of its row.
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def _npy(content: bytes) -> NDArray[Any]:
+    """The array of a file; its header is believed only as far as there are bytes."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        # No pickle, and no room before the size is known to be true.
+        found = np.load(file.name, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise ValueError("got an archive of arrays")
+        return np.array(found)
+
+
+def _tensor(content: bytes) -> NDArray[Any]:
     data = read_data(io.BytesIO(content))
-    if not isinstance(data, torch.Tensor):
-        raise LatentStoreError(f"{source}: got {type(data).__name__}, expected a tensor")
-    return data.float().numpy()
+    is_tensor = isinstance(data, torch.Tensor) and data.layout == torch.strided
+    if not is_tensor or not data.is_floating_point():
+        raise ValueError(f"got {type(data).__name__}, expected a dense tensor of floats")
+    if data.numel() * data.element_size() > data.untyped_storage().nbytes():
+        raise ValueError(f"got a tensor of shape {list(data.shape)} that repeats its values")
+    array: NDArray[Any] = data.detach().double().numpy()
+    return array
+
+
+def _check_names(source: str, ids: Sequence[str], count: int) -> None:
+    if len(ids) != count:
+        raise LatentStoreError(f"{source}: got {len(ids)} names, expected {count}")
+    rows = dict[str, int]()
+    for row, name in enumerate(ids, 1):
+        if not is_image_id(name):
+            raise LatentStoreError(
+                f"{source}, name {row}: got {name[:200]!r}, expected {IMAGE_ID_RULE}; rename it"
+            )
+        if rows.setdefault(name, row) != row:
+            raise LatentStoreError(
+                f"{source}, name {row}: got {name}, which name {rows[name]} is already, expected "
+                "each once; rename one"
+            )
 
 
 def _stem(name: str) -> str:

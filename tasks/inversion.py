@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -18,11 +19,14 @@ from styleclip_ops.pictures import images_to_tensor, tensor_to_images
 from tasks.alignment import faces_table
 from tasks.interchange import read_imported
 from tasks.latents import FACE_UNITS, LATENTS, Latents, LatentStore, latent_folder
-from tasks.models import Models, open_models
+from tasks.models import Models, Role, open_models
+from tasks.outputs import keep_picture
 from tasks.provenance import CODE_VERSION, png_bytes
+from tasks.row_logs import log_failures
 from tasks.storage import Folder, read_url, sha256
 
 INVERSIONS = "inversions"
+_MAKERS: tuple[Role, ...] = ("generator", "encoder")
 
 Row = dict[str, Any]
 
@@ -85,6 +89,7 @@ def invert_faces_shard(
     write = partial(store.write, shard, latents, places, rows)
     table = pa.Table.from_pylist(rows, LATENTS)
     store.ledger.commit_stored(shard, table, write(), partial(store.digest, shard), write)
+    log_failures(store.folder.url, shard, "image_id", rows)
     return dict(Counter(row["status"] for row in rows))
 
 
@@ -97,12 +102,14 @@ def _invert_batch(
     batch: Sequence[int], units: list[Row], rows: list[Row], networks: Models, root: Folder
 ) -> list[tuple[list[int], Latents]]:
     """Invert the units at the places `batch`, crops and imported latents apart."""
-    imported = [place for place in batch if units[place]["w_plus_uri"]]
-    crops = {
-        place: crop
-        for place in batch
-        if place not in imported and (crop := _read_crop(units[place], rows[place])) is not None
-    }
+    imported, crops = dict[int, NDArray[np.float32]](), dict[int, Image.Image]()
+    for place in batch:
+        unit, row = units[place], rows[place]
+        if unit["w_plus_uri"]:
+            if (w_plus_row := _read_latent(unit, row)) is not None:
+                imported[place] = w_plus_row
+        elif (crop := _read_crop(unit, row)) is not None:
+            crops[place] = crop
     done = []
     if crops:
         w_plus, sources = _encode([*crops.values()], networks)
@@ -110,9 +117,9 @@ def _invert_batch(
             ([*crops], _describe(w_plus, sources, [rows[p] for p in crops], networks, root))
         )
     if imported:
-        w_plus, sources = _render([units[p]["w_plus_uri"] for p in imported], networks)
+        w_plus, sources = _render([*imported.values()], networks)
         latents = _describe(w_plus, sources, [rows[p] for p in imported], networks, root)
-        done.append((imported, latents))
+        done.append(([*imported], latents))
     return done
 
 
@@ -126,6 +133,14 @@ def _read_crop(unit: Row, row: Row) -> Image.Image | None:
         return None
 
 
+def _read_latent(unit: Row, row: Row) -> NDArray[np.float32] | None:
+    try:
+        return read_imported(unit["w_plus_uri"])
+    except (FileNotFoundError, ValueError, EOFError, LookupError) as error:
+        row |= {"status": "unreadable", "error": f"{unit['w_plus_uri']}: {error}; import it again"}
+        return None
+
+
 @torch.no_grad()
 def _encode(crops: list[Image.Image], networks: Models) -> tuple[Tensor, Tensor]:
     """W+ [N, num_ws, w_dim] of crops, and the crops as images [N, 3, R, R]."""
@@ -135,9 +150,9 @@ def _encode(crops: list[Image.Image], networks: Models) -> tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def _render(uris: list[str], networks: Models) -> tuple[Tensor, Tensor]:
+def _render(imported: list[NDArray[np.float32]], networks: Models) -> tuple[Tensor, Tensor]:
     """Imported W+, and what the generator renders from it in place of unknown photographs."""
-    w_plus = torch.from_numpy(np.stack([read_imported(uri) for uri in uris])).to(networks.device)
+    w_plus = torch.from_numpy(np.stack(imported)).to(networks.device)
     return w_plus, networks.generator(w_plus)
 
 
@@ -153,11 +168,12 @@ def _describe(
     same_person = cosine_similarity(embedded[2], embedded[3]).tolist()
     shown = images_to_tensor(tensor_to_images(sources), networks.generator.resolution)
     l1 = (inversions.clamp(-1, 1).cpu() - shown).abs().mean(dim=(1, 2, 3)).tolist()
+    made_by = {f"{r}_fingerprint": networks.fingerprint(r) for r in _MAKERS}
     for index, (row, picture) in enumerate(zip(rows, tensor_to_images(inversions), strict=True)):
-        name = f"{INVERSIONS}/{row['image_id']}.png"
-        facts = {"image_id": row["image_id"], "code_version": CODE_VERSION, "kind": "inversion"}
-        root.write(name, png_bytes(picture, facts))
-        row |= {"inversion_uri": root.url_of(name), "l1": l1[index]}
+        facts = {"image_id": row["image_id"], "source_sha256": row["source_sha256"]}
+        facts |= {"code_version": CODE_VERSION, "kind": "inversion"} | made_by
+        uri, _ = keep_picture(root / INVERSIONS, row["image_id"], png_bytes(picture, facts))
+        row |= {"inversion_uri": uri, "l1": l1[index]}
         row |= {"image_inversion": image[index], "identity_inversion": same_person[index]}
         if not bool(w_plus[index].isfinite().all()):
             row |= {"status": "failed", "error": "the latent holds NaN or infinity"}

@@ -28,6 +28,8 @@ from tasks.zarr_reading import reading_zarr, sound_array
 
 FORMAT, FORMAT_VERSION = "styleclip-w-plus", 1
 STORE = "w_plus.zarr"
+# Of a workspace: one store for each set of networks.
+LATENT_STORES = "latents"
 # Rows of a chunk, the least that is read.
 CHUNK = 64
 _BINDING: tuple[Role, ...] = ("generator", "encoder", "identity")
@@ -75,9 +77,30 @@ class Latents:
         arrays = [getattr(self, name).astype("<f4") for name in _ARRAYS]
         return [sha256(b"".join(a.tobytes() for a in image)) for image in zip(*arrays, strict=True)]
 
+    def broken(self) -> list[str]:
+        """Return for each image the names of its arrays that hold NaN or infinity."""
+        values = {name: getattr(self, name) for name in _ARRAYS}
+        finite = {n: np.isfinite(v).all(axis=tuple(range(1, v.ndim))) for n, v in values.items()}
+        return [
+            ", ".join(name for name in _ARRAYS if not finite[name][i])
+            for i in range(len(self.w_plus))
+        ]
+
+    def take(self, places: Sequence[int]) -> "Latents":
+        """Return the latents of the images at some places."""
+        return Latents(*(getattr(self, name)[list(places)] for name in _ARRAYS))
+
 
 _ARRAYS = tuple(Latents.__dataclass_fields__)
 _TEXTS = ("image_id", "source_sha256", "status")
+# Names of axes, as xarray wants them.
+_AXES = {
+    "w_plus": ("face", "layer", "w"),
+    "source_clip": ("face", "clip"),
+    "inversion_clip": ("face", "clip"),
+    "source_identity": ("face", "identity"),
+    "inversion_identity": ("face", "identity"),
+}
 
 
 class LatentStore:
@@ -139,9 +162,12 @@ class LatentStore:
                     shards=(rows, *width),
                     dtype="float32",
                     fill_value=np.nan,
+                    dimension_names=_AXES[name],
                 )
             for name in _TEXTS:
-                group.create_array(name, shape=(0,), chunks=(rows,), dtype="string")
+                group.create_array(
+                    name, shape=(0,), chunks=(rows,), dtype="string", dimension_names=("face",)
+                )
 
         create_arrays(self.folder, STORE, build)
 
@@ -228,6 +254,12 @@ class LatentStore:
         """Return the latents of no image."""
         return self.read([])
 
+    def image_ids(self) -> list[str]:
+        """Return the images that have a latent, in the order of the ledger."""
+        known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
+        names: list[str] = known["image_id"].to_pylist()
+        return names
+
     def rows_of(self, image_ids: Sequence[str]) -> list[int | None]:
         """Return the rows of images, None for those without a latent."""
         known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
@@ -250,18 +282,36 @@ class LatentStore:
             LatentStoreError: A row holds NaN: it was never written, or its chunk is lost; or the
                 store is damaged.
         """
-        wanted = np.array(rows, dtype=np.int64)
+        found, errors = self.read_usable(rows)
+        broken = [(row, error) for row, error in zip(rows, errors, strict=True) if error]
+        if broken:
+            raise LatentStoreError(f"got NaN in rows {[r for r, _ in broken[:8]]}: {broken[0][1]}")
+        return found
+
+    def read_usable(self, rows: Sequence[int]) -> tuple[Latents, list[str]]:
+        """Read rows of which some may hold NaN or infinity.
+
+        Returns:
+            The latents of the others, in the order given; and for each row what is wrong with it,
+            empty where nothing is.
+
+        Raises:
+            LatentStoreError: The store is damaged.
+        """
         with self._reading():
             found = self.read_stored(rows)
-        finite = [np.isfinite(v).all(axis=tuple(range(1, v.ndim))) for v in vars(found).values()]
-        broken = ~np.all(finite, axis=0)
-        if broken.any():
-            raise LatentStoreError(
-                f"{self.folder.url}/{STORE}: got NaN in rows {wanted[broken][:8].tolist()}, "
-                "expected latents; the chunk is missing: restore it, or remove the shard's commit "
-                "to invert again"
-            )
-        return found
+        broken = found.broken()
+        pairs = zip(rows, broken, strict=True)
+        errors = [self._tell(row, names) if names else "" for row, names in pairs]
+        return found.take([i for i, names in enumerate(broken) if not names]), errors
+
+    def _tell(self, row: int, names: str) -> str:
+        return (
+            f"row {row} of {self.folder.url}/{STORE}: got NaN or infinity in {names}, expected "
+            "numbers; its chunk is missing or was changed: restore it, or remove the commit of "
+            f"shard {row // self.shard_size} in {self.folder.url}/{COMMITS} and run "
+            "`styleclip invert` again"
+        )
 
     def _reading(self) -> AbstractContextManager[None]:
         url = f"{self.folder.url}/{STORE}"
@@ -283,7 +333,7 @@ def _known_rows(url: str, _: Hashable) -> pa.Table:
 
 def latent_folder(workspace: Folder, models: Models) -> Folder:
     """Return where the latents of a set of networks are in a workspace."""
-    return workspace / "latents" / sha256(json.dumps(_binding(models)).encode())[:16]
+    return workspace / LATENT_STORES / sha256(json.dumps(_binding(models)).encode())[:16]
 
 
 def _binding(models: Models) -> dict[str, str]:

@@ -11,6 +11,7 @@ by `shard-00003.1.json`, and so on. The latest counts, and again exactly one wri
 
 import io
 import json
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -67,6 +68,7 @@ class Ledger:
 
     def __init__(self, folder: Folder, results: pa.Schema, key: str = "") -> None:
         self.folder, self._schema, self._key = folder, results, key
+        self._began = time.monotonic()
 
     def plans(self) -> list[int]:
         """Return the numbers of all planned shards, ascending."""
@@ -164,7 +166,7 @@ class Ledger:
         Args:
             shard: Its number.
             rows: Its results; the columns must be those of the ledger's schema.
-            facts: Plain values to keep in the record.
+            facts: Plain values to keep in the record, beside the seconds since this was made.
             after: The commit to supersede; none where None.
 
         Returns:
@@ -175,7 +177,8 @@ class Ledger:
         part = Part(name, sha256(content), len(content), len(rows))
         (self.folder / RESULTS).create(name, content)
         generation = after.generation + 1 if after else 0
-        mine = Commit(shard, (part,), dict(facts or {}), generation)
+        seconds = round(time.monotonic() - self._began, 3)
+        mine = Commit(shard, (part,), {"seconds": seconds} | dict(facts or {}), generation)
         record = json.dumps(asdict(mine), indent=1, sort_keys=True).encode()
         try:
             self.folder.create(_commit_name(shard, generation), record)
@@ -223,6 +226,34 @@ class Ledger:
     def read_commit(self, shard: int) -> Commit:
         """Return the record of a committed shard."""
         return self._read_commit(shard, self._latest(_commit_name, shard))
+
+    def work(self) -> tuple[int, float]:
+        """Return the result rows of the committed shards, and the seconds that these took.
+
+        Shards that were committed before the time was kept count with none.
+        """
+        rows, seconds = 0, 0.0
+        for shard, generation in self._generations(COMMITS, ".json").items():
+            commit = self._read_commit(shard, generation)
+            rows += sum(part.rows for part in commit.parts)
+            seconds += float(str(commit.facts.get("seconds", 0)))
+        return rows, seconds
+
+    def history(self, shard: int) -> Iterator[tuple[Commit, pa.Table]]:
+        """Yield every commit of a shard with its rows, also those that do not count any more.
+
+        Raises:
+            LedgerError: A part is not what was committed.
+        """
+        latest = self._latest(_commit_name, shard) if self.is_committed(shard) else -1
+        for generation in range(latest + 1):
+            commit = self._read_commit(shard, generation)
+            yield commit, self._rows(commit, superseded=False)
+
+    def commits(self) -> Iterator[Commit]:
+        """Yield every commit, also those that do not count any more."""
+        for name in (self.folder / COMMITS).names(".json"):
+            yield self._read_commit(*_numbers(name))
 
     def rows(self, shard: int) -> pa.Table:
         """Return the result rows of a committed shard.

@@ -20,6 +20,10 @@ _LONGEST_ID = 112
 _LONGEST_URI = 4096
 _ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{_LONGEST_ID - 1}}}")
 _SHOWN_ERRORS = 20
+IMAGE_ID_RULE = (
+    f"a name of at most {_LONGEST_ID} letters, digits, '.', '_' and '-' that begins with a letter "
+    "or digit and does not end like '.face1'"
+)
 
 
 class ListingError(ValueError):
@@ -62,6 +66,11 @@ def read_listing(url: str) -> list[Photo]:
         lines = "".join(f"\n  {error}" for error in errors[:_SHOWN_ERRORS])
         raise ListingError(f"{url}: got {len(errors):,} {noun}, expected none:{lines}")
     return reader.photos
+
+
+def is_image_id(name: str) -> bool:
+    """Return whether a photograph may have this name."""
+    return bool(_ID.fullmatch(name)) and not FURTHER_FACE.search(name)
 
 
 def is_text(name: str) -> bool:
@@ -127,12 +136,8 @@ class _Reader:
 
     def _image_id(self, row: int, cell: object) -> str:
         name = str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell
-        if not isinstance(name, str) or not _ID.fullmatch(name) or FURTHER_FACE.search(name):
-            expected = (
-                f"a name of at most {_LONGEST_ID} letters, digits, '.', '_' and '-' that begins "
-                "with a letter or digit and does not end like '.face1'"
-            )
-            raise _CellError(Mistake(_ID_COLUMN, cell, expected, "rename it"))
+        if not isinstance(name, str) or not is_image_id(name):
+            raise _CellError(Mistake(_ID_COLUMN, cell, IMAGE_ID_RULE, "rename it"))
         _check_first(self._id_rows, row, Mistake(_ID_COLUMN, name, "each id once", ""))
         return name
 

@@ -17,6 +17,7 @@ from manifests.instructions import Instruction
 from manifests.reading import read_edits, stream_edits
 from manifests.validation import validate_edits
 from tasks.alignment import faces_ledger
+from tasks.interchange import imported_images
 from tasks.mappers import MapperConfig
 from tasks.storage import split_url
 
@@ -47,11 +48,11 @@ def manifest_errors(manifest: str, workspace: str) -> Iterator[RowError]:
 
 
 def usable_faces(workspace: str) -> list[str]:
-    """Return the image ids of all aligned faces of a workspace, in the order of its ledger."""
+    """Return the image ids of all aligned faces of a workspace, then those of imported latents."""
     found = list[str]()
     for faces in faces_ledger(workspace).results():
         found += faces.filter(pc.equal(faces["status"], "ok"))["image_id"].to_pylist()
-    return found
+    return [*dict.fromkeys([*found, *imported_images(workspace)])]
 
 
 def build_manifest(
@@ -71,7 +72,10 @@ def build_manifest(
         ManifestError: There is no image, or a prompt comes twice.
     """
     if not image_ids:
-        raise ManifestError("images: got none, expected aligned faces; run `styleclip align` first")
+        raise ManifestError(
+            "images: got none, expected aligned faces or imported latents; "
+            "run `styleclip align` first"
+        )
     folder, name = split_url(destination)
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "manifest.parquet")
@@ -143,6 +147,16 @@ def survey_manifest(manifest: str) -> Survey:
                 uris[uri] = None
     mappers = [(prompt, MapperConfig(**json.loads(text or "{}"))) for prompt, text in wanted]
     return Survey(methods, mappers, [*uris])
+
+
+def mappers_to_train(asked: Iterable[Instruction]) -> list[tuple[str, MapperConfig]]:
+    """Return prompts and settings of the mappers that instructions need and do not name."""
+    wanted = (
+        (one.target_prompt, one.options)
+        for one in asked
+        if one.method == "mapper" and one.mapper_uri is None
+    )
+    return [(prompt, MapperConfig(**json.loads(text or "{}"))) for prompt, text in wanted]
 
 
 @contextmanager

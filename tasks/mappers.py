@@ -52,8 +52,12 @@ class MapperConfig:
         steps: Updates; 50,000 published.
         batch_size: Latents in a step.
         learning_rate: Of Ranger.
-        clip_lambda, id_lambda, l2_lambda: Weights of the loss.
-        coarse, medium, fine: Levels of a `levels` mapper.
+        clip_lambda: Weight of the prompt in the loss.
+        id_lambda: Weight of the identity; 0 where there is no identity network for the domain.
+        l2_lambda: Weight of staying near the source latent.
+        coarse: Whether a `levels` mapper edits layers 0 to 3.
+        medium: Whether it edits layers 4 to 7.
+        fine: Whether it edits the others.
         truncation_psi: Of the random faces that it learns from.
         num_latents: Random faces that it learns from, each rendered unedited once; 5,000 published.
         seed: Of the initial weights and the random faces.

@@ -24,12 +24,14 @@ from styleclip_ops.encoder import E4eEncoder
 from styleclip_ops.errors import StyleClipError
 from styleclip_ops.generator import Generator
 from styleclip_ops.identity import ArcFace
+from styleclip_ops.lpips import Lpips, load_lpips
+from tasks.slots import own_slot
 from tasks.storage import Folder, sha256, split_url
 
 # Names the bundle that comes with the product.
 DEMO_MODELS = "demo"
 
-Role = Literal["generator", "encoder", "clip", "identity", "judge"]
+Role = Literal["generator", "encoder", "clip", "identity", "judge", "alexnet", "lpips"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 M = TypeVar("M", bound=torch.nn.Module)
@@ -58,7 +60,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The weights of a pipeline, by role; `judge` is a second CLIP that only judges.
+    """The weights of a pipeline, by role; `judge`, `alexnet` and `lpips` only judge.
 
     Attributes:
         url: Of the JSON file.
@@ -163,6 +165,25 @@ class Models:
         """
         return self._load("judge", load_clip) if self.has("judge") else self.clip
 
+    def load(self, *roles: Role) -> None:
+        """Load some networks now, so that nothing waits for them later."""
+        for role in roles:
+            getattr(self, role)
+
+    @property
+    def lpips(self) -> Lpips:
+        """The perceptual distance, from torchvision's AlexNet and the weights of LPIPS."""
+        return self._load("lpips", self._join_lpips)
+
+    @property
+    def alexnet(self) -> Lpips:
+        """The network that LPIPS compares pictures by."""
+        return self.lpips
+
+    def _join_lpips(self, linear: Any) -> Lpips:
+        self.fingerprint("alexnet")
+        return _read(self.bundle.locate("alexnet"), lambda alexnet: load_lpips(alexnet, linear))
+
     def fingerprint(self, role: Role) -> str:
         """Return 16 hexadecimal digits that name the content of a network's weights.
 
@@ -232,9 +253,16 @@ def _file_digest(folder: Folder, name: str) -> str:
 
 
 def best_device() -> str:
-    """Return the accelerator of this machine, or the processor."""
+    """Return an accelerator of this machine, of several one that no other process of ours has.
+
+    There may be more processes than accelerators, which then share them; without any, it is the
+    processor.
+    """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return "cpu" if accelerator is None else accelerator.type
+    if accelerator is None:
+        return "cpu"
+    count = torch.accelerator.device_count()
+    return f"{accelerator.type}:{own_slot() % count}" if count > 1 else accelerator.type
 
 
 def describe_device(device: torch.device) -> str:
@@ -244,6 +272,29 @@ def describe_device(device: torch.device) -> str:
     else:
         name = str(getattr(torch.get_device_module(device), "get_device_name", str)(device))
     return f"{device.type} {name}, torch {torch.__version__}"
+
+
+def settle(device: torch.device) -> None:
+    """Wait until a device has done what it was given, so that its time can be told."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def device_memory(device: torch.device) -> dict[str, int]:
+    """Return bytes of an accelerator's memory: allocated, the peak, reserved; empty without one."""
+    if device.type == "cpu":
+        return {}
+    module: Any = torch.get_device_module(device)
+    asked = {
+        "allocated": "memory_allocated",
+        "peak": "max_memory_allocated",
+        "reserved": "memory_reserved",
+    }
+    return {
+        name: int(getattr(module, call)(device))
+        for name, call in asked.items()
+        if hasattr(module, call)
+    }
 
 
 def read_models(url: str, device: str = "auto") -> Models:

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from PIL import Image
 
-from tasks.provenance import png_bytes, webp_bytes
+from tasks.provenance import png_bytes, read_facts, webp_bytes
+from tasks.stopwatch import ENCODING, WRITING, Stopwatch
 from tasks.storage import Folder, read_url, sha256, split_url
 
 IMAGES = "images"
@@ -35,11 +36,14 @@ class Output(Protocol):
         """Remove what no row names, since another writer's rows were committed."""
 
 
-def open_output(folder: Folder, layout: str, image_format: str, shard: int) -> Output:
-    """Open the output of a shard of the run in `folder`."""
+def open_output(
+    folder: Folder, layout: str, image_format: str, shard: int, watch: Stopwatch | None = None
+) -> Output:
+    """Open the output of a shard of the run in `folder`; `watch` is told where the time goes."""
+    watch = watch or Stopwatch()
     if layout == "webdataset":
-        return TarOutput(folder, image_format, shard)
-    return FileOutput(folder, image_format)
+        return TarOutput(folder, image_format, shard, watch)
+    return FileOutput(folder, image_format, watch)
 
 
 class FileOutput:
@@ -49,17 +53,19 @@ class FileOutput:
     images differ, each leaves its own, and a committed row names the one that it is about.
     """
 
-    def __init__(self, folder: Folder, image_format: str) -> None:
-        self._folder, self._format = folder, image_format
+    def __init__(self, folder: Folder, image_format: str, watch: Stopwatch) -> None:
+        self._folder, self._format, self._watch = folder, image_format, watch
 
     def write(
         self, image_id: str, name: str, image: Image.Image, facts: Mapping[str, object]
     ) -> tuple[str, str]:
         """Write one file."""
-        content = _ENCODERS[self._format](image, facts)
+        with self._watch.spend(ENCODING):
+            content = _ENCODERS[self._format](image, facts)
         digest = sha256(content)
         path = f"{IMAGES}/{image_id}/{name}-{digest[:8]}.{self._format}"
-        self._folder.write(path, content)
+        with self._watch.spend(WRITING):
+            self._folder.write(path, content)
         return self._folder.url_of(path), digest
 
     def close(self) -> None:
@@ -75,8 +81,8 @@ class TarOutput:
     The URI of an image is that of the tar, `#`, and the name of the member.
     """
 
-    def __init__(self, folder: Folder, image_format: str, shard: int) -> None:
-        self._folder, self._format = folder, image_format
+    def __init__(self, folder: Folder, image_format: str, shard: int, watch: Stopwatch) -> None:
+        self._folder, self._format, self._watch = folder, image_format, watch
         self._path = f"{IMAGES}/shard-{shard:05d}-{uuid.uuid4().hex[:8]}.tar"
         self._content = io.BytesIO()
         self._tar = tarfile.open(fileobj=self._content, mode="w")  # noqa: SIM115
@@ -85,7 +91,8 @@ class TarOutput:
         self, image_id: str, name: str, image: Image.Image, facts: Mapping[str, object]
     ) -> tuple[str, str]:
         """Add one image and its provenance."""
-        content = _ENCODERS[self._format](image, facts)
+        with self._watch.spend(ENCODING):
+            content = _ENCODERS[self._format](image, facts)
         # A dot ends the key of a sample in this layout.
         key = f"{image_id}-{name}".replace(".", "_")
         self._add(f"{key}.{self._format}", content)
@@ -105,6 +112,40 @@ class TarOutput:
         entry = tarfile.TarInfo(name)
         entry.size = len(content)
         self._tar.addfile(entry, io.BytesIO(content))
+
+
+def keep_picture(folder: Folder, image_id: str, content: bytes) -> tuple[str, str]:
+    """Write `<image_id>.png`, which is never replaced, and return its URI and sha256.
+
+    Of several writers whose pictures differ in the last bit, all believe the first, so that the
+    digest in a row is that of the file, whoever commits. Where something else lies under the name,
+    left by other photographs or networks, the picture is `<image_id>/<digest>.png`.
+
+    Args:
+        folder: Of crops or inversions.
+        image_id: What the picture shows.
+        content: Of a PNG with its provenance.
+    """
+    name, mine = f"{image_id}.png", content
+    try:
+        folder.create(name, content)
+    except FileExistsError:
+        content = folder.read(name)
+        if not _shows_the_same(content, mine):
+            name, content = f"{image_id}/{sha256(mine)[:8]}.png", mine
+            folder.create(name, content)
+    return folder.url_of(name), sha256(content)
+
+
+def _shows_the_same(one: bytes, other: bytes) -> bool:
+    """Whether two pictures are whole, of one size, and made from the same by the same code."""
+    try:
+        with Image.open(io.BytesIO(one)) as a, Image.open(io.BytesIO(other)) as b:
+            a.load()
+            return a.size == b.size and read_facts(one) == read_facts(other)
+    except (OSError, ValueError, SyntaxError):
+        # Damaged, as Pillow says it.
+        return False
 
 
 def read_images(uris: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:

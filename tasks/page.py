@@ -9,10 +9,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from tasks.comparison import TOLERANCES, Comparison
 from tasks.evaluation import Estimate, Evaluation, Group
 from tasks.examples import RANK, Kind
+from tasks.judgement import Judgement
 from tasks.pictures import Picture
 from tasks.plots import Plot
+from tasks.run_tables import Stage
 
 # The side of a small picture in CSS pixels; those of small models are enlarged to a multiple.
 _TILE = 128
@@ -85,6 +88,48 @@ class PromptPart:
 
 
 @dataclass(frozen=True)
+class SideBySide:
+    """A pair as two runs made it.
+
+    Attributes:
+        why: It is shown.
+        pair_id: Of this run's row.
+        image_id: Of the face.
+        prompt: The target prompt.
+        method: How it was edited.
+        alpha: Its strength.
+        source: The aligned photograph.
+        mine: This run's edited image.
+        theirs: The other run's.
+    """
+
+    why: str
+    pair_id: str
+    image_id: str
+    prompt: str
+    method: str
+    alpha: float
+    source: Picture | None
+    mine: Picture | None
+    theirs: Picture | None
+
+
+@dataclass(frozen=True)
+class ComparisonPart:
+    """What a page shows of another run.
+
+    Attributes:
+        comparison: The numbers.
+        drift: Every drift in words.
+        sides: Pairs to look at.
+    """
+
+    comparison: Comparison
+    drift: Sequence[str]
+    sides: Sequence[SideBySide]
+
+
+@dataclass(frozen=True)
 class Page:
     """All that a page shows.
 
@@ -100,6 +145,11 @@ class Page:
         glossary: What the scores are, in words by name.
         gallery: See `tasks.gallery.gallery_columns`.
         side: Pixels of the edited images.
+        instruments: What measured, by the kind of number.
+        judgement: What networks said of the pictures again.
+        stages: What every stage did.
+        comparisons: With other runs.
+        drift_rule: What counts as drift.
     """
 
     name: str
@@ -113,6 +163,11 @@ class Page:
     glossary: Mapping[str, str]
     gallery: Mapping[str, Any]
     side: int
+    instruments: Mapping[str, str]
+    judgement: Judgement
+    stages: Sequence[Stage]
+    comparisons: Sequence[ComparisonPart]
+    drift_rule: str
 
 
 def render_page(page: Page) -> str:
@@ -130,6 +185,10 @@ def render_page(page: Page) -> str:
         "lost": _lost,
         "percent": _percent,
         "range": _range,
+        "duration": _duration,
+        "shade": _shade,
+        "signed": _signed,
+        "signed_range": _signed_range,
     }
     texts = {name: _source(templates, name) for name in ("page.css", "page.js")}
     tile = tile_side(page.side)
@@ -137,6 +196,7 @@ def render_page(page: Page) -> str:
     return templates.get_template("page.html").render(
         page=page,
         rank=RANK,
+        compared=[*TOLERANCES],
         tile=tile,
         style=Markup(style),  # noqa: S704 our own file
         script=Markup(texts["page.js"]),  # noqa: S704
@@ -175,6 +235,35 @@ def _range(estimate: Estimate, percent: bool = False) -> str:
     if percent:
         return f"{100 * estimate.low:.0f} to {100 * estimate.high:.0f}"
     return f"{estimate.low:.2f} to {estimate.high:.2f}"
+
+
+def _signed(estimate: Estimate) -> str:
+    """A difference with its sign."""
+    return _NONE if estimate.mean is None else f"{estimate.mean:+.3f}"
+
+
+def _signed_range(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:+.3f} to {estimate.high:+.3f}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the largest unit that fits; a dash where the time was not kept."""
+    if not seconds:
+        return _NONE
+    for name, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{seconds:.1f} s"
+
+
+def _shade(estimate: Estimate) -> str:
+    """The class of a cosine's colour: n5 to n1 below 0, p0, p1 to p9 above."""
+    if estimate.mean is None:
+        return "p0"
+    step = round(10 * min(max(estimate.mean, -0.5), 0.9))
+    return f"n{-step}" if step < 0 else f"p{step}"
 
 
 def _lost(similarity: Estimate) -> Estimate:

@@ -2,8 +2,8 @@
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -52,7 +52,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Places:
+class RunPlaces:
     """Where a run and its workspace are.
 
     Attributes:
@@ -74,7 +74,7 @@ class Places:
 
 
 def find_pictures(
-    places: Places,
+    places: RunPlaces,
     report: Folder,
     rows: pd.DataFrame,
     crop_digests: Mapping[str, str],
@@ -89,15 +89,10 @@ def find_pictures(
         crop_digests: sha256 of aligned photographs by image id, where known.
         advance: Called with the number of pictures done and of all.
     """
-    names = [name for name in dict.fromkeys(rows["image_id"]) if _IMAGE_ID.fullmatch(name)]
-    crops = {
-        name: Source((places.workspace / CROPS).url_of(f"{name}.png"), crop_digests.get(name))
-        for name in names
-    }
-    inversions = {
-        name: Source((places.workspace / INVERSIONS).url_of(f"{name}.png")) for name in names
-    }
-    edits = dict(_edits(places, rows))
+    before = before_sources(places, rows["image_id"], crop_digests)
+    crops = {name: crop for name, (crop, _) in before.items()}
+    inversions = {name: inversion for name, (_, inversion) in before.items()}
+    edits = dict(edited_sources(places, rows))
     wanted = [*crops.values(), *inversions.values(), *edits.values()]
     thumbnails = make_thumbnails(report / THUMBNAILS, wanted, advance)
 
@@ -113,12 +108,53 @@ def find_pictures(
     return Pictures(found, shown(crops), shown(inversions), missing)
 
 
+def find_edited(
+    places: RunPlaces, report: Folder, rows: pd.DataFrame, linked: bool
+) -> dict[int, Picture]:
+    """Write the thumbnails of another run's edited images, and tell where they are.
+
+    Args:
+        places: Where the other run is.
+        report: Folder of the page.
+        rows: Its result rows to show.
+        linked: Whether a page may link to the originals.
+    """
+    edits = dict(edited_sources(places, rows))
+    thumbnails = make_thumbnails(report / THUMBNAILS, edits.values())
+    found = {key: one for key, one in edits.items() if one.uri in thumbnails}
+    pictures = {key: _picture(report, one, thumbnails[one.uri]) for key, one in found.items()}
+    return {key: one if linked else replace(one, full=None) for key, one in pictures.items()}
+
+
 def relative_url(folder: Folder, url: str) -> str:
     """Return the address of a file for a page in a folder of the same store."""
     return quote(posixpath.relpath(_path(url), _path(folder.url)))
 
 
-def _edits(places: Places, rows: pd.DataFrame) -> Iterator[tuple[int, Source]]:
+def before_sources(
+    places: RunPlaces, names: Iterable[str], crop_digests: Mapping[str, str] | None = None
+) -> dict[str, tuple[Source, Source]]:
+    """Return where the aligned photographs and the inversions of faces are, by their image ids.
+
+    Args:
+        places: Where the run is.
+        names: Image ids; those that name no file are left out.
+        crop_digests: sha256 of aligned photographs by image id, where known.
+    """
+    crops, inversions = places.workspace / CROPS, places.workspace / INVERSIONS
+    digests = crop_digests or {}
+    return {
+        name: (
+            Source(crops.url_of(f"{name}.png"), digests.get(name)),
+            Source(inversions.url_of(f"{name}.png")),
+        )
+        for name in dict.fromkeys(names)
+        if _IMAGE_ID.fullmatch(name)
+    }
+
+
+def edited_sources(places: RunPlaces, rows: pd.DataFrame) -> Iterator[tuple[int, Source]]:
+    """Yield where the edited images of rows are, with the index of the row."""
     columns = (rows["status"], rows["output_uri"], rows["output_sha256"])
     for key, status, uri, digest in zip(rows.index, *columns, strict=True):
         found = places.find(uri) if status == "ok" else None

@@ -5,18 +5,18 @@ prompts beside it.
 """
 
 import io
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from tasks.evaluation import Criteria, Estimate, Group
+from tasks.evaluation import Estimate, Group, Numbers
+from tasks.scoring import Criteria
 
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -72,17 +72,18 @@ def frontier_plot(strengths: Mapping[str, Sequence[Group]], criteria: Criteria) 
     """Draw what the strength buys and costs: directional similarity against identity over alpha.
 
     Args:
-        strengths: Groups of one prompt with ascending alpha, by method.
+        strengths: Groups of one prompt with ascending alpha, by method, or by names of one's own.
         criteria: Whose thresholds are drawn.
     """
     figure, (axes,) = _figure(_HEIGHT, bottom=0.5)
     axes.axvline(criteria.identity, color=_LINE, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
     axes.axhline(criteria.directional, color=_LINE, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
-    for method, groups in strengths.items():
+    for number, (name, groups) in enumerate(strengths.items()):
+        series = _place(name) if name in _METHODS else number % len(_SERIES)
         scores = [(g, g.scores["identity_edit"], g.scores["directional_edit"]) for g in groups]
         known = [(g, x, y) for g, x, y in scores if x.mean is not None and y.mean is not None]
         if known:
-            _frontier_line(axes, method, *zip(*known, strict=True))
+            _frontier_line(axes, name, series, *zip(*known, strict=True))
     axes.set_xlabel("identity kept (cosine)")
     axes.set_ylabel("directional similarity")
     axes.margins(0.12)
@@ -90,17 +91,17 @@ def frontier_plot(strengths: Mapping[str, Sequence[Group]], criteria: Criteria) 
     return _plot(figure, "What strength buys and costs: means at each alpha; dashed, the criteria")
 
 
-def spread_plot(rows: pd.DataFrame) -> Plot:
-    """Draw how directional similarity and identity of one prompt spread, by method.
+def spread_plot(values: Mapping[str, Mapping[str, Numbers]]) -> Plot:
+    """Draw how directional similarity and identity of one prompt spread.
 
     Args:
-        rows: Of `score_rows`.
+        values: By score and method.
     """
-    methods = ordered_methods(rows["method"])
+    methods = [*values["directional_edit"]]
     figure, panels = _figure(_panels_height(methods), 2, methods)
     titles = {"directional_edit": "directional similarity", "identity_edit": "identity kept"}
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
-        _spread(axes, {m: rows.loc[rows["method"] == m, name] for m in methods})
+        _spread(axes, values[name])
         axes.set_title(title, loc="left", fontsize=9, color=_QUIET)
     return _plot(figure, "How the pairs spread: 5 to 95 %, the middle half, the median")
 
@@ -126,21 +127,17 @@ def loss_plot(groups: Mapping[str, Group]) -> Plot:
     return _plot(figure, "What the inversion and the edit each lose, mean")
 
 
-def timing_plot(rows: pd.DataFrame) -> Plot:
-    """Draw how the seconds of an edit spread, by method.
-
-    Args:
-        rows: Of `score_rows`.
-    """
-    methods = ordered_methods(rows["method"])
+def timing_plot(seconds: Mapping[str, Numbers]) -> Plot:
+    """Draw how the seconds of an edit spread, by method."""
+    methods = [*seconds]
     figure, (axes,) = _figure(1.0 + 0.35 * len(methods), 1, methods, bottom=0.5)
-    positive = rows["seconds"].where(rows["seconds"] > 0)
-    if positive.notna().any():
+    positive = {method: values[values > 0] for method, values in seconds.items()}
+    if any(len(values) for values in positive.values()):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-    _spread(axes, {method: positive[rows["method"] == method] for method in methods})
+    _spread(axes, positive)
     axes.set_xlabel("seconds a pair (logarithmic)")
     return _plot(figure, "Seconds of an edit with its scores")
 
@@ -159,7 +156,19 @@ def status_plot(caption: str, statuses: Mapping[str, int]) -> Plot:
     return _plot(figure, caption)
 
 
-def ordered_methods(methods: pd.Series | Sequence[str]) -> list[str]:
+def stages_plot(seconds: Mapping[str, float]) -> Plot:
+    """Draw how long each stage took."""
+    figure, (axes,) = _figure(0.8 + 0.3 * len(seconds), 1, [*seconds])
+    bars = axes.barh(range(len(seconds)), [*seconds.values()], color=_SERIES[0], height=0.6)
+    axes.bar_label(bars, [f"{value:,.3g} s" for value in seconds.values()], padding=3, color=_INK)
+    axes.margins(x=0.25)
+    _name_rows(axes, [*seconds])
+    axes.xaxis.set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    return _plot(figure, "Seconds of every stage, of one worker")
+
+
+def ordered_methods(methods: Iterable[str]) -> list[str]:
     """Return the different methods, those of the paper first."""
     found = dict.fromkeys(map(str, methods))
     return [m for m in _METHODS if m in found] + [m for m in found if m not in _METHODS]
@@ -167,7 +176,8 @@ def ordered_methods(methods: pd.Series | Sequence[str]) -> list[str]:
 
 def _frontier_line(
     axes: Axes,
-    method: str,
+    name: str,
+    series: int,
     groups: Sequence[Group],
     identity: Sequence[Estimate],
     directional: Sequence[Estimate],
@@ -178,9 +188,9 @@ def _frontier_line(
         y,
         xerr=_errors(identity),
         yerr=_errors(directional),
-        label=_plain(method),
-        color=_color(method),
-        marker=_marker(method),
+        label=_plain(name),
+        color=_SERIES[series],
+        marker=_MARKERS[series],
         markersize=5,
         linewidth=1.6,
         elinewidth=0.7,
@@ -191,7 +201,7 @@ def _frontier_line(
             (right, up),
             (4, 4),
             textcoords="offset points",
-            color=_color(method),
+            color=_SERIES[series],
             fontsize=8,
         )
 
@@ -204,11 +214,11 @@ def _errors(estimates: Sequence[Estimate]) -> list[list[float]]:
     return [below, above]
 
 
-def _spread(axes: Axes, series: Mapping[str, pd.Series]) -> None:
+def _spread(axes: Axes, series: Mapping[str, Numbers]) -> None:
     """Draw a row for each series: 5 to 95 %, the middle half, the median, single values if few."""
     random = np.random.default_rng(0)
     for place, (method, values) in enumerate(series.items()):
-        known, color = values.dropna().to_numpy(float), _color(method)
+        known, color = values[~np.isnan(values)], _color(method)
         if not len(known):
             continue
         low, first, median, third, high = np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95])

@@ -1,19 +1,18 @@
 """What a report shows of each prompt: verdicts, examples in strips, and plots."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from tasks.evaluation import Evaluation
-from tasks.examples import Example, choose_examples
+from tasks.examples import Example, Examples
 from tasks.page import Edit, MethodPart, PromptPart, Strip
 from tasks.pictures import Pictures
 from tasks.plots import Plot, frontier_plot, loss_plot, ordered_methods, spread_plot
+from tasks.report_rows import Rows
 
-_PLOTTED = ["method", "neutral_prompt", "directional_edit", "identity_edit"]
-
-Examples = Mapping[tuple[str, str], Sequence[Example]]
+_SPREAD = ("directional_edit", "identity_edit")
 
 
 @dataclass(frozen=True)
@@ -21,14 +20,14 @@ class Findings:
     """What is known of a run's results.
 
     Attributes:
-        rows: Of `score_rows`.
+        rows: Of the run.
         evaluation: Theirs.
-        examples: Theirs by method and target prompt.
-        pictures: Theirs.
-        pair_ids: Of the rows that are shown, by their index.
+        examples: Theirs.
+        pictures: Of those that are shown.
+        pair_ids: Of those that are shown, by their place.
     """
 
-    rows: pd.DataFrame
+    rows: Rows
     evaluation: Evaluation
     examples: Examples
     pictures: Pictures
@@ -37,12 +36,7 @@ class Findings:
     @property
     def prompts(self) -> list[str]:
         """The different target prompts, in the order of the manifest."""
-        return [*self.rows["target_prompt"].unique()]
-
-
-def find_examples(rows: pd.DataFrame, evaluation: Evaluation) -> Examples:
-    """Choose examples at the best strength of every method and prompt."""
-    return dict(_examples(rows, evaluation))
+        return [*self.rows.settings["target_prompt"].unique()]
 
 
 def prompt_part(findings: Findings, prompt: str, plots: Mapping[str, Plot]) -> PromptPart:
@@ -53,7 +47,7 @@ def prompt_part(findings: Findings, prompt: str, plots: Mapping[str, Plot]) -> P
         prompt: One of its target prompts.
         plots: Of the prompt by their address.
     """
-    own = _rows_of(findings, prompt)
+    own = _settings_of(findings, prompt)
     methods = [_method(findings, name, prompt) for name in ordered_methods(own["method"])]
     methods.sort(key=_merit, reverse=True)
     return PromptPart(prompt, [*own["neutral_prompt"].unique()], methods, plots)
@@ -61,29 +55,24 @@ def prompt_part(findings: Findings, prompt: str, plots: Mapping[str, Plot]) -> P
 
 def prompt_plots(findings: Findings, prompt: str) -> dict[str, Plot]:
     """Draw the plots of a prompt, by name."""
-    own, evaluation = _rows_of(findings, prompt), findings.evaluation
-    methods = ordered_methods(own["method"])
+    rows, evaluation = findings.rows, findings.evaluation
+    methods = ordered_methods(_settings_of(findings, prompt)["method"])
     strengths = {method: evaluation.strengths(method, prompt) for method in methods}
     pooled = {method: evaluation.pooled(method, prompt) for method in methods}
+    places = {m: rows.find(rows.of(target_prompt=prompt, method=m)) for m in methods}
+    values = {}
+    for name in _SPREAD:
+        column = rows.column(name)
+        values[name] = {method: column[own] for method, own in places.items()}
     return {
         "frontier": frontier_plot(strengths, evaluation.criteria),
-        "spread": spread_plot(own),
+        "spread": spread_plot(values),
         "losses": loss_plot(pooled),
     }
 
 
-def _examples(
-    rows: pd.DataFrame, evaluation: Evaluation
-) -> Iterator[tuple[tuple[str, str], Sequence[Example]]]:
-    for group in evaluation.by_prompt:
-        key = (group.method, group.target_prompt)
-        best = evaluation.best_strength(*key)
-        yield key, choose_examples(rows, best) if best else []
-
-
-def _rows_of(findings: Findings, prompt: str) -> pd.DataFrame:
-    alike = findings.rows["target_prompt"] == prompt
-    return findings.rows.loc[alike, _PLOTTED]
+def _settings_of(findings: Findings, prompt: str) -> pd.DataFrame:
+    return findings.rows.settings.loc[findings.rows.of(target_prompt=prompt)]
 
 
 def _method(findings: Findings, method: str, prompt: str) -> MethodPart:
@@ -103,11 +92,12 @@ def _merit(part: MethodPart) -> float:
 
 def _strip(findings: Findings, example: Example) -> Strip:
     rows, pictures = findings.rows, findings.pictures
-    face = rows.at[example.pair, "image_id"]
+    face = rows.faces[rows.face[example.pair]]
+    alphas = rows.settings["alpha"]
     edits = [
         Edit(
             pair_id=findings.pair_ids[index],
-            alpha=float(rows.at[index, "alpha"]),
+            alpha=float(alphas[rows.setting[index]]),
             picture=pictures.edits.get(index),
             chosen=index == example.pair,
         )

@@ -1,34 +1,83 @@
 """Reports: a run's results as numbers, plots and a page, in the folder `report` of the run."""
 
 import json
-from collections import Counter
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.schemas import METRICS, RESULTS
-from tasks.evaluation import Criteria, Evaluation, evaluate_rows
-from tasks.gallery import gallery_columns
+from tasks.comparison import (
+    Comparison,
+    Pairing,
+    compare_runs,
+    drift_rule,
+    drift_sentences,
+    pair_rows,
+    telling_pairs,
+)
+from tasks.evaluation import Estimate, Evaluation, Places, evaluate_rows
+from tasks.examples import Examples, find_examples
+from tasks.gallery import OtherGallery, gallery_columns
+from tasks.judgement import Judgement, judge_pairs
 from tasks.ledger import Ledger
-from tasks.page import Page, PromptPart, render_page
-from tasks.pictures import find_pictures
-from tasks.plots import Plot, ordered_methods, status_plot, timing_plot
-from tasks.prompt_parts import Examples, Findings, find_examples, prompt_part, prompt_plots
-from tasks.report_notes import reader_notes
-from tasks.report_rows import collect_rows, read_shown
-from tasks.run_tables import RunTables, read_run
+from tasks.page import ComparisonPart, Page, PromptPart, SideBySide, render_page
+from tasks.pictures import Picture, find_edited, find_pictures
+from tasks.plots import Plot, ordered_methods, stages_plot, status_plot, timing_plot
+from tasks.prompt_parts import Findings, prompt_part, prompt_plots
+from tasks.report_notes import instruments, reader_notes
+from tasks.report_rows import Rows, collect_rows
+from tasks.run_tables import RunTables, Stage, read_run, read_stages
+from tasks.scoring import Criteria
+from tasks.stopwatch import time_spent
 from tasks.storage import Folder
 
 REPORT, PLOTS = "report", "plots"
 PAGE, SUMMARY, ROWS = "index.html", "summary.json", "metrics.parquet"
 
 # A page holds the rows of its gallery and a thumbnail of each; beyond this it is slow to open.
-GALLERY_LIMIT = 20_000
+GALLERY_LIMIT = 10_000
 PROMPTS_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run with its numbers.
+
+    Attributes:
+        run: Its tables.
+        rows: Its result rows.
+        evaluation: Theirs.
+        stages: What every stage did for it.
+    """
+
+    run: RunTables
+    rows: Rows
+    evaluation: Evaluation
+    stages: Sequence[Stage]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A run that another is compared with.
+
+    Attributes:
+        scored: The run.
+        pairing: The pairs that both have.
+        comparison: What they differ in.
+        telling: See `tasks.comparison.telling_pairs`.
+    """
+
+    scored: ScoredRun
+    pairing: Pairing
+    comparison: Comparison
+    telling: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -42,6 +91,8 @@ class ReportSummary:
         failed: Rows whose status is not ok.
         waiting: Planned rows without a committed result.
         notes: What a reader must know before trusting the numbers.
+        drift: What changed since the runs that this was compared with.
+        verdicts: Of every prompt and method, as a table of texts.
     """
 
     page: str
@@ -50,12 +101,17 @@ class ReportSummary:
     failed: int
     waiting: int
     notes: tuple[str, ...]
+    drift: tuple[str, ...] = ()
+    verdicts: tuple[dict[str, str], ...] = ()
 
 
 def write_report(
     run_url: str,
     criteria: Criteria | None = None,
     advance: Callable[[int, int], None] | None = None,
+    others: Sequence[str] = (),
+    models: str = "",
+    device: str = "auto",
 ) -> ReportSummary:
     """Evaluate a run and write its report, the page last.
 
@@ -63,50 +119,171 @@ def write_report(
         run_url: Folder of the run.
         criteria: What counts as a success.
         advance: Called with the number of pictures done and of all.
+        others: Folders of runs to compare it with.
+        models: URL of the bundle whose networks look at edited pictures again; that of the run
+            where empty.
+        device: Where they run, see `tasks.models.open_models`.
 
     Raises:
         RunError: There is no such run.
         LedgerError: Results are not what was committed.
     """
     criteria = criteria or Criteria()
-    run = read_run(run_url)
+    with tempfile.TemporaryDirectory() as place:
+        mine = _scored(read_run(run_url), criteria, Path(place, ROWS))
+        beside = [
+            _beside(mine, _scored(read_run(url), criteria, Path(place, f"{number}-{ROWS}")))
+            for number, url in enumerate(others)
+        ]
+        judgement = judge_pairs(
+            mine.rows,
+            mine.evaluation,
+            mine.run.places,
+            models or str(mine.run.values.get("models") or ""),
+            device,
+        )
+        return _write(mine, beside, judgement, advance)
+
+
+def _scored(run: RunTables, criteria: Criteria, path: Path) -> ScoredRun:
+    rows = collect_rows(run.ledger.results(run.shards), criteria, path)
+    stages = [*read_stages(run, rows.count_statuses())]
+    return ScoredRun(run, rows, evaluate_rows(rows, stages[0].counts, criteria), stages)
+
+
+def _beside(mine: ScoredRun, theirs: ScoredRun) -> Beside:
+    pairing = pair_rows(mine.rows, theirs.rows)
+    folder = theirs.run.places.run
+    name = folder.name
+    if name == mine.run.places.run.name:
+        name = f"{name} in {theirs.run.places.workspace.name}"
+    numbers = (mine.rows, mine.evaluation), (theirs.rows, theirs.evaluation)
+    comparison = compare_runs(*numbers, pairing, name, folder.url)
+    return Beside(theirs, pairing, comparison, telling_pairs(mine.rows, theirs.rows, pairing))
+
+
+def _write(
+    mine: ScoredRun,
+    beside: Sequence[Beside],
+    judgement: Judgement,
+    advance: Callable[[int, int], None] | None,
+) -> ReportSummary:
+    run, rows, evaluation = mine.run, mine.rows, mine.evaluation
     report = run.places.run / REPORT
-    rows = collect_rows(run.ledger.results(run.shards), criteria, report, ROWS)
-    evaluation = evaluate_rows(rows, _face_counts(run.faces), criteria)
+    report.take_in(ROWS, rows.path)
     examples = find_examples(rows, evaluation)
-    shown = read_shown(run.ledger, run.shards, _shown(rows, examples))
+    telling = [int(one.pairing.mine[n]) for one in beside for n in one.telling.values()]
+    shown = rows.table(_shown(rows, examples, telling))
     digests = _crop_digests(run.faces, {*shown["image_id"]})
     pictures = find_pictures(run.places, report, shown, digests, advance)
+    galleries = [_other_gallery(one, mine, report, shown) for one in beside]
     findings = Findings(rows, evaluation, examples, pictures, shown["pair_id"])
-    notes = reader_notes(rows, run.waiting, pictures.missing)
+    comparisons = [
+        ComparisonPart(
+            one.comparison,
+            drift_sentences(one.comparison),
+            [*_sides(one, findings, shown, gallery.pictures)],
+        )
+        for one, gallery in zip(beside, galleries, strict=True)
+    ]
+    notes = reader_notes(rows, evaluation, run.waiting, pictures.missing)
     notes += _limits(len(shown), len(rows), len(findings.prompts))
-    report.write(SUMMARY, _summary(run, evaluation, notes))
+    report.write(SUMMARY, _summary(mine, judgement, comparisons, notes))
     page = Page(
         name=run.places.run.name,
         facts=dict(_facts(run.values)),
         notes=notes,
         evaluation=evaluation,
-        faces=rows["image_id"].nunique(),
-        methods=ordered_methods(rows["method"]),
+        faces=len(rows.faces),
+        methods=ordered_methods(rows.settings["method"]),
         prompts=_prompts(report, findings),
-        plots=_write_plots(report, _run_plots(rows, evaluation)),
+        plots=_write_plots(report, _run_plots(mine)),
         glossary=_glossary(),
-        gallery=gallery_columns(shown, pictures),
+        gallery=gallery_columns(shown, pictures, galleries),
         side=max((picture.side for picture in pictures.edits.values()), default=0),
+        instruments=instruments(rows),
+        judgement=judgement,
+        stages=mine.stages,
+        comparisons=comparisons,
+        drift_rule=drift_rule(evaluation.criteria),
     )
     report.write(PAGE, render_page(page).encode())
     failed = len(rows) - evaluation.statuses.get("ok", 0)
-    urls = report.url_of(PAGE), report.url_of(SUMMARY)
-    return ReportSummary(*urls, len(rows), failed, run.waiting, tuple(notes))
+    return ReportSummary(
+        report.url_of(PAGE),
+        report.url_of(SUMMARY),
+        len(rows),
+        failed,
+        run.waiting,
+        (*notes, *judgement.notes),
+        tuple(sentence for part in comparisons for sentence in part.drift),
+        tuple(_verdicts(evaluation)),
+    )
 
 
-def _shown(rows: pd.DataFrame, examples: Examples) -> pd.DataFrame:
-    """The rows of the gallery: all, or an even draw and the examples."""
+def _verdicts(evaluation: Evaluation) -> Iterator[dict[str, str]]:
+    """The table of the first screen, as plain text."""
+    for group in evaluation.by_prompt:
+        best = evaluation.best_strength(group.method, group.target_prompt)
+        told = {"prompt": group.target_prompt, "method": group.method}
+        told |= {"verdict": best.verdict if best else "unscored"}
+        told |= {"alpha": f"{best.alpha:g}" if best else ""}
+        for name in ("success", "identity_kept", "off_target"):
+            score = best.scores[name] if best else Estimate()
+            told[name] = "" if score.mean is None else f"{score.mean:.2f}"
+            if score.low is not None and score.high is not None:
+                told[name] += f" ({score.low:.2f} to {score.high:.2f})"
+        yield told | {"pairs": f"{group.pairs}", "failed": f"{group.failed}"}
+
+
+def _other_gallery(
+    one: Beside, mine: ScoredRun, report: Folder, shown: pd.DataFrame
+) -> OtherGallery:
+    """The pairs of another run that go beside the shown ones."""
+    pairing, theirs = one.pairing, one.scored
+    at = np.searchsorted(pairing.mine, shown.index)
+    at = np.minimum(at, max(len(pairing.mine) - 1, 0))
+    both = pairing.mine[at] == shown.index.to_numpy() if len(pairing.mine) else at < 0
+    places = dict(zip(shown.index[both].tolist(), pairing.theirs[at[both]].tolist(), strict=True))
+    table = theirs.rows.table(np.array(sorted({*places.values()}), np.int32))
+    same_store = theirs.run.places.workspace.url == mine.run.places.workspace.url
+    edits = find_edited(theirs.run.places, report, table, same_store)
+    return OtherGallery(
+        one.comparison.name,
+        {place: edits[other] for place, other in places.items() if other in edits},
+        {
+            place: float(shown.at[place, "directional_edit"] - table.at[other, "directional_edit"])
+            for place, other in places.items()
+        },
+    )
+
+
+def _sides(
+    one: Beside, findings: Findings, shown: pd.DataFrame, theirs: Mapping[int, Picture]
+) -> Iterator[SideBySide]:
+    for why, number in one.telling.items():
+        place = int(one.pairing.mine[number])
+        row = shown.loc[place]
+        yield SideBySide(
+            why=why,
+            pair_id=row["pair_id"],
+            image_id=row["image_id"],
+            prompt=row["target_prompt"],
+            method=row["method"],
+            alpha=float(row["alpha"]),
+            source=findings.pictures.sources.get(row["image_id"]),
+            mine=findings.pictures.edits.get(place),
+            theirs=theirs.get(place),
+        )
+
+
+def _shown(rows: Rows, examples: Examples, telling: Sequence[int]) -> Places:
+    """Places of the rows of the gallery: all, or an even draw and the examples."""
     if len(rows) <= GALLERY_LIMIT:
-        return rows
-    chosen = {index for found in examples.values() for one in found for index in one.strip}
-    drawn = rows.sample(GALLERY_LIMIT, random_state=0).index
-    return rows.loc[sorted(chosen.union(drawn))]
+        return np.arange(len(rows), dtype=np.int32)
+    chosen = {place for found in examples.values() for one in found for place in one.strip}
+    drawn = np.random.default_rng(0).choice(len(rows), GALLERY_LIMIT, replace=False)
+    return np.array(sorted(chosen.union(drawn.tolist(), telling)), np.int32)
 
 
 def _limits(shown: int, rows: int, prompts: int) -> Iterator[str]:
@@ -117,13 +294,6 @@ def _limits(shown: int, rows: int, prompts: int) -> Iterator[str]:
             f"The page shows {PROMPTS_LIMIT} of {prompts:,} prompts in full; "
             f"the others are in the gallery and in {SUMMARY}."
         )
-
-
-def _face_counts(faces: Ledger) -> dict[str, int]:
-    counts = Counter[str]()
-    for table in faces.results():
-        counts.update(table["status"].to_pylist())
-    return dict(counts.most_common())
 
 
 def _crop_digests(faces: Ledger, names: Collection[str]) -> dict[str, str]:
@@ -145,14 +315,22 @@ def _prompts(report: Folder, findings: Findings) -> list[PromptPart]:
     return parts
 
 
-def _run_plots(rows: pd.DataFrame, evaluation: Evaluation) -> dict[str, Plot]:
-    plots = {}
-    if evaluation.statuses:
-        plots["pairs"] = status_plot("Pairs of this run by status", evaluation.statuses)
-    if evaluation.faces:
-        plots["faces"] = status_plot("Faces of the workspace by status", evaluation.faces)
+def _run_plots(mine: ScoredRun) -> dict[str, Plot]:
+    rows, evaluation, plots = mine.rows, mine.evaluation, dict[str, Plot]()
+    captions = {
+        "align": "Photographs and faces by status",
+        "invert": "Inversions by status",
+        "edit": "Pairs of this run by status",
+    }
+    for stage in mine.stages:
+        if stage.counts and stage.name in captions:
+            plots[stage.name] = status_plot(captions[stage.name], stage.counts)
+    if any(stage.seconds for stage in mine.stages):
+        plots["stages"] = stages_plot({s.name: s.seconds for s in mine.stages if s.seconds})
     if evaluation.timing:
-        plots["seconds"] = timing_plot(rows)
+        methods, seconds = ordered_methods(evaluation.timing), rows.column("seconds")
+        places = {method: rows.find(rows.of(method=method)) for method in methods}
+        plots["seconds"] = timing_plot({m: seconds[own] for m, own in places.items()})
     return plots
 
 
@@ -181,7 +359,13 @@ def _facts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield f"{prefix}{name}".replace("_", " "), str(value)
 
 
-def _summary(run: RunTables, evaluation: Evaluation, notes: Sequence[str]) -> bytes:
+def _summary(
+    mine: ScoredRun,
+    judgement: Judgement,
+    comparisons: Sequence[ComparisonPart],
+    notes: Sequence[str],
+) -> bytes:
+    run, evaluation = mine.run, mine.evaluation
     best = [
         evaluation.best_strength(group.method, group.target_prompt)
         for group in evaluation.by_prompt
@@ -191,10 +375,16 @@ def _summary(run: RunTables, evaluation: Evaluation, notes: Sequence[str]) -> by
         "run": dict(run.values),
         "notes": list(notes),
         "definitions": dict(evaluation.criteria.definitions()),
+        "instruments": dict(instruments(mine.rows)),
         "waiting": run.waiting,
+        "time": time_spent(run.ledger),
+        "stages": [asdict(stage) for stage in mine.stages],
         "best_strengths": [
             {"verdict": group.verdict} | asdict(group) for group in best if group is not None
         ],
+        "judgement": asdict(judgement)
+        | {"frechet": {name: found._asdict() for name, found in judgement.frechet.items()}},
+        "comparisons": [asdict(part.comparison) | {"drift": part.drift} for part in comparisons],
     }
     text = json.dumps(summary | asdict(evaluation), indent=1, allow_nan=False)
     return text.encode()

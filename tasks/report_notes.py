@@ -1,31 +1,35 @@
 """What a reader must know before trusting a report's numbers."""
 
-import pandas as pd
+import numpy as np
+
+from tasks.evaluation import Evaluation
+from tasks.report_rows import FINGERPRINTS, Rows
 
 _FEW_FACES = 20
-_FINGERPRINTS = ("generator", "encoder", "clip", "judge", "identity")
 
 
-def reader_notes(rows: pd.DataFrame, waiting: int, pictures_missing: int) -> list[str]:
+def reader_notes(
+    rows: Rows, evaluation: Evaluation, waiting: int, pictures_missing: int
+) -> list[str]:
     """Return a sentence for each thing that limits what the numbers say.
 
     Args:
-        rows: Of `score_rows`.
+        rows: Of the run.
+        evaluation: Theirs.
         waiting: Planned rows without a committed result.
         pictures_missing: Edits that are ok, and have no picture.
     """
     notes = [_judge_note(rows)]
-    faces = rows["image_id"].nunique()
+    faces = len(rows.faces)
     if waiting:
         notes.append(f"{waiting:,} planned pairs have no result yet: the run is not finished.")
-    for role in _FINGERPRINTS:
-        count = rows[f"{role}_fingerprint"].nunique()
+    for role in FINGERPRINTS:
+        count = rows.settings[f"{role}_fingerprint"].nunique()
         if count > 1:
             notes.append(f"The rows come from {count} different {role} networks.")
-    twice = int(rows["pair_id"].duplicated().sum())
-    if twice:
-        notes.append(f"Pair ids come again in other rows: {twice:,} times.")
-    if len(rows) and rows["success"].isna().all():
+    if rows.repeated:
+        notes.append(f"Pair ids come again in other rows: {rows.repeated:,} times.")
+    if len(rows) and not any(group.scores["success"].count for group in evaluation.by_prompt):
         notes.append("No pair could be judged a success or not: scores are missing.")
     if 0 < faces < _FEW_FACES:
         notes.append(f"Few faces ({faces}): the intervals are rough.")
@@ -34,13 +38,40 @@ def reader_notes(rows: pd.DataFrame, waiting: int, pictures_missing: int) -> lis
     return notes
 
 
-def _judge_note(rows: pd.DataFrame) -> str:
-    own = rows["judge_fingerprint"].isna() | (rows["judge_fingerprint"] == rows["clip_fingerprint"])
+def instruments(rows: Rows) -> dict[str, str]:
+    """Say what measured the numbers of the rows."""
+
+    def named(role: str) -> str:
+        found = [*rows.settings[f"{role}_fingerprint"].dropna().unique()]
+        return ", ".join(found) or "of an unknown fingerprint"
+
+    return {
+        "clip, directional, image, off-target, success": (
+            f"CLIP {named('judge')} (edits were steered by CLIP {named('clip')}); pictures clamped "
+            "to what a file shows, antialiased bicubic resize to the network's input, CLIP's mean "
+            "and deviation; texts as they are written, without templates; embeddings of length 1"
+        ),
+        "identity": (
+            f"ArcFace {named('identity')}; aligned faces at 256 px, cut to rows 35 to 223 and "
+            "columns 32 to 220, pooled to 112 px; cosine of embeddings of length 1"
+        ),
+        "N": (
+            "pairs of a group that are ok and have the number; it is said where it is not that of "
+            "the edited pairs. Pairs that failed are counted, and have no scores"
+        ),
+    }
+
+
+def _judge_note(rows: Rows) -> str:
+    judges, steering = rows.settings["judge_fingerprint"], rows.settings["clip_fingerprint"]
+    own = (judges.isna() | (judges == steering)).to_numpy(bool)[rows.setting]
     if own.all():
         return (
             "The CLIP that judges is the one that steered the edits, which flatters its scores; "
             "a second CLIP under the role judge would be a fairer one."
         )
     if own.any():
-        return f"The CLIP that steered a row judges it in {int(own.sum()):,} of {len(own):,} rows."
+        return (
+            f"The CLIP that steered a row judges it in {int(np.sum(own)):,} of {len(own):,} rows."
+        )
     return "Another CLIP judges than the one that steered the edits."

@@ -1,13 +1,12 @@
-"""The result rows of a run as a report keeps them: about 165 bytes each, however long their texts.
+"""The result rows of a run as a report keeps them: 9 bytes a row in memory, the numbers in a file.
 
-Texts are codes of a column's different values. What only the shown rows need, such as pictures and
-errors, is read again for those.
+Of a row, memory holds which face, which setting and which status it has. Numbers are read from the
+file one column at a time; what only the shown rows need, such as pictures and errors, is read for
+those.
 """
 
-import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,115 +14,198 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from manifests.schemas import RESULTS
-from tasks.evaluation import SCORES, SHARES, Criteria, score_rows
-from tasks.ledger import Ledger
-from tasks.storage import Folder
+from manifests.schemas import METRICS, RESULTS
+from tasks.scoring import DERIVED, Criteria, score_rows
 
-_NUMBERS = ("alpha", "beta", "num_channels", "seconds", *SCORES)
-_TEXTS = (
-    *("image_id", "target_prompt", "neutral_prompt", "method", "status", "mapper_uri", "options"),
-    *(f"{role}_fingerprint" for role in ("generator", "encoder", "clip", "judge", "identity")),
+# What many rows have in common.
+FINGERPRINTS = ("generator", "encoder", "clip", "judge", "identity")
+SETTINGS = (
+    *("target_prompt", "neutral_prompt", "method", "alpha", "beta", "num_channels", "mapper_uri"),
+    *("options", *(f"{role}_fingerprint" for role in FINGERPRINTS)),
 )
+_NUMBERS = ("seconds", "clip_cosine_inversion", *METRICS, *DERIVED)
 _SHOWN = ("pair_id", "error", "output_uri", "output_sha256")
-_SCORED = pa.schema([*RESULTS, *(pa.field(name, pa.float64()) for name in SHARES)])
-_ROW_GROUP = 32_768
+_SCORED = pa.schema([*RESULTS, *(pa.field(name, pa.float64()) for name in DERIVED)])
+_ROW_GROUP, _GROUP_BYTES = 32_768, 64 << 20
+
+Codes = NDArray[np.int32]
 
 
-def collect_rows(
-    results: Iterable[pa.Table], criteria: Criteria, folder: Folder, name: str
-) -> pd.DataFrame:
-    """Score the rows of a run, and write them with their shares as a Parquet file.
+class Rows:
+    """The rows of a run.
+
+    Args:
+        path: Parquet file of the schema RESULTS with the derived scores.
+        settings: The different settings: columns `SETTINGS`.
+        faces: The different image ids.
+        statuses: The different statuses.
+        setting: [N] place of each row's setting.
+        face: [N] place of each row's image id.
+        status: [N] place of each row's status.
+        repeated: Rows whose pair id an earlier row has.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: pd.DataFrame,
+        faces: Sequence[str],
+        statuses: Sequence[str],
+        setting: Codes,
+        face: Codes,
+        status: NDArray[np.int8],
+        repeated: int,
+    ) -> None:
+        self.path, self.settings, self.faces, self.statuses = path, settings, faces, statuses
+        self.setting, self.face, self.status, self.repeated = setting, face, status, repeated
+
+    def __len__(self) -> int:
+        return len(self.setting)
+
+    @property
+    def ok(self) -> NDArray[np.bool_]:
+        """[N] whether the status is ok."""
+        return np.array([status == "ok" for status in self.statuses], bool)[self.status]
+
+    def count_statuses(self, places: NDArray[np.integer] | slice = slice(None)) -> dict[str, int]:
+        """Count rows by status, the most frequent first."""
+        counts = np.bincount(self.status[places], minlength=len(self.statuses))
+        found = sorted(zip(self.statuses, counts.tolist(), strict=True), key=lambda one: -one[1])
+        return {status: count for status, count in found if count}
+
+    def find(self, settings: pd.Series) -> NDArray[np.intp]:
+        """Return the places of the rows whose setting has a True in a column of them."""
+        return np.flatnonzero(settings.to_numpy(bool)[self.setting])
+
+    def of(self, **wanted: object) -> pd.Series:
+        """Return which settings have these values; None asks for a missing one."""
+        found = pd.Series(True, self.settings.index)
+        for name, value in wanted.items():
+            column = self.settings[name]
+            found &= column.isna() if pd.isna(value) else column == value
+        return found
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """Read a column of numbers; NaN where a row is not ok or the number is not finite."""
+        values, start = np.empty(len(self), np.float64), 0
+        with pq.ParquetFile(self.path) as file:
+            for group in range(file.num_row_groups):
+                part = file.read_row_group(group, [name]).column(0).to_numpy()
+                values[start : start + len(part)] = part
+                start += len(part)
+        values[~(self.ok & np.isfinite(values))] = np.nan
+        return values
+
+    def table(self, places: NDArray[np.integer]) -> pd.DataFrame:
+        """Read some rows, ascending, with their texts; the index is their places."""
+        parts, start = list[pd.DataFrame](), 0
+        with pq.ParquetFile(self.path) as file:
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                inside = places[(places >= start) & (places < start + size)]
+                if len(inside):
+                    own = file.read_row_group(group, [*_SHOWN, *_NUMBERS]).take(inside - start)
+                    parts.append(own.to_pandas())
+                start += size
+        columns = [*_SHOWN, *_NUMBERS]
+        shown = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+        shown.index = pd.Index(places)
+        shown["image_id"] = [self.faces[face] for face in self.face[places]]
+        shown["status"] = [self.statuses[status] for status in self.status[places]]
+        for name in SETTINGS:
+            shown[name] = self.settings[name].to_numpy()[self.setting[places]]
+        known = (shown["status"] == "ok").to_numpy()
+        for name in _NUMBERS:
+            numbers = shown[name].astype(float)
+            shown[name] = numbers.where(known & np.isfinite(numbers))
+        return shown
+
+
+def collect_rows(results: Iterable[pa.Table], criteria: Criteria, path: Path) -> Rows:
+    """Score the rows of a run, and write them with their derived scores as a Parquet file.
 
     Args:
         results: Tables of the schema RESULTS.
         criteria: What counts as a success.
-        folder: Where the file goes.
-        name: Of the file.
+        path: Of the file, which must stay as long as the rows are used.
+    """
+    settings, faces, statuses = _Codes(), _Codes(), _Codes()
+    hashes = list[NDArray[np.uint64]]()
+    with pq.ParquetWriter(path, _SCORED, compression="zstd") as writer:
+        for table in _row_groups(results):
+            rows = score_rows(table, criteria)
+            for name in DERIVED:
+                values = pa.array(rows[name], pa.float64(), from_pandas=True)
+                table = table.append_column(name, values)
+            writer.write_table(table.cast(_SCORED))
+            settings.add(rows[[*SETTINGS]])
+            faces.add(rows[["image_id"]])
+            statuses.add(rows[["status"]])
+            ids = rows["pair_id"].to_numpy(object)
+            hashes.append(pd.util.hash_array(ids, categorize=False))
+    return Rows(
+        path,
+        pd.DataFrame(settings.values(), columns=[*SETTINGS]),
+        [str(name) for (name,) in faces.values()],
+        [str(name) for (name,) in statuses.values()],
+        settings.codes(),
+        faces.codes(),
+        statuses.codes().astype(np.int8),
+        _repeated(hashes),
+    )
+
+
+def distinct(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Number the different rows of a table in the order they come.
 
     Returns:
-        The columns of `score_rows` that a report works with. Those of texts are categories, and
-        pair_id is a 64-bit hash.
+        [N] the number of each row, and the place of the first row of each number.
     """
-    columns = _Columns()
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place, name)
-        with pq.ParquetWriter(path, _SCORED, compression="zstd") as writer:
-            for table in _row_groups(results):
-                rows = score_rows(table, criteria)
-                for share in SHARES:
-                    values = pa.array(rows[share], pa.float64(), from_pandas=True)
-                    table = table.append_column(share, values)
-                writer.write_table(table.cast(_SCORED))
-                columns.add(rows)
-        folder.take_in(name, path)
-    return columns.frame()
+    numbers = np.zeros(len(table), np.int64)
+    for name in table:
+        codes, values = pd.factorize(table[name], use_na_sentinel=False)
+        numbers, _ = pd.factorize(numbers * len(values) + codes)
+    return numbers, np.unique(numbers, return_index=True)[1]
 
 
-def read_shown(ledger: Ledger, shards: Collection[int], rows: pd.DataFrame) -> pd.DataFrame:
-    """Give rows of `collect_rows` back their own texts, and what only shown rows need.
-
-    Args:
-        ledger: Of the run.
-        shards: Those that were collected.
-        rows: Some of the rows, by ascending index.
-    """
-    parts, start, places = list[pd.DataFrame](), 0, rows.index.to_numpy()
-    for table in ledger.results(shards):
-        inside = places[(places >= start) & (places < start + len(table))]
-        parts.append(table.select(_SHOWN).take(inside - start).to_pandas())
-        start += len(table)
-    texts = pd.concat(parts) if parts else pd.DataFrame(columns=_SHOWN)
-    shown = rows.astype(dict.fromkeys(_TEXTS, object))
-    return shown.assign(**{name: texts[name].to_numpy() for name in _SHOWN})
-
-
-class _Columns:
-    """Columns that grow part by part."""
+class _Codes:
+    """Numbers of the different rows of tables that come part by part."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, list[NDArray[np.float64]]] = {name: [] for name in _NUMBERS}
-        self._codes: dict[str, list[NDArray[np.int32]]] = {name: [] for name in _TEXTS}
-        self._values: dict[str, dict[str, int]] = {name: {} for name in _TEXTS}
-        self._pairs = list[NDArray[np.uint64]]()
+        self._places: dict[tuple[object, ...], int] = {}
+        self._codes = list[Codes]()
 
-    def add(self, rows: pd.DataFrame) -> None:
-        for name, numbers in self._numbers.items():
-            numbers.append(rows[name].to_numpy(np.float64, na_value=np.nan))
-        for name, codes in self._codes.items():
-            own, values = pd.factorize(rows[name])
-            known = self._values[name]
-            places = [known.setdefault(value, len(known)) for value in values]
-            # A missing value has the code -1, which takes the last place.
-            codes.append(np.array([*places, -1], np.int32)[own])
-        texts = rows["pair_id"].to_numpy(object)
-        self._pairs.append(pd.util.hash_array(texts, categorize=False))
+    def add(self, table: pd.DataFrame) -> None:
+        numbers, firsts = distinct(table)
+        different = table.iloc[firsts].astype(object)
+        different = different.where(different.notna(), None)
+        keys = different.itertuples(index=False, name=None)
+        places = [self._places.setdefault(key, len(self._places)) for key in keys]
+        self._codes.append(np.array(places, np.int32)[numbers])
 
-    def frame(self) -> pd.DataFrame:
-        columns: dict[str, object] = {"pair_id": _joined(self._pairs, np.uint64)}
-        for name, codes in self._codes.items():
-            values = pd.Index([*self._values[name]], dtype=object)
-            columns[name] = pd.Categorical.from_codes(_joined(codes, np.int32), values)
-        for name, numbers in self._numbers.items():
-            columns[name] = _joined(numbers, np.float64)
-        return pd.DataFrame(columns, copy=False)
+    def values(self) -> list[tuple[object, ...]]:
+        return [*self._places]
+
+    def codes(self) -> Codes:
+        joined = np.concatenate([*self._codes, np.zeros(0, np.int32)])
+        self._codes.clear()
+        return joined
 
 
-def _joined(parts: list[Any], kind: type) -> Any:
-    """Join the parts of a column, and let go of them."""
-    joined = np.concatenate([*parts, np.zeros(0, kind)])
-    parts.clear()
-    return joined
+def _repeated(hashes: list[NDArray[np.uint64]]) -> int:
+    joined = np.concatenate([*hashes, np.zeros(0, np.uint64)])
+    joined.sort()
+    return int((joined[1:] == joined[:-1]).sum())
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Tables of about as many rows as a row group; many small ones would make a large footer."""
-    waiting, count = list[pa.Table](), 0
+    waiting, count, size = list[pa.Table](), 0, 0
     for table in tables:
         waiting.append(table)
-        count += len(table)
-        if count >= _ROW_GROUP:
+        count, size = count + len(table), size + table.nbytes
+        if count >= _ROW_GROUP or size >= _GROUP_BYTES:
             yield pa.concat_tables(waiting)
-            waiting, count = [], 0
+            waiting, count, size = [], 0, 0
     if count:
         yield pa.concat_tables(waiting)

@@ -1,7 +1,7 @@
 """Rendering committed edits again, to see whether stored latents and assets still give them."""
 
 import io
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from random import Random
 from typing import Any
 
@@ -82,18 +82,20 @@ class _Kept:
 
 def render_again(
     rows: list[Row],
-    pairs: Collection[str],
+    pairs: Set[str],
+    counted: Set[str],
     settings: RunSettings,
     networks: Models,
     device: object,
 ) -> Iterator[Finding | None]:
     """Render edits of a shard again, in the batches that they were made in.
 
-    A batch gives the same numbers only as a whole, so all pairs of a batch are compared.
+    A batch gives the same numbers only as a whole, so all that count of a batch are compared.
 
     Args:
-        rows: All result rows of the shard, in order, with the URIs where their images are now.
+        rows: All rows that one commit made, in order, with the URIs where their images are now.
         pairs: Ids of those to render.
+        counted: Ids of those that no later commit made again.
         settings: Of the run.
         networks: Its networks.
         device: What the commit says of the device that made them.
@@ -103,8 +105,11 @@ def render_again(
     """
     editor = Editor(settings, networks)
     here = describe_device(networks.device)
-    made = {row["pair_id"]: dict(row) for row in rows}
-    for batch in editor.batches([dict(row) for row in rows], settings.batch_size):
+    made = {row["pair_id"]: row for row in rows}
+    # Those without a latent were in no batch.
+    begun, seen = [dict(row) for row in rows if row["status"] != "no_latent"], set[str]()
+    for batch in editor.batches(begun, settings.batch_size):
+        seen |= {row["pair_id"] for row in batch.rows}
         if not any(row["pair_id"] in pairs for row in batch.rows):
             continue
         for row in batch.rows:
@@ -112,11 +117,17 @@ def render_again(
         kept = _Kept()
         editor.edit(batch, kept)
         pictures = iter(kept.pictures)
+        was_whole = all(made[row["pair_id"]]["status"] == "ok" for row in batch.rows)
+        exact = device == here and was_whole and not batch.lost
         for row in batch.rows:
             picture = next(pictures) if row["status"] == "ok" else None
             before = made[row["pair_id"]]
-            if before["status"] == "ok":
-                yield _compare(before, row, picture, exact=device == here)
+            if before["status"] == "ok" and row["pair_id"] in counted:
+                yield _compare(before, row, picture, exact)
+    for row in begun:
+        # Its latent was lost since.
+        if row["pair_id"] in pairs - seen and made[row["pair_id"]]["status"] == "ok":
+            yield _compare(made[row["pair_id"]], row, None, exact=False)
 
 
 def _compare(before: Row, row: Row, picture: Image.Image | None, exact: bool) -> Finding | None:

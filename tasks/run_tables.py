@@ -1,13 +1,17 @@
 """The tables of a run and of its workspace, as a report reads them."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from manifests.schemas import FACES
-from tasks.ledger import Ledger
-from tasks.pictures import Places
-from tasks.runs import read_run_values, run_ledger
+from tasks.directions import BLOCKS
+from tasks.latents import LATENTS
+from tasks.ledger import Ledger, read_table
+from tasks.mappers import LOG
+from tasks.pictures import RunPlaces
+from tasks.runs import RUN, read_run_values, run_folder, run_ledger
 from tasks.storage import Folder, split_url
 
 
@@ -24,7 +28,7 @@ class RunTables:
         waiting: Planned rows without a committed result.
     """
 
-    places: Places
+    places: RunPlaces
     values: Mapping[str, Any]
     ledger: Ledger
     shards: frozenset[int]
@@ -52,7 +56,79 @@ def read_run(run_url: str) -> RunTables:
     )
 
 
-def places_of(folder: Folder, values: Mapping[str, Any]) -> Places:
+@dataclass(frozen=True)
+class Stage:
+    """What a stage did for a run.
+
+    Attributes:
+        name: Of its command.
+        counts: What it made by status, or by kind where it has no statuses.
+        seconds: Of one worker; 0 where the time was not kept.
+    """
+
+    name: str
+    counts: Mapping[str, int]
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        """Everything that it made, or failed to."""
+        return sum(self.counts.values())
+
+
+def find_run(place: str, run: str) -> str:
+    """Return the URL of a run: a folder that is one, or the run of that name in a workspace."""
+    return Folder(place).url if Folder(place).exists(RUN) else run_folder(place, run).url
+
+
+def find_other_run(url: str, other: str, run: str) -> str:
+    """Return the URL of a run to compare one with.
+
+    Args:
+        url: Of the one.
+        other: A run's name in the same workspace, its folder, or another workspace.
+        run: Name of the run in another workspace.
+    """
+    return find_run(other, run) if "/" in other else split_url(url)[0].url_of(other)
+
+
+def read_stages(run: RunTables, statuses: Mapping[str, int]) -> Iterator[Stage]:
+    """Tell what every stage did for a run, and how long it took.
+
+    Args:
+        run: The run.
+        statuses: Of its result rows.
+    """
+    yield Stage("align", _statuses(run.faces), run.faces.work()[1])
+    latents = _known(run, "latents")
+    if latents:
+        ledger = Ledger(latents, LATENTS)
+        yield Stage("invert", _statuses(ledger), ledger.work()[1])
+    directions = _known(run, "directions")
+    if directions:
+        blocks, seconds = Ledger(directions, BLOCKS).work()
+        yield Stage("relevance", {"blocks of channels": blocks}, seconds)
+    logs = [run.places.find(url) for url in run.values.get("mappers") or ()]
+    steps = [read_table(Folder(url).read(LOG)) for url in logs if url and Folder(url).exists(LOG)]
+    if steps:
+        seconds = sum(sum(filter(None, log["seconds"].to_pylist())) for log in steps)
+        yield Stage("train-mapper", {"steps": sum(map(len, steps))}, seconds)
+    yield Stage("edit", statuses, run.ledger.work()[1])
+
+
+def _known(run: RunTables, name: str) -> Folder | None:
+    url = run.places.find(str(run.values.get(name) or ""))
+    return Folder(url) if url else None
+
+
+def _statuses(ledger: Ledger) -> dict[str, int]:
+    counts = Counter[str]()
+    for table in ledger.results():
+        counts.update(table["status"].to_pylist())
+    return dict(counts.most_common())
+
+
+def places_of(folder: Folder, values: Mapping[str, Any]) -> RunPlaces:
     """Return where a run and its workspace are.
 
     Args:
@@ -63,4 +139,4 @@ def places_of(folder: Folder, values: Mapping[str, Any]) -> Places:
     began = str(values.get("workspace") or split_url(parent.url)[0].url)
     # A workspace may have been moved as a whole; a run outside one names its own.
     workspace = split_url(parent.url)[0] if parent.name == "runs" else Folder(began)
-    return Places(folder, workspace, began)
+    return RunPlaces(folder, workspace, began)

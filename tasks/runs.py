@@ -1,7 +1,7 @@
 """Run folders: a frozen manifest, what it is run with, and its results."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -233,18 +233,23 @@ def statuses_to_retry(named: str) -> list[str]:
     return statuses
 
 
-def shards_to_do(folder: Folder, retry: Collection[str] = ()) -> list[int]:
+def shards_to_do(
+    folder: Folder,
+    retry: Collection[str] = (),
+    own: Callable[[Sequence[int]], Sequence[int]] = sorted,
+) -> list[int]:
     """Return the shards of a run that have something to do, ascending.
 
     Args:
         folder: Of the run.
         retry: Statuses of rows that are to be done again.
+        own: Returns those of some shards that are looked at.
     """
     ledger, settings = run_ledger(folder), read_settings(folder)
-    shards = set(ledger.pending())
+    shards = set(own(ledger.pending()))
     if not retry and not is_updated(folder):
         return sorted(shards)
-    for shard in ledger.committed():
+    for shard in own(ledger.committed()):
         rows = ledger.rows(shard).select(_MARKS).to_pylist()
         if any(row["status"] in retry or is_stale(row, settings) for row in rows):
             shards.add(shard)

@@ -352,7 +352,9 @@ class _DirectoryStore(zarr.storage.LocalStore):
 
     async def set(self, key: str, value: Buffer) -> None:
         self._check_writable()
-        await asyncio.to_thread(_replace, str(self.root / key), value.to_bytes())
+        path = str(self.root / key)
+        with full_disks_explained(path):
+            await asyncio.to_thread(_replace, path, value.to_bytes())
 
 
 def _link(part: str, path: str) -> None:

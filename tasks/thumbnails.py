@@ -82,7 +82,7 @@ def make_thumbnails(
 def _make(
     folder: Folder, place: str, sources: Mapping[str, Source], present: Mapping[str, Thumbnail]
 ) -> Iterator[tuple[str, Thumbnail]]:
-    for source, content in _contents(place, sources):
+    for source, content in read_sources(place, sources):
         digest = sha256(content)
         if source.sha256 not in (None, digest):
             continue
@@ -97,8 +97,13 @@ def _make(
         yield source.uri, thumbnail
 
 
-def _contents(place: str, sources: Mapping[str, Source]) -> Iterator[tuple[Source, bytes]]:
-    """Read the pictures of one file, which is gone through once if it is a tar of many."""
+def read_sources(place: str, sources: Mapping[str, Source]) -> Iterator[tuple[Source, bytes]]:
+    """Read the pictures of one file, which is gone through once if it is a tar of many.
+
+    Args:
+        place: URL of the file.
+        sources: Its pictures by URI; one that is absent is left out.
+    """
     folder, name = split_url(place)
     # What is not there, is a folder, or is no tar, has no pictures.
     with suppress(FileNotFoundError, IsADirectoryError, tarfile.TarError):

@@ -2,8 +2,9 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from manifests.ids import IdIndex
 from manifests.schemas import EDITS, RESULT_STATUSES
-from tasks.alignment import CROPS, faces_ledger
+from tasks.alignment import faces_ledger
 from tasks.directions import DirectionStore
 from tasks.edits import mapper_url
 from tasks.findings import Finding
@@ -62,11 +63,17 @@ class Verification:
 
     def __init__(self, run: str, device: str, models: str, sample: int, seed: int) -> None:
         folder = Folder(run)
-        self._settings, self._ledger = read_settings(folder), run_ledger(folder)
-        self._places = places_of(folder, read_run_values(folder))
+        self._ledger, self._places = run_ledger(folder), places_of(folder, read_run_values(folder))
+        settings = read_settings(folder)
+        self._settings = replace(
+            settings,
+            workspace=self._places.workspace.url,
+            latents=self._find(settings.latents),
+            directions=self._find(settings.directions),
+        )
         # Not `open_models`, which would remember what the files were.
-        self._networks = read_models(models or self._settings.models, device)
-        self._store = LatentStore(Folder(self._find(self._settings.latents)))
+        self._networks = read_models(models or settings.models, device)
+        self._store = LatentStore(Folder(self._settings.latents))
         self._sample = Sample(sample, random.Random(seed))  # noqa: S311
         self._mappers: dict[str, set[str]] = {}
         self._same_networks = True
@@ -87,7 +94,7 @@ class Verification:
                 self._same_networks = False
                 yield finding
         if self._settings.directions:
-            store = DirectionStore(Folder(self._find(self._settings.directions)))
+            store = DirectionStore(Folder(self._settings.directions))
             wanted = self._settings.directions_fingerprint
             remedy = "restore the store from a copy; edits of this run used other directions"
             yield from self._compare(
@@ -137,8 +144,12 @@ class Verification:
         yield from _orphans(ledger, ledger.plans(), ledger.committed())
         for shard in ledger.committed():
             try:
+                units = ledger.units(shard).select(["image_id", "crop_uri"]).to_pylist()
+                crops = {unit["image_id"]: unit["crop_uri"] for unit in units}
                 rows = [
-                    row for row in ledger.rows(shard).to_pylist() if row["image_id"] in self.images
+                    row | {"crop_uri": crops.get(row["image_id"])}
+                    for row in ledger.rows(shard).to_pylist()
+                    if row["image_id"] in self.images
                 ]
             except _UNREADABLE as error:
                 yield _unreadable(f"shard {shard} of {ledger.folder.url}", error)
@@ -167,19 +178,32 @@ class Verification:
             return
         for done, (shard, pairs) in enumerate(self._sample.by_shard().items(), 1):
             try:
-                commit = self._ledger.read_commit(shard)
-                rows = self._ledger.rows(shard).to_pylist()
-                for row in rows:
-                    row["output_uri"] = row["output_uri"] and self._find(row["output_uri"])
-                for finding in render_again(
-                    rows, pairs, self._settings, self._networks, commit.facts.get("device")
-                ):
+                for finding in self._render_again(shard, pairs):
                     self.counts["rendered again"] += 1
                     if finding is not None:
                         yield finding
             except _UNREADABLE as error:
                 yield _unreadable(f"rendering of shard {shard}", error)
             advance(done)
+
+    def _render_again(self, shard: int, pairs: Set[str]) -> Iterator[Finding | None]:
+        """Render edits of a shard again, with the others that the same commit made."""
+        left = {*self._ledger.rows(shard)["pair_id"].to_pylist()}
+        for commit, table in reversed([*self._ledger.history(shard)]):
+            edited = commit.facts.get("edited")
+            rows = [row for row in table.to_pylist() if edited is None or row["pair_id"] in edited]
+            for row in rows:
+                for name in ("output_uri", "mapper_uri"):
+                    row[name] = row[name] and self._find(row[name])
+            counted = left & {row["pair_id"] for row in rows}
+            left -= counted
+            batch_size = commit.facts.get("batch_size", self._settings.batch_size)
+            settings = replace(self._settings, batch_size=batch_size)
+            device = commit.facts.get("device")
+            if counted & pairs:
+                yield from render_again(
+                    rows, counted & pairs, counted, settings, self._networks, device
+                )
 
     @property
     def sampled_shards(self) -> int:
@@ -291,11 +315,8 @@ class Verification:
             elif digest != row["stored_sha256"]:
                 expected = f"{row['stored_sha256']}"
                 yield Finding(place, f"values of sha256 {digest}", expected, remedy)
-        crops = self._places.workspace / CROPS
         wanted = {
-            crops.url_of(f"{row['image_id']}.png"): row["source_sha256"]
-            for row in rows
-            if row["source_sha256"]
+            self._find(row["crop_uri"]): row["source_sha256"] for row in rows if row["crop_uri"]
         }
         for uri, got in _digests(wanted):
             if got != wanted[uri]:

@@ -2,11 +2,8 @@
 
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ import pyarrow as pa
 import zarr
 
 from benchmarks.endurance.small_bundle import write_small_bundle
+from flows.environment import set_defaults
 from manifests.schemas import MAPPER_LOG
 from tasks.alignment import faces_table
 from tasks.directions import STORE as DIRECTIONS
@@ -37,6 +35,7 @@ a face with glasses,optimize,1,,"{""steps"": 2}"
 a face with red hair,mapper,1,,"{""steps"": 4, ""mapper_type"": ""style_space""}"
 """
 PHOTOS = 2
+STAGES = ("align", "invert", "relevance", "train-mapper", "edit", "evaluate")
 # Images and tables that tell nothing of when they were made.
 _FILES = ("crops", "inversions", "runs/run/images")
 _TIMES = ("seconds",)
@@ -108,12 +107,8 @@ class Job:
         folder = Folder(str(self.workspace))
         if not (folder / "faces").names():
             return "start"
-        for stage, path in (
-            ("align", "faces/_commits"),
-            ("invert", "latents/*/_commits"),
-            ("relevance", "directions/*/_commits"),
-            ("train-mapper", "mappers/*/mapper.safetensors"),
-        ):
+        ends = ("faces/_commits", "latents/*/_commits", "directions/*/_commits")
+        for stage, path in zip(STAGES, (*ends, "mappers/*/mapper.safetensors"), strict=False):
             if not [*self.workspace.glob(path)]:
                 return stage
         ledger = run_ledger(run_folder(folder.url, "run"))
@@ -206,38 +201,30 @@ def prefect_server(folder: Path) -> Iterator[None]:
     if "PREFECT_API_URL" in os.environ:  # noqa: TID251
         yield
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
     settings = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
     os.environ.update(settings)  # noqa: TID251
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
-    os.environ["PREFECT_API_URL"] = url  # noqa: TID251
-    try:
-        _wait_for(f"{url}/health", server)
+    # Prefect reads the environment when it is imported.
+    set_defaults()
+    from prefect.server.api.server import SubprocessASGIServer
+
+    with SubprocessASGIServer() as server:
+        os.environ["PREFECT_API_URL"] = server.api_url  # noqa: TID251
         yield
-    finally:
-        server.terminate()
-        server.wait()
+
+
+@contextmanager
+def finished_job() -> Iterator[Job]:
+    """Serve Prefect, and make a job that one undisturbed command has done."""
+    with tempfile.TemporaryDirectory() as folder, prefect_server(Path(folder)):
+        prepare_processes()
+        job = make_job(Path(folder) / "job")
+        job.finish()
+        yield job
 
 
 def prepare_processes() -> None:
     """Let commands start from a process that has all modules, so that kills fall into work."""
     get_context("forkserver").set_forkserver_preload(["benchmarks.endurance.preload"])
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(1200):
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310
-                return
-        except OSError:
-            if server.poll() is not None:
-                raise RuntimeError("prefect server start: ended, expected it to go on") from None
-            time.sleep(0.5)
-    raise TimeoutError(url)
 
 
 def _run(command: list[str], log: str) -> None:

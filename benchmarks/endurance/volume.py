@@ -6,8 +6,8 @@ numbers and writes no image. Everything else is the product's own: faces, latent
 frozen plans, the ledger, commits, results, and the report.
 
 A stage passes if its peak at the largest size is below 1.3 times that at the smallest. What grows
-below that, per row: 12 to 40 bytes of an index that finds ids which come twice, and about 165 bytes
-of numbers in the report.
+below that, per row: 12 to 40 bytes of an index that finds ids which come twice, and about 60 bytes
+in the report, which reads its numbers column by column.
 """
 
 import argparse
@@ -220,8 +220,8 @@ def _dummy_edit(_: Any, batch: Any, __: Any) -> None:
 
 
 def _evaluate(folder: Path, rows: int, _: bool) -> None:
-    from tasks.evaluation import Criteria
     from tasks.report import write_report
+    from tasks.scoring import Criteria
 
     # Fewer resamples than a report has, which take time and no memory.
     _require(write_report(_run(folder).url, Criteria(resamples=50)).pairs, rows)

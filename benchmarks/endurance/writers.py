@@ -9,19 +9,10 @@ All processes use one Prefect server, and are forked from a process that has the
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.endurance.job import (
-    Job,
-    Snapshot,
-    differences,
-    make_job,
-    prefect_server,
-    prepare_processes,
-)
+from benchmarks.endurance.job import Job, Snapshot, differences, finished_job
 
 
 def write_together(job: Job, writers: int, wanted: Snapshot) -> list[str]:
@@ -46,10 +37,7 @@ def main() -> int:
     parser.add_argument("--writers", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--repetitions", type=int, default=20)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, prefect_server(Path(folder)):
-        prepare_processes()
-        job = make_job(Path(folder) / "job")
-        job.finish()
+    with finished_job() as job:
         failed = _repeat(job, options.writers, options.repetitions, job.snapshot())
     count = options.repetitions * len(options.writers)
     print(f"writers: {count - failed} passed, {failed} failed")

@@ -45,6 +45,8 @@
     add("score", [...data.scores, "seconds"].map((name) => [name, title(name)]));
     if (data.scores.includes("directional_edit")) form.elements.score.value = "directional_edit";
     for (const option of form.elements.score.selectedOptions) option.defaultSelected = true;
+    // A run's name stands in addresses, its number would mean another run in another report.
+    add("before", data.others.map(({ name }) => ["run " + name, name]));
   }
 
   function passes(filters) {
@@ -75,6 +77,14 @@
     }
   }
 
+  /** The picture that an edit is shown beside, and what it is called. */
+  function before(place) {
+    const wanted = form.elements.before.value;
+    const other = data.others.find(({ name }) => "run " + name === wanted);
+    if (other) return [other.edits[place], other.name];
+    return [faces[rows.face[place]][wanted === "inversion" ? 2 : 1], wanted];
+  }
+
   // Cards
 
   function picture(values, alt) {
@@ -87,12 +97,11 @@
 
   function card(place) {
     const face = faces[rows.face[place]];
-    const before = face[form.elements.before.value === "inversion" ? 2 : 1];
     const status = text("status", place);
     const shown = form.elements.score.value;
     const why = status === "ok" ? "no picture" : `${title(status)}: ${oneLine(text("error", place))}`;
     return element("li", {}, element("a", { className: "card", href: "#pair=" + encodeURIComponent(rows.pair_id[place]) },
-      element("div", { className: "pair" }, picture(before, "no picture"), picture(edits[place], why)),
+      element("div", { className: "pair" }, picture(before(place)[0], "no picture"), picture(edits[place], why)),
       element("bdi", { className: "prompt-text" }, text("target_prompt", place)),
       element("div", { className: "meta" }, element("span", {}, `${text("method", place)} α ${number(rows.alpha[place])}`),
         element("span", {}, `${title(shown)} ${score(shown, place)}`)),
@@ -132,21 +141,15 @@
     whole.src = full;
   }
 
-  function beforeName() {
-    return form.elements.before.value;
-  }
-
   function show(place) {
     open = place;
     history.replaceState(null, "", address(rows.pair_id[place]));
-    const face = faces[rows.face[place]];
-    const before = face[beforeName() === "inversion" ? 2 : 1];
-    load(byId("before"), before, beforeName());
+    const [picture, name] = before(place);
+    load(byId("before"), picture, name);
     load(byId("after"), edits[place], "edited");
     byId("absent").textContent = edits[place] ? "" : `${title(text("status", place))}: ${text("error", place)}`;
-    stage.hidden = !before && !edits[place];
-    byId("toggle-before").textContent = "Before: " + beforeName();
-    byId("toggle-before").setAttribute("aria-pressed", beforeName() === "inversion");
+    stage.hidden = !picture && !edits[place];
+    byId("toggle-before").textContent = "Before: " + name;
     viewer.querySelector("h2 bdi").textContent = text("target_prompt", place);
     byId("details").replaceChildren(...details(place));
     const at = found.indexOf(place);
@@ -180,8 +183,7 @@
 
   /** Fit the picture into the window; one of few pixels grows by whole multiples, to stay even. */
   function size() {
-    const face = faces[rows.face[open]];
-    const shown = { before: face[beforeName() === "inversion" ? 2 : 1], after: edits[open] };
+    const shown = { before: before(open)[0], after: edits[open] };
     const side = (shown.after ?? shown.before ?? [0, 0, 1])[2];
     const room = Math.max(128, Math.min(byId("stage-scroll").clientWidth, innerHeight * 0.62));
     const fit = side < room ? side * Math.floor(room / side) : room;
@@ -224,7 +226,8 @@
   }
 
   function toggleBefore() {
-    form.elements.before.value = beforeName() === "inversion" ? "source" : "inversion";
+    const choice = form.elements.before;
+    choice.selectedIndex = (choice.selectedIndex + 1) % choice.options.length;
     render();
     show(open);
   }

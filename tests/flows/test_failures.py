@@ -1,5 +1,7 @@
 """A hopeless stage ends early, says why, and continues."""
 
+import io
+import logging
 import os
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import pytest
 import torch
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.logging.handlers import PrefectConsoleHandler
+from rich.console import Console
 
 from flows import shards
 from flows.failures import FailureBudget, StageError
@@ -19,6 +23,7 @@ from tasks.store_faults import StoreError
 @pytest.fixture
 def begun(monkeypatch) -> list[int]:
     monkeypatch.setattr(shards, "_RETRIES", 0)
+    monkeypatch.setattr(shards, "in_own_order", list)
     return []
 
 
@@ -67,7 +72,8 @@ def test_a_share_of_failures_ends_a_stage_and_fewer_do_not(begun):
     assert begun == [*range(30)]
 
 
-def test_what_would_fail_everywhere_ends_a_stage_without_another_attempt():
+def test_what_would_fail_everywhere_ends_a_stage_without_another_attempt(monkeypatch):
+    monkeypatch.setattr(shards, "in_own_order", list)
     begun = []
 
     def work(shard: int) -> dict[str, int]:
@@ -114,6 +120,28 @@ def test_neither_people_nor_prefect_see_credentials(begun, monkeypatch, caplog):
     assert "Invalid header value" in stored
     assert "wJalrXUtnFEMI" not in stored
     assert redact(told) == told
+
+
+def test_what_prefect_logs_of_a_failed_task_drives_no_terminal(begun, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+    (handler,) = [h for h in logging.root.handlers if isinstance(h, PrefectConsoleHandler)]
+    shown = io.StringIO()
+    monkeypatch.setattr(handler, "console", Console(file=shown))
+
+    def fail(shard: int) -> dict[str, int]:
+        try:
+            raise KeyError("wJalrXUtnFEMI")
+        except KeyError as error:
+            raise ValueError("bad prompt: \x1b[2J\u202e\n12:00:00 | INFO | all is well") from error
+
+    attempt(fail, 1)
+    logging.getLogger("library").error("got %s", "\x1b[2J\nwJalrXUtnFEMI")
+    text = shown.getvalue()
+    assert "Traceback" in text
+    assert "wJalrXUtnFEMI" not in text
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+    assert r"bad prompt: \x1b[2J\u202e\n12:00:00 | INFO | all is well" in text
+    assert r"got \x1b[2J\n***" in text
 
 
 def test_a_full_disk_ends_a_stage_which_then_continues(tmp_path, models, monkeypatch, capsys):

@@ -237,7 +237,9 @@ def test_latents_of_other_tools_come_in_and_go_out(tmp_path, models):
 
 def test_a_single_latent_is_not_taken_for_a_batch(tmp_path, models):
     np.save(tmp_path / "one.npy", np.zeros((8, 28), np.float32))
-    with pytest.raises(ValueError, match=r"got latents of shape \[8, 28\], expected \[N, 8, 28\]"):
+    with pytest.raises(
+        ValueError, match=r"latents of shape \[8, 28\], expected floats \[N, 8, 28\]"
+    ):
         import_latents(str(tmp_path), str(tmp_path / "one.npy"), models=models, device="cpu")
 
 

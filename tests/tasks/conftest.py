@@ -3,7 +3,8 @@
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,3 +142,25 @@ def commit_faces(ws: Finished) -> None:
 
 
 Spoil = Callable[[Finished], None]
+
+
+@pytest.fixture
+def stopped_after(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Let a block end as the process would that dies instead of creating another file."""
+
+    @contextmanager
+    def stopped(files: int) -> Iterator[None]:
+        create, made = Folder.create, list[str]()
+
+        def create_or_stop(folder: Folder, name: str, content: bytes) -> None:
+            if len(made) == files:
+                raise KeyboardInterrupt
+            made.append(name)
+            create(folder, name, content)
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(Folder, "create", create_or_stop)
+            yield
+            pytest.fail(f"made {len(made)} files only")
+
+    return stopped

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tasks.alignment
 from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError
 from tasks.alignment import (
@@ -20,6 +21,7 @@ from tasks.alignment import (
     plan_photos,
 )
 from tasks.detection import face_detector
+from tasks.ledger import Ledger
 from tasks.listing import distinct_id
 from tasks.listing_table import ListingError
 from tasks.provenance import CODE_VERSION, read_facts
@@ -177,18 +179,18 @@ def test_crops_carry_nothing_private(tmp_path):
 def test_a_fault_of_the_store_leaves_the_shard_pending(tmp_path, monkeypatch):
     photos = upload(Folder(str(tmp_path / "in")), "person-4.jpg", "not-a-picture.jpg")
     workspace = str(tmp_path)
-    write = Folder.write
+    keep = tasks.alignment.keep_picture
 
-    def fail(self, name, content):
+    def fail(*_):
         raise TimeoutError("the store does not answer")
 
-    monkeypatch.setattr(Folder, "write", fail)
+    monkeypatch.setattr(tasks.alignment, "keep_picture", fail)
     plan_photos(workspace, photos.url, 9)
     with pytest.raises(TimeoutError, match="does not answer"):
         align_photos_shard(workspace, 0, 64, "largest", 100)
     assert faces_ledger(workspace).pending() == [0]
     assert len(faces_table(workspace)) == 0
-    monkeypatch.setattr(Folder, "write", write)
+    monkeypatch.setattr(tasks.alignment, "keep_picture", keep)
     assert align_photos_shard(workspace, 0, 64, "largest", 100) == {"ok": 1, "unreadable": 1}
 
 
@@ -269,3 +271,19 @@ def _png(image: Image.Image) -> bytes:
     sink = io.BytesIO()
     image.save(sink, "PNG")
     return sink.getvalue()
+
+
+def test_a_late_writer_does_not_replace_a_committed_crop(tmp_path, monkeypatch):
+    photos, workspace = upload(Folder(str(tmp_path / "in")), "astronaut.png"), str(tmp_path / "ws")
+    (row,) = align(workspace, photos.url)
+
+    def cut_on_other_hardware(*values):
+        crop = cut_face(*values)
+        crop.putpixel((0, 0), tuple(level ^ 1 for level in crop.getpixel((0, 0))))
+        return crop
+
+    monkeypatch.setattr(tasks.alignment, "cut_face", cut_on_other_hardware)
+    monkeypatch.setattr(Ledger, "is_committed", lambda *_: False)
+    assert align_photos_shard(workspace, 0, 64, "largest", 100) == {"ok": 1}
+    assert faces_table(workspace).to_pylist() == [row]
+    assert sha256(read_url(row["crop_uri"])) == row["crop_sha256"]

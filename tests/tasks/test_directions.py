@@ -111,21 +111,11 @@ def test_a_stopped_measurement_goes_on_after_its_last_image(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("files", [1, 5, 7])
-def test_a_store_whose_making_was_stopped_is_made_on(tmp_path, monkeypatch, models, files):
+def test_a_store_whose_making_was_stopped_is_made_on(tmp_path, stopped_after, models, files):
     config = RelevanceConfig(num_images=1, num_statistics=50, mode="exact")
-    create, made = Folder.create, []
-
-    def create_or_stop(folder: Folder, name: str, content: bytes) -> None:
-        if len(made) == files:
-            raise KeyboardInterrupt
-        made.append(name)
-        create(folder, name, content)
-
     root = str(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "create", create_or_stop)
-        with pytest.raises(KeyboardInterrupt):
-            plan_relevance(root, models, "cpu", config, block_size=100)
+    with stopped_after(files):
+        plan_relevance(root, models, "cpu", config, block_size=100)
     # Another size of blocks: those that were begun with stay.
     for shard in plan_relevance(root, models, "cpu", config, block_size=40):
         compute_relevance_shard(root, models, "cpu", config, shard, batch_size=16)

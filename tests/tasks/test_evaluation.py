@@ -1,25 +1,23 @@
 """Numbers of a run against plain recomputation, and what must not count."""
 
 import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from manifests.schemas import FACES, METRICS, RESULTS
+import tasks.evaluation
+from manifests.schemas import METRICS, RESULTS
 from styleclip_ops.errors import ConfigError
 from styleclip_ops.metrics import bootstrap_interval
-from tasks.evaluation import (
-    SCORES,
-    Criteria,
-    Estimate,
-    Evaluation,
-    Group,
-    evaluate_results,
-    score_rows,
-)
-from tasks.examples import choose_examples
+from tasks.evaluation import Estimate, Evaluation, Group, evaluate_rows
+from tasks.examples import find_examples
+from tasks.report_rows import Rows, collect_rows
+from tasks.scoring import SCORES, Criteria, score_rows
 
 GOOD = {"clip_cosine_inversion": 0.2, "clip_cosine": 0.3, "directional_edit": 0.4}
 GOOD |= {"identity_edit": 0.9}
@@ -37,8 +35,18 @@ def table(*rows: dict) -> pa.Table:
     return pa.Table.from_pylist([*rows], RESULTS)
 
 
-def evaluated(*rows: dict, **criteria) -> Evaluation:
-    return evaluate_results(table(*rows), criteria=Criteria(**{"resamples": 200} | criteria))
+@pytest.fixture
+def collect(tmp_path):
+    def collected(*rows: dict) -> Rows:
+        return collect_rows([table(*rows)], CRITERIA, tmp_path / "rows.parquet")
+
+    return collected
+
+
+def evaluated(*rows: dict, faces: Mapping[str, int] = {}) -> Evaluation:
+    with tempfile.TemporaryDirectory() as place:
+        collected = collect_rows([table(*rows)], CRITERIA, Path(place, "rows.parquet"))
+        return evaluate_rows(collected, faces, CRITERIA)
 
 
 def only_group(*rows: dict) -> Group:
@@ -133,9 +141,9 @@ def test_success_is_what_its_definition_says(change, success, kept):
 
 def test_a_missing_column_has_no_values():
     results = table(row(**GOOD)).drop_columns(["clip_cosine_inversion", "image_edit", "seconds"])
-    (group,) = evaluate_results(results, criteria=CRITERIA).by_prompt
-    assert group.scores["success"] == group.scores["image_edit"] == group.seconds == Estimate()
-    assert group.scores["identity_kept"].mean == 1
+    scored = score_rows(results, CRITERIA)
+    assert scored[["success", "image_edit", "off_target", "seconds"]].isna().all(axis=None)
+    assert scored["identity_kept"].tolist() == [1]
 
 
 def test_strengths_apart_and_together():
@@ -175,16 +183,8 @@ def test_settings_within_a_strength_are_counted():
 
 
 def test_time_and_earlier_stages():
-    statuses = ["ok", "no_face", "no_face"]
-    faces = pa.Table.from_pylist(
-        [
-            dict.fromkeys(FACES.names) | {"image_id": "", "source_uri": "", "status": s}
-            for s in statuses
-        ],
-        FACES,
-    )
     rows = [row("ann", seconds=1.0), row("bob", seconds=3.0), row("bob", "mapper", seconds=None)]
-    evaluation = evaluate_results(table(*rows), faces, CRITERIA)
+    evaluation = evaluated(*rows, faces={"no_face": 2, "ok": 1})
     assert evaluation.faces == {"no_face": 2, "ok": 1}
     assert list(evaluation.timing) == ["global"]
     timing = evaluation.timing["global"]
@@ -211,7 +211,7 @@ def test_criteria_outside_their_range(wrong):
         Criteria(**wrong)
 
 
-def test_examples_are_the_median_and_the_ends():
+def test_examples_are_the_median_and_the_ends(collect):
     ranks = {"ann": 0.1, "bob": 0.5, "cid": 0.3, "dan": -0.2, "eve": 0.4}
     rows = [
         row(name, alpha=alpha, **GOOD | {"directional_edit": rank, "identity_edit": 1.0})
@@ -219,10 +219,10 @@ def test_examples_are_the_median_and_the_ends():
         for alpha in (4.0, 2.0)
     ]
     rows.append(row("fay", **GOOD | {"directional_edit": None}))
-    rows.append(row("bob", alpha=3.0, num_channels=7, **GOOD))
-    scored = score_rows(table(*rows), CRITERIA)
-    at_four = [g for g in evaluated(*rows).by_alpha if g.alpha == 4.0]
-    examples = choose_examples(scored, at_four[0])
+    rows.append(row("bob", alpha=3.0, num_channels=7, **GOOD | {"directional_edit": 0.0}))
+    scored, collected = score_rows(table(*rows), CRITERIA), collect(*rows)
+    evaluation = evaluate_rows(collected, {}, CRITERIA)
+    (examples,) = find_examples(collected, evaluation).values()
     found = {example.kind: example for example in examples}
     faces = {kind: scored.at[example.pair, "image_id"] for kind, example in found.items()}
     assert faces == {"typical": "cid", "best": "bob", "worst": "dan"}
@@ -232,10 +232,9 @@ def test_examples_are_the_median_and_the_ends():
     assert set(strip["image_id"]) == {"bob"}
 
 
-def test_one_pair_is_one_example():
-    scored = score_rows(table(row(**GOOD)), CRITERIA)
-    (group,) = evaluated(row(**GOOD)).by_prompt
-    examples = choose_examples(scored, group.__class__(**vars(group) | {"alpha": 4.0}))
+def test_one_pair_is_one_example(collect):
+    collected = collect(row(**GOOD))
+    (examples,) = find_examples(collected, evaluate_rows(collected, {}, CRITERIA)).values()
     assert [example.kind for example in examples] == ["typical"]
 
 
@@ -243,3 +242,25 @@ def test_every_score_has_a_number_or_none():
     for score in only_group(row(), row("bob")).scores.values():
         assert score == Estimate()
     assert set(only_group(row()).scores) == set(SCORES)
+
+
+def test_off_target_is_what_lies_at_right_angles_to_the_text():
+    random = np.random.default_rng(1)
+    before, after, text = (v / np.linalg.norm(v) for v in random.normal(size=(3, 12)))
+    change = after - before
+    directional = float(change @ text / np.linalg.norm(change))
+    across = change - (change @ text) * text
+    given = {"image_edit": float(before @ after), "directional_edit": directional}
+    score = only_group(row(**GOOD | given)).scores["off_target"]
+    assert score.mean == pytest.approx(np.linalg.norm(across))
+
+
+def test_many_faces_are_resampled_in_bundles(monkeypatch):
+    rows = spread_rows(600)
+    exact = only_group(*rows).scores["identity_edit"]
+    monkeypatch.setattr(tasks.evaluation, "_BUNDLES", 300)
+    bundled = only_group(*rows).scores["identity_edit"]
+    assert (bundled.mean, bundled.count, bundled.faces) == (exact.mean, 600, 600)
+    width, expected = bundled.high - bundled.low, exact.high - exact.low
+    assert width == pytest.approx(expected, rel=0.2)
+    assert width != expected

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import zarr
@@ -18,10 +19,12 @@ from PIL import Image
 from tasks.alignment import faces_ledger, plan_photos
 from tasks.edits import edit_pairs_shard
 from tasks.forgetting import Forgetting, ForgettingError
+from tasks.frozen import freeze_manifest
 from tasks.interchange import plan_import
 from tasks.inversion import invert_faces_shard
+from tasks.manifest_files import Manifest
 from tasks.provenance import read_facts
-from tasks.runs import run_ledger
+from tasks.runs import run_ledger, shards_to_do
 from tasks.storage import Folder
 from tasks.verification import Verification
 
@@ -165,7 +168,7 @@ def test_killed_anywhere_the_same_call_completes_it(kept, finished):
         shutil.copytree(copy, finished.root)
         process = context.Process(target=forget_until, args=(finished.root, "berta", moment))
         process.start()
-        process.join(60)
+        process.join(200)
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
@@ -179,6 +182,8 @@ def test_what_a_killed_writer_left_goes_as_well(finished):
     root = Path(finished.root)
     crop = (root / "crops/carl.png").read_bytes()
     (root / "crops/.part-abc").write_bytes(crop[: len(crop) // 2])
+    (root / "crops/carl").mkdir()
+    (root / "crops/carl/0123abcd.png").write_bytes(crop)
     (path,) = root.glob("runs/single/results/part-00002-*")
     shutil.copy(path, path.with_name("part-00002-dead.parquet"))
     (tar,) = root.glob("runs/tarred/images/shard-00002-*")
@@ -234,6 +239,33 @@ def test_an_unfinished_run_goes_on_without_the_face(finished):
     assert [r["pair_id"] for r in finished.results("half").to_pylist()] == [
         r["pair_id"] for r in whole
     ]
+
+
+def test_what_is_superseded_loses_the_face_as_well(finished):
+    run, (store,) = finished.run("twice"), Path(finished.root).glob("latents/*/w_plus.zarr")
+    w_plus = zarr.open_group(store, mode="r+")["w_plus"]
+    row = w_plus[3]
+    w_plus[3] = np.nan
+    finished.edit("twice")
+    w_plus[3] = row
+    for shard in shards_to_do(run, ["failed"]):
+        edit_pairs_shard(run.url, "cpu", shard, ["failed"])
+    # An update drops berta's rows: they are in superseded plans, and in parts that count in part.
+    manifest = pq.read_table(finished.folder.url_of("edits.parquet"))
+    pq.write_table(
+        manifest.filter(pc.not_equal(manifest["image_id"], "berta")), f"{finished.root}/new.parquet"
+    )
+    freeze_manifest(run, Manifest(f"{finished.root}/new.parquet"), 6, update=True)
+    assert "shard-00002.1.json" in (run / "_commits").names()
+    assert "shard-00001.1.parquet" in (run / "_plans").names()
+    before = finished.results("twice")
+    for name in ("carl", "berta"):
+        assert forget(finished.root, name) == []
+        for file, text in told(finished.root).items():
+            assert not re.search(rf"\b{name}\b", text), file
+        assert findings(finished, "twice", sample=3) == []
+    assert finished.results("twice").to_pylist() == without(before, "carl", "berta")
+    assert len(finished.results("twice")) == 8
 
 
 def test_imported_latents_and_those_of_an_unfinished_shard_go(finished, tmp_path):

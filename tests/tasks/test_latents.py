@@ -1,5 +1,8 @@
 """The W+ store: whole shards, NaN where nothing is, bound to its networks."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +12,7 @@ from tasks.inversion import invert_faces_shard
 from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
 from tasks.models import open_models
 from tasks.storage import Folder
+from tasks.store_faults import StoreError
 
 SHARD = 64
 
@@ -87,26 +91,11 @@ def test_a_store_of_other_networks_is_refused(tmp_path, models, crops):
         store.create(open_models(models, "cpu"), SHARD)
 
 
-def stop_after(monkeypatch, files: int) -> None:
-    """Let the process die instead of creating another file."""
-    create, made = Folder.create, []
-
-    def create_or_stop(folder: Folder, name: str, content: bytes) -> None:
-        if len(made) == files:
-            raise KeyboardInterrupt
-        made.append(name)
-        create(folder, name, content)
-
-    monkeypatch.setattr(Folder, "create", create_or_stop)
-
-
 @pytest.mark.parametrize("files", [0, 1, 4, 8])
-def test_a_store_whose_making_was_stopped_is_made_on(tmp_path, monkeypatch, models, crops, files):
+def test_a_store_whose_making_was_stopped_is_made_on(tmp_path, stopped_after, models, crops, files):
     root = str(tmp_path / "ws")
-    with monkeypatch.context() as patch:
-        stop_after(patch, files)
-        with pytest.raises(KeyboardInterrupt):
-            planned(root, models, crops)
+    with stopped_after(files):
+        planned(root, models, crops)
     # Another shard size than the one that was begun with.
     networks = open_models(models, "cpu")
     LatentStore(latent_folder(Folder(root), networks)).create(networks, 2 * SHARD)
@@ -114,6 +103,28 @@ def test_a_store_whose_making_was_stopped_is_made_on(tmp_path, monkeypatch, mode
     assert store.shard_size == (SHARD if files else 2 * SHARD)
     assert invert_faces_shard(root, models, "cpu", 0, batch_size=8) == {"ok": 3}
     assert np.isfinite(store.read([0, 1, 2]).w_plus).all()
+
+
+def test_a_full_disk_while_rows_are_planned_is_told_with_its_remedy(
+    tmp_path, monkeypatch, models, crops
+):
+    sync = os.fsync
+
+    def full(handle: int) -> None:
+        # Of Zarr alone: what the length of its arrays says.
+        if "w_plus.zarr/status" in str(Path(f"/proc/self/fd/{handle}").readlink()):
+            raise OSError(28, "No space left on device")
+        sync(handle)
+
+    store = planned(str(tmp_path / "ws"), models, [])
+    units = [{"image_id": name, "crop_uri": uri} for name, uri in crops]
+    store.ledger.extend(pa.Table.from_pylist(units, FACE_UNITS), "image_id", store.shard_size)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"status/zarr.json: the store is full .*make room"):
+        store.grow()
+    monkeypatch.undo()
+    store.grow()
+    assert invert_faces_shard(str(tmp_path / "ws"), models, "cpu", 0, batch_size=8) == {"ok": 3}
 
 
 def test_a_late_writer_of_the_length_hides_no_row(tmp_path, models, crops):

@@ -3,8 +3,9 @@
 import pytest
 from PIL import Image
 
-from tasks.outputs import open_output, read_image
-from tasks.storage import Folder, sha256
+from tasks.outputs import keep_picture, open_output, read_image
+from tasks.provenance import png_bytes
+from tasks.storage import Folder, read_url, sha256
 
 BRIGHT, DARK = (Image.new("RGB", (8, 8), color) for color in ("white", "black"))
 
@@ -30,3 +31,27 @@ def test_the_same_image_has_the_same_name(root):
         for _ in range(2)
     }
     assert len(names) == 1
+
+
+def test_the_first_of_equal_pictures_is_believed_by_all(root):
+    folder, facts = Folder(root), {"image_id": "anna", "source_sha256": "1"}
+    nearly = Image.new("RGB", (8, 8), (254, 255, 255))
+    kept = [keep_picture(folder, "anna", png_bytes(p, facts)) for p in (BRIGHT, nearly)]
+    assert kept[0] == kept[1] == (folder.url_of("anna.png"), sha256(png_bytes(BRIGHT, facts)))
+    assert sha256(folder.read("anna.png")) == kept[0][1]
+
+
+@pytest.mark.parametrize("left", ["other facts", "another size", "half", "nothing"])
+def test_what_else_lies_under_a_name_is_neither_believed_nor_replaced(tmp_path, left):
+    folder, facts = Folder(str(tmp_path)), {"image_id": "anna", "source_sha256": "1"}
+    before = {
+        "other facts": png_bytes(BRIGHT, facts | {"source_sha256": "2"}),
+        "another size": png_bytes(BRIGHT.resize((9, 9)), facts),
+        "half": png_bytes(BRIGHT, facts)[:-30],
+        "nothing": b"",
+    }[left]
+    folder.write("anna.png", before)
+    uri, digest = keep_picture(folder, "anna", png_bytes(BRIGHT, facts))
+    assert uri == folder.url_of(f"anna/{digest[:8]}.png")
+    assert sha256(read_url(uri)) == digest
+    assert folder.read("anna.png") == before

@@ -5,195 +5,33 @@ import hashlib
 import io
 import json
 import math
-import random
 import re
 import shutil
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 import tasks.report
-from manifests.schemas import EDITS, FACES, RESULTS
-from tasks.evaluation import Criteria
+from manifests.schemas import RESULTS
+from tasks.evaluation import evaluate_rows
 from tasks.ledger import Ledger
 from tasks.page import tile_side
 from tasks.report import write_report
 from tasks.report_notes import reader_notes
+from tasks.report_rows import collect_rows
 from tasks.runs import RunError
-from tasks.storage import Folder, sha256
+from tasks.scoring import Criteria
+from tasks.storage import Folder
 
-HOSTILE = (
-    '<img src=x onerror="alert(1)">\n</script><script>alert(2)</script> \u202eright\u202c 😀 $x^2$'
-)
-PLAN = [
-    ("a smiling face", "global", (2.0, 4.0, 6.0)),
-    ("a smiling face", "mapper", (0.5, 1.0)),
-    ("a face with red hair", "global", (2.0, 4.0, 6.0)),
-    ("a face with red hair", "optimize", (1.0,)),
-    (HOSTILE, "global", (4.0, -4.0)),
-    (HOSTILE, "mapper", (1.0,)),
-]
-SHORT = [("a smiling face", "global", (2.0, 4.0, 6.0))]
+from fake_run import HOSTILE, PLAN, SHORT, FakeRun
+
 QUICK = Criteria(resamples=40)
-
-
-@dataclass(frozen=True)
-class FakeRun:
-    """A run as the edit stage leaves it, with drawn faces and made-up scores."""
-
-    workspace: Folder
-    num_faces: int = 5
-    side: int = 64
-    plan: list[tuple[str, str, tuple[float, ...]]] = field(default_factory=lambda: PLAN)
-    seed: int = 0
-    tar: bool = False
-
-    @property
-    def folder(self) -> Folder:
-        return self.workspace / "runs" / "autumn"
-
-    def write(self, waiting: int = 0) -> None:
-        rows = [*self._rows()]
-        values = {
-            "name": "autumn",
-            "workspace": self.workspace.url,
-            "models": "models.json",
-            "fingerprints": {"generator": "9f" * 32, "clip": "c1" * 32, "judge": "c1" * 32},
-            "code_version": "0.1.0",
-        }
-        self.folder.write("run.json", json.dumps(values).encode())
-        self._faces()
-        ledger = Ledger(self.folder, RESULTS)
-        half = len(rows) // 2
-        for shard, part in enumerate((rows[:half], rows[half:])):
-            table = pa.Table.from_pylist(part, RESULTS)
-            ledger.plan_shard(shard, table.select(EDITS.names))
-            ledger.commit(shard, table)
-        if waiting:
-            units = pa.Table.from_pylist(rows[:waiting], RESULTS).select(EDITS.names)
-            ledger.plan_shard(2, units)
-
-    def _faces(self) -> None:
-        ledger, rows = Ledger(self.workspace / "faces", FACES), []
-        for number in range(self.num_faces):
-            crop = self.draw(number, "", 0.0, 2 * self.side)
-            inversion = self.draw(number, "", 0.5, self.side)
-            self.workspace.write(f"crops/face-{number}.png", crop)
-            self.workspace.write(f"inversions/face-{number}.png", inversion)
-            rows.append(_face(f"face-{number}", "ok", crop_sha256=sha256(crop)))
-        rows += [_face("crowd", "no_face"), _face("torn", "unreadable")]
-        table = pa.Table.from_pylist(rows, FACES)
-        ledger.plan_shard(0, table.select(["source_uri"]))
-        ledger.commit(0, table)
-
-    def _rows(self) -> Iterator[dict[str, object]]:
-        chance, count, members = random.Random(self.seed), 0, dict[str, bytes]()
-        tar_url = (self.folder / "images").url_of("shard-00000.tar")
-        for number in range(self.num_faces):
-            for prompt, method, alphas in self.plan:
-                for alpha in alphas:
-                    row = dict.fromkeys(RESULTS.names) | {
-                        "pair_id": f"{count:016x}",
-                        "image_id": f"face-{number}",
-                        "neutral_prompt": "a face",
-                        "target_prompt": prompt,
-                        "method": method,
-                        "alpha": alpha,
-                        "num_channels": 20 if method == "global" else None,
-                        "status": "ok",
-                        "shard": 0,
-                        "generator_fingerprint": "9f" * 32,
-                        "clip_fingerprint": "c1" * 32,
-                        "judge_fingerprint": "c1" * 32,
-                        "code_version": "0.1.0",
-                    }
-                    count += 1
-                    if count % 13 == 0:
-                        row |= {"status": "no_channel", "error": "no channel passes <beta>"}
-                    else:
-                        row |= _scores(chance, prompt, method, alpha)
-                        picture = self.draw(number, prompt, alpha, self.side)
-                        if self.tar:
-                            members[f"{count}.png"] = picture
-                            row["output_uri"] = f"{tar_url}#{count}.png"
-                        else:
-                            folder = self.folder / "images" / f"face-{number}"
-                            folder.write(f"{count}.png", picture)
-                            row["output_uri"] = folder.url_of(f"{count}.png")
-                        row["output_sha256"] = sha256(picture)
-                    yield row
-        if members:
-            (self.folder / "images").write("shard-00000.tar", _tar(members))
-
-    def draw(self, number: int, prompt: str, alpha: float, side: int) -> bytes:
-        """A face as PNG; the strength bends its mouth."""
-        chance = random.Random(number)
-        colors = [tuple(chance.randint(60, 220) for _ in range(3)) for _ in range(3)]
-        image = Image.new("RGB", (256, 256), colors[0])
-        draw = ImageDraw.Draw(image)
-        draw.ellipse((48, 20, 208, 200), fill=colors[1])
-        draw.ellipse((60, 40, 196, 236), fill=colors[2])
-        for x in (98, 158):
-            draw.ellipse((x - 12, 108, x + 12, 128), fill="white")
-            draw.ellipse((x - 6, 112, x + 6, 126), fill="black")
-        lift = 5 * alpha
-        mouth = (98, 190 - lift), (128, 196 + lift), (158, 190 - lift)
-        draw.line(mouth, fill=(150, 40, 50), width=9)
-        return _png(image.resize((side, side), Image.Resampling.LANCZOS))
-
-
-def _face(image_id: str, status: str, **values: object) -> dict[str, object]:
-    error = None if status == "ok" else status
-    given = {"image_id": image_id, "source_uri": f"photos/{image_id}.jpg", "status": status}
-    return dict.fromkeys(FACES.names) | given | {"error": error} | values
-
-
-def _scores(chance: random.Random, prompt: str, method: str, alpha: float) -> dict[str, float]:
-    power = {"global": alpha / 6, "mapper": alpha * 0.8, "optimize": alpha * 0.9}[method]
-    ease = {"a smiling face": 1.0, "a face with red hair": 0.5}.get(prompt, 0.2)
-    direction = ease * math.tanh(1.2 * power) * 0.45 + chance.gauss(0, 0.06)
-    identity = 1 - 0.45 * abs(power) ** 1.5 + chance.gauss(0, 0.04)
-    inversion = 0.72 + chance.gauss(0, 0.05)
-    cosine = 0.22 + 0.08 * direction
-    return {
-        "clip_cosine_inversion": 0.22,
-        "clip_cosine": cosine,
-        "clip_score": 100 * cosine,
-        "directional_edit": direction if chance.random() > 0.05 else math.nan,
-        "directional_total": direction * 0.8,
-        "image_inversion": 0.85 + chance.gauss(0, 0.02),
-        "image_edit": 0.97 - 0.2 * abs(power),
-        "image_total": 0.83 - 0.2 * abs(power),
-        "identity_inversion": inversion,
-        "identity_edit": identity,
-        "identity_total": identity * inversion,
-        "seconds": {"global": 0.07, "mapper": 0.08, "optimize": 9.0}[method]
-        * chance.lognormvariate(0, 0.3),
-    }
-
-
-def _png(image: Image.Image) -> bytes:
-    sink = io.BytesIO()
-    image.save(sink, "PNG")
-    return sink.getvalue()
-
-
-def _tar(members: dict[str, bytes]) -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as tar:
-        for name, content in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return sink.getvalue()
 
 
 class Document(HTMLParser):
@@ -235,9 +73,11 @@ def report_of(run: FakeRun) -> Folder:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> FakeRun:
     """A run with its report, for tests that only read it."""
-    run = FakeRun(Folder(str(tmp_path_factory.mktemp("workspace"))))
+    workspace = Folder(str(tmp_path_factory.mktemp("workspace")))
+    run, earlier = FakeRun(workspace, better=0.1), FakeRun(workspace, name="summer")
     run.write(waiting=7)
-    write_report(run.folder.url, QUICK)
+    earlier.write()
+    write_report(run.folder.url, QUICK, others=[earlier.folder.url])
     return run
 
 
@@ -346,20 +186,20 @@ def test_notes_say_what_limits_the_numbers(finished):
     assert "Few faces (5)" in text
 
 
-def test_notes_on_judges_networks_and_repeated_pairs():
-    row = {
-        "image_id": "ann",
-        "success": 1.0,
-        "encoder_fingerprint": "e",
-        "identity_fingerprint": "i",
-    }
-    row |= {"generator_fingerprint": "g", "clip_fingerprint": "c", "judge_fingerprint": "j"}
-    other = row | {"judge_fingerprint": "c", "generator_fingerprint": "h", "success": math.nan}
+def test_notes_on_judges_networks_and_repeated_pairs(tmp_path):
+    def notes(rows: list[dict], waiting: int = 0) -> list[str]:
+        table = pa.Table.from_pylist([blank | row for row in rows], RESULTS)
+        collected = collect_rows([table], QUICK, tmp_path / "rows.parquet")
+        return reader_notes(collected, evaluate_rows(collected, {}, QUICK), waiting, 0)
+
+    blank = dict.fromkeys(RESULTS.names) | {"neutral_prompt": "a face", "target_prompt": "a smile"}
+    blank |= {"method": "global", "alpha": 2.0, "status": "ok", "code_version": "0", "shard": 0}
+    blank |= {"clip_cosine": 0.3, "clip_cosine_inversion": 0.2, "directional_edit": 0.4}
+    blank |= {"generator_fingerprint": "g", "clip_fingerprint": "c", "judge_fingerprint": "j"}
+    other = {"judge_fingerprint": "c", "generator_fingerprint": "h", "clip_cosine": None}
     faces = [{"image_id": f"face-{n}", "pair_id": f"{n}"} for n in range(20)]
-    fair = pd.DataFrame([row | face for face in faces])
-    assert reader_notes(fair, 0, 0) == ["Another CLIP judges than the one that steered the edits."]
-    mixed = pd.DataFrame([row | faces[0], other | faces[0]])
-    assert reader_notes(mixed, 1200, 0) == [
+    assert notes(faces) == ["Another CLIP judges than the one that steered the edits."]
+    assert notes([faces[0], other | faces[0]], 1200) == [
         "The CLIP that steered a row judges it in 1 of 2 rows.",
         "1,200 planned pairs have no result yet: the run is not finished.",
         "The rows come from 2 different generator networks.",
@@ -367,8 +207,43 @@ def test_notes_on_judges_networks_and_repeated_pairs():
         "Pair ids come again in other rows: 1 times.",
         "Few faces (1): the intervals are rough.",
     ]
-    (unscored,) = [n for n in reader_notes(mixed[1:], 0, 0) if "success" in n]
+    (unscored,) = [n for n in notes([other | faces[0]]) if "success" in n]
     assert unscored == "No pair could be judged a success or not: scores are missing."
+
+
+def test_another_run_is_shown_beside_with_differences_and_drift(finished):
+    summary = json.loads(report_of(finished).read("summary.json"))
+    (compared,) = summary["comparisons"]
+    assert (compared["name"], compared["pairs"], compared["networks"]) == ("summer", 60, [])
+    for difference in compared["differences"]:
+        assert difference["paired"]
+        change = difference["scores"]["directional_edit"]
+        assert change["mean"] == pytest.approx(0.1)
+        assert difference["scores"]["identity_edit"]["mean"] == 0
+        assert difference["scores"]["failed"]["mean"] == 0
+    told = [sentence for sentence in compared["drift"] if "directional edit better" in sentence]
+    assert len(told) == len(compared["differences"]) == 6
+    document = Document(report_of(finished))
+    assert "Drift against summer in 6 of 6 prompts and methods" in " ".join(document.text.split())
+    (other,) = document.pairs["others"]
+    assert other["name"] == "summer"
+    # The same drawing in both runs has one thumbnail.
+    assert other["edits"] == [
+        e and [e[0], e[1].replace("..", "../../summer", 1), e[2]] for e in document.pairs["edits"]
+    ]
+    changes = document.pairs["rows"]["change since summer"]
+    assert {None if c is None else round(c, 3) for c in changes} <= {0.1, None}
+
+
+def test_stages_are_told_with_what_they_lost(finished):
+    summary = json.loads(report_of(finished).read("summary.json"))
+    stages = {stage["name"]: stage for stage in summary["stages"]}
+    assert stages["align"]["counts"] == {"ok": 5, "no_face": 1, "unreadable": 1}
+    assert stages["edit"]["counts"] == {"ok": 56, "no_channel": 4}
+    assert all(stage["seconds"] > 0 for stage in stages.values())
+    text = " ".join(Document(report_of(finished)).text.split())
+    assert re.search(r"align ?5 ?1 no face, 1 unreadable", text)
+    assert re.search(r"photographs without a usable face ?2", text)
 
 
 def test_a_second_report_reads_no_edited_image_again(tmp_path):
@@ -411,7 +286,7 @@ def test_a_workspace_may_move(tmp_path):
     run.write()
     shutil.move(tmp_path / "old", tmp_path / "new")
     summary = write_report(str(tmp_path / "new/runs/autumn"), QUICK)
-    assert not [note for note in summary.notes if "absent" in note]
+    assert not [note for note in summary.notes if "images are absent" in note]
 
 
 def test_a_row_cannot_make_the_report_read_elsewhere(tmp_path):
@@ -525,7 +400,7 @@ def visit(request, browser, finished) -> Iterator[Visit]:
 def test_the_page_fits_and_shows_all_its_pictures(visit):
     page = visit.page
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    narrow = page.locator(".summary, .card").evaluate_all(
+    narrow = page.locator(".verdicts, .prompt h3, .card").evaluate_all(
         "all => all.filter(box => box.scrollWidth > box.clientWidth).length"
     )
     assert narrow == 0
@@ -610,6 +485,67 @@ def test_a_pair_opens_compares_and_has_a_link(visit, finished):
     page.reload()
     expect(viewer).to_be_visible()
     assert page.locator("[name=method]").input_value() == "mapper"
+
+
+def test_another_run_stands_beside_a_pair(visit):
+    page = visit.page
+    page.select_option("[name=before]", "summer")
+    page.select_option("[name=score]", "change since summer")
+    page.select_option("[name=order]", "down")
+    assert "change since summer 0.1" in visit.cards()[0]
+    page.locator(".card").first.click()
+    expect(page.locator("#toggle-before")).to_have_text("Before: summer")
+    assert page.locator("#before").get_attribute("alt") == "summer"
+    page.keyboard.press("b")
+    expect(page.locator("#toggle-before")).to_have_text("Before: source")
+    page.keyboard.press("Escape")
+    page.click(".alarm a")
+    expect(page.locator("#compared-1 h2")).to_have_text("Compared with summer")
+
+
+def test_every_control_has_a_name_and_can_be_reached(visit):
+    page = visit.page
+    nameless = page.locator("a, button, select, input, [tabindex='0']").evaluate_all(
+        """all => all.filter(one => !(one.textContent.trim() || one.getAttribute('aria-label') ||
+            one.closest('label') || one.querySelector('img[alt]:not([alt=""])')))
+            .map(one => one.outerHTML)"""
+    )
+    assert nameless == []
+    assert page.locator("img:not([alt])").count() == 0
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#gallery"
+
+
+def test_texts_stand_out_from_what_they_lie_on(visit):
+    """The contrast that WCAG 2.2 AA asks of small text is 4.5."""
+    ratios = visit.page.evaluate(
+        """() => {
+          const luminance = (color) => {
+            const parts = color.match(/[\\d.]+/g).slice(0, 3).map(Number);
+            const scale = color.startsWith("color(") ? 1 : 255;
+            const [r, g, b] = parts.map((part) => part / scale)
+              .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+          };
+          const under = (one) => {
+            for (let at = one; at; at = at.parentElement) {
+              const color = getComputedStyle(at).backgroundColor;
+              if (!/, 0\\)|transparent/.test(color)) return color;
+            }
+            return getComputedStyle(document.body).backgroundColor;
+          };
+          const said = [...document.querySelectorAll("body *")].filter((one) =>
+            [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) &&
+            one.checkVisibility() && !one.closest("dialog, :disabled, script, style"));
+          return said.map((one) => {
+            const [a, b] = [getComputedStyle(one).color, under(one)].map(luminance);
+            return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), one.outerHTML.slice(0, 120)];
+          }).filter(([ratio]) => ratio < 4.5);
+        }"""
+    )
+    assert ratios == []
 
 
 def test_a_failed_pair_says_why(visit):

@@ -1,17 +1,21 @@
 """A report keeps its rows small, and says the same of them."""
 
-import dataclasses
+import math
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from manifests.schemas import METRICS, RESULTS
-from tasks.evaluation import SHARES, Criteria, evaluate_rows, score_rows
+from styleclip_ops.metrics import bootstrap_interval
+from tasks import report_rows
+from tasks.evaluation import evaluate_rows
 from tasks.ledger import Ledger
-from tasks.report_rows import collect_rows, read_shown
+from tasks.report_rows import Rows, collect_rows
+from tasks.scoring import DERIVED, SCORES, Criteria, score_rows
 from tasks.storage import Folder
 
 CRITERIA = Criteria(resamples=50)
@@ -53,57 +57,97 @@ def ledger(tmp_path) -> Ledger:
 
 
 @pytest.fixture
-def collected(ledger, tmp_path) -> pd.DataFrame:
-    return collect_rows(ledger.results(), CRITERIA, Folder(str(tmp_path)), "metrics.parquet")
+def collected(ledger, tmp_path) -> Rows:
+    return collect_rows(ledger.results(), CRITERIA, tmp_path / "metrics.parquet")
 
 
-def test_small_rows_are_evaluated_as_whole_ones(ledger, collected):
-    whole = score_rows(pa.concat_tables(ledger.results()), CRITERIA)
-    expected, got = (evaluate_rows(rows, {}, CRITERIA) for rows in (whole, collected))
-    # The order of the faces, which resampling draws by, may differ: intervals are nearly the same.
-    for name in ("by_prompt", "by_alpha"):
-        for one, other in zip(getattr(expected, name), getattr(got, name), strict=True):
-            for score in one.scores:
-                means = one.scores[score].mean, other.scores[score].mean
-                assert means[0] == means[1] or means == pytest.approx((means[0],) * 2)
-            left, right = (
-                dataclasses.asdict(dataclasses.replace(g, scores={}, seconds=one.seconds))
-                for g in (one, other)
-            )
-            assert left == right
-    assert got.statuses == expected.statuses
-    assert got.timing == expected.timing
+@pytest.fixture
+def plain(ledger) -> pd.DataFrame:
+    return score_rows(pa.concat_tables(ledger.results()), CRITERIA)
 
 
-def test_the_table_of_a_report_has_all_rows_and_columns(ledger, collected, tmp_path):
-    table = pq.read_table(tmp_path / "metrics.parquet")
-    assert table.column_names == [*RESULTS.names, *SHARES]
+def test_groups_are_those_of_a_plain_recomputation(collected, plain):
+    got = evaluate_rows(collected, {}, CRITERIA)
+    assert len(got.by_alpha) == 8
+    for group in (*got.by_alpha, *got.by_prompt):
+        own = plain[(plain["method"] == group.method)]
+        own = own[own["target_prompt"] == group.target_prompt]
+        own = own if group.alpha is None else own[own["alpha"] == group.alpha]
+        assert group.statuses == own["status"].value_counts().to_dict()
+        assert (group.pairs, group.faces) == (len(own), own["image_id"].nunique())
+        varied = own[["neutral_prompt", "beta", "num_channels", "mapper_uri", "options"]]
+        assert group.settings == len(varied.drop_duplicates())
+        for name, score in group.scores.items():
+            known = own[name].dropna()
+            assert (score.count, score.mean) == (len(known), pytest.approx(known.mean()))
+            mean, by_face = known.mean(), plain["image_id"][known.index]
+            deviations = (known - mean).groupby(by_face).sum()
+            # Faces are resampled in the order in which they first come.
+            deviations = deviations.reindex(plain["image_id"].unique()).dropna()
+            values = mean + deviations * len(deviations) / len(known)
+            interval = bootstrap_interval(torch.tensor(values.to_numpy()), 0.95, 50)
+            assert score.low == pytest.approx(max(interval.low, known.min()))
+            assert score.high == pytest.approx(min(interval.high, known.max()))
+    assert got.statuses == plain["status"].value_counts().to_dict()
+    assert (
+        got.timing["global"].pairs == (plain["method"] == "global")[plain["status"] == "ok"].sum()
+    )
+
+
+def test_columns_are_those_of_the_scored_rows(collected, plain):
+    for name in ("seconds", *SCORES):
+        np.testing.assert_array_equal(collected.column(name), plain[name].to_numpy(float))
+
+
+def test_values_that_are_none_and_rows_that_failed_have_no_number(ledger, tmp_path):
+    table = pa.concat_tables(ledger.results())
+    values = [1e9, math.inf, None, math.nan, 0.25, *([0.5] * (len(table) - 5))]
+    place = table.column_names.index("identity_edit")
+    table = table.set_column(place, RESULTS.field(place), pa.array(values, pa.float64()))
+    rows = collect_rows([table], CRITERIA, tmp_path / "metrics.parquet")
+    # The first row did not succeed.
+    assert np.isnan(rows.column("identity_edit")[:4]).all()
+    assert rows.column("identity_edit")[4] == 0.25
+    assert rows.table(np.arange(5))["identity_edit"].isna().tolist() == [True] * 4 + [False]
+
+
+def test_the_table_of_a_report_has_all_rows_and_columns(ledger, collected, plain):
+    table = pq.read_table(collected.path)
+    assert table.column_names == [*RESULTS.names, *DERIVED]
     results = pa.concat_tables(ledger.results())
     assert table.select(RESULTS.names).cast(RESULTS).equals(results)
-    assert table["success"].null_count == collected["success"].isna().sum()
+    assert table["success"].null_count == plain["success"].isna().sum()
 
 
-def test_shown_rows_have_their_own_texts(ledger, collected):
+def test_shown_rows_have_their_own_texts(collected):
     places = [0, 2, 9, 45, 119]
-    shown = read_shown(ledger, frozenset(range(SHARDS)), collected.loc[places])
+    shown = collected.table(np.array(places))
     assert shown.index.tolist() == places
     assert shown["pair_id"].tolist() == ["pair-0", "pair-1", "pair-9", "pair-45", "pair-119"]
     assert shown["error"].dropna().tolist() == ["row 0", "row 9", "row 45"]
     assert shown["output_uri"].tolist() == [f"/run/{place}.png" for place in places]
+    assert shown["image_id"].tolist() == [f"face-{place % 7}" for place in places]
+    assert shown["alpha"].tolist() == [(4.0, 2.0)[place // 5 % 2] for place in places]
     assert shown["options"].isna().all()
-    assert shown["target_prompt"].fillna("").tolist()[:2] == ["a smile"] * 2
+    assert shown["target_prompt"].tolist()[:2] == ["a smile"] * 2
 
 
 def test_rows_are_small_and_repetitions_are_seen(collected):
-    assert collected["pair_id"].duplicated().sum() == 2
-    own = collected.drop(columns=collected.select_dtypes("category").columns)
-    assert own.memory_usage(index=False).sum() <= 160 * len(collected)
+    assert collected.repeated == 2
+    held = (collected.setting, collected.face, collected.status)
+    assert sum(codes.nbytes for codes in held) == 9 * len(collected)
+    assert len(collected.settings) == 8
+
+
+def test_small_tables_share_a_row_group_and_large_ones_do_not(ledger, monkeypatch):
+    assert [len(group) for group in report_rows._row_groups(ledger.results())] == [SHARDS * ROWS]
+    monkeypatch.setattr(report_rows, "_GROUP_BYTES", 1000)
+    assert [len(group) for group in report_rows._row_groups(ledger.results())] == [ROWS] * SHARDS
 
 
 def test_a_run_without_results_has_no_rows(tmp_path):
-    folder = Folder(str(tmp_path))
-    rows = collect_rows([], CRITERIA, folder, "metrics.parquet")
+    rows = collect_rows([], CRITERIA, tmp_path / "metrics.parquet")
     assert len(rows) == 0
     assert evaluate_rows(rows, {}, CRITERIA).by_prompt == []
-    assert len(read_shown(Ledger(folder, RESULTS), frozenset(), rows)) == 0
+    assert len(rows.table(np.arange(0))) == 0
     assert pq.read_table(tmp_path / "metrics.parquet").num_rows == 0

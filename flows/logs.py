@@ -1,0 +1,50 @@
+"""What Prefect logs: no text of a stranger drives a terminal, forges a line or shows a secret."""
+
+import copy
+import logging
+import traceback
+
+from flows.progress import printable
+from tasks.redaction import redact
+
+
+def make_logs_plain() -> None:
+    """Escape and redact what the handlers that Prefect sets up write or send."""
+    # Not above, since its settings must be in the environment before.
+    from prefect.logging.configuration import ensure_logging_setup
+
+    ensure_logging_setup()
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("prefect")]
+    for logger in (logging.root, *map(logging.getLogger, names)):
+        for handler in logger.handlers:
+            is_plain = isinstance(handler.formatter, _Plain)
+            if type(handler).__module__.startswith("prefect.") and not is_plain:
+                handler.setFormatter(_Plain(handler.formatter or logging.Formatter()))
+
+
+class _Plain(logging.Formatter):
+    """Format as another formatter does, with messages of one line each."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        plain = copy.copy(record)
+        plain.msg, plain.args = _one_line(record.getMessage()), None
+        if record.exc_info and record.exc_info[1]:
+            plain.exc_text = _trace(record.exc_info[1])
+        return printable(redact(self._inner.format(plain)))
+
+
+def _trace(error: BaseException) -> str:
+    text = "".join(traceback.format_exception(error)).rstrip("\n")
+    chain: BaseException | None = error
+    while chain is not None:
+        text = text.replace(str(chain), _one_line(str(chain)))
+        chain = chain.__cause__ or chain.__context__
+    return text
+
+
+def _one_line(text: str) -> str:
+    return printable(text).replace("\n", "\\n")

@@ -1,0 +1,199 @@
+"""A target -> the smallest strengths that reach it, as a manifest."""
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+from cyclopts import Parameter
+from prefect import flow
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import Task
+from rich.table import Table
+
+from flows.artifacts import show_table
+from flows.mappers import train_all
+from flows.progress import console, printable, progress_bar
+from flows.relevance import build_relevance
+from flows.shards import guarded, may_help
+from flows.share import has_server, step
+from flows.stores import check_store
+from flows.summary import Summary
+from manifests.instructions import Instruction
+from manifests.schemas import Method
+from styleclip_ops.strength import StrengthPoint, StrengthTarget
+from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
+from tasks.manifest_files import ask, build_manifest, mappers_to_train, read_prompts
+from tasks.models import DEMO_MODELS, open_models
+from tasks.runs import RunSettings, settings_for
+from tasks.storage import Folder
+from tasks.tuning import Search, Tuned, choose_images, prompts_to_tune, tune_prompt
+from tasks.tuning_page import write_tuning_page
+
+_DEFAULT, _TARGET = RelevanceConfig(), StrengthTarget()
+_TUNE = Task(
+    fn=guarded(tune_prompt),
+    name="tune-prompt",
+    task_run_name="tune-{asked.target_prompt}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_condition_fn=may_help,
+)
+
+
+@flow(name="tune-strengths")
+def tune_strengths(
+    workspace: str,
+    destination: str,
+    *,
+    prompts: str = "",
+    target: list[str] | None = None,
+    neutral: str = "a face",
+    method: Method = "global",
+    goal: Annotated[StrengthTarget, Parameter(name="*")] = _TARGET,
+    alpha: list[float] | None = None,
+    num_channels: list[int] | None = None,
+    image: list[str] | None = None,
+    sample: int = 16,
+    sample_seed: int = 0,
+    bisections: int = 4,
+    best_effort: bool = False,
+    models: str = DEMO_MODELS,
+    relevance: Annotated[RelevanceConfig, Parameter(name="*")] = _DEFAULT,
+    device: str = "auto",
+    batch_size: int = 8,
+) -> Summary:
+    """Find the smallest strength of every prompt that reaches a target, and write a manifest.
+
+    The target is one for the mean over a sample of images: directional similarity, CLIP gain, and
+    identity. A grid of strengths is tried for every channel budget, then the interval below the
+    first that reaches the target is halved; scores are monotone in the strength only roughly, so
+    the smallest found is that of those tried. Of the budgets that one is taken that keeps the
+    identity best. What was chosen is then scored on other images. A prompt whose target is not
+    reached gets no rows, and it is said what came nearest and what limits it. The frontiers are
+    drawn in an HTML page beside the manifest.
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        destination: Parquet file to write: every image with every prompt at its strength.
+        prompts: CSV or Parquet of prompts, see `manifest build`; alpha, beta and num_channels in
+            it are not used.
+        target: Target prompts, instead of a table.
+        neutral: What the photographs show.
+        method: global, mapper or optimize; the strength of the last two is the share of the way.
+        goal: What to reach.
+        alpha: Grid of strengths to begin with, instead of 1 to 10 (global) or 0.2 to 1.3 (others).
+        num_channels: Channel budgets to try, instead of 10, 20, 50, 150; for the method global.
+        image: Image ids, or patterns such as 'anna*', of the image set; all with a latent if none.
+        sample: Images to try strengths on; as many others judge what was chosen.
+        sample_seed: Which images.
+        bisections: How often an interval is halved.
+        best_effort: Write rows also where the target is not reached, with what came nearest.
+        models: Bundle of weights: the URL of its JSON file, or `demo`.
+        relevance: How to measure directions that are not there.
+        device: auto, cpu, cuda, cuda:1, mps.
+        batch_size: Images that go through the networks together.
+    """
+    began = time.monotonic()
+    if bool(prompts) == bool(target):
+        raise ValueError(
+            f"prompts: got {prompts or 'none'} and targets {target or 'none'}, expected one of "
+            "--prompts TABLE and --target PROMPT"
+        )
+    search = Search(goal, (*(alpha or ()),), (*(num_channels or ()),), bisections, batch_size)
+    settings = {"neutral_prompt": neutral, "method": method}
+    asked = prompts_to_tune(read_prompts(prompts) if prompts else ask(target or [], [], **settings))
+    check_store(workspace)
+    made = _assets(workspace, asked, models, relevance, device, batch_size)
+    images = choose_images(made, image or (), sample, sample_seed)
+    tuned = list[Tuned]()
+    for one in asked:
+        with progress_bar("tune", search.most_scored(one.method)) as bar:
+            tune = _TUNE if has_server() else _TUNE.fn
+            tuned.append(tune(made, device, one, images, search, bar.advance))
+    networks = open_models(models, device)
+    page = write_tuning_page(destination, tuned, images, search, not networks.has("judge"))
+    chosen = [t.instruction for t in tuned if t.reached or (best_effort and t.chosen)]
+    rows = build_manifest(images.images, chosen, destination) if chosen else 0
+    _show(tuned, best_effort)
+    reached = sum(t.reached for t in tuned)
+    counts = {"reached": reached, "failed": len(tuned) - reached}
+    facts = {
+        "rows": rows,
+        "page": page,
+        "images": len(images.images),
+        "sample": len(images.sample),
+        "prompts": [t.facts for t in tuned],
+    }
+    wrote = f"{destination} and {page}" if rows else page
+    counts = {status: count for status, count in counts.items() if count}
+    return Summary("tune", wrote, counts, time.monotonic() - began, facts)
+
+
+def _assets(
+    workspace: str,
+    asked: Sequence[Instruction],
+    models: str,
+    relevance: RelevanceConfig,
+    device: str,
+    batch_size: int,
+) -> RunSettings:
+    """Make the directions and mappers that prompts need, and gather what edits are made with."""
+    directions, mappers = None, [one.mapper_uri for one in asked if one.mapper_uri]
+    if any(one.method == "global" for one in asked):
+        step(build_relevance)(workspace, models=models, relevance=relevance, device=device)
+        networks = open_models(models, device)
+        directions = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
+    wanted = mappers_to_train(asked)
+    mappers += train_all(workspace, wanted, models, device, checkpoint_steps=200)
+    return settings_for(workspace, models, device, directions, mappers, "png", "files", batch_size)
+
+
+def _show(tuned: Sequence[Tuned], best_effort: bool) -> None:
+    """Show the best of every budget, and what was chosen, on the terminal and in Prefect."""
+    names = ("channels", "alpha", "directional", "identity", "gain", "reached")
+    table, rows = Table("prompt"), list[dict[str, str]]()
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for one in tuned:
+        words = printable(one.instruction.target_prompt)
+        for place, budget in enumerate(one.budgets):
+            chosen = one.chosen is not None and budget.best is one.chosen
+            cells = [str(budget.num_channels or ""), *_cells(budget.best)]
+            cells.append("yes" if budget.found else "no")
+            shown = "" if place else words.replace("[", r"\[")
+            table.add_row(shown, *cells, style="bold" * chosen)
+            rows.append({"prompt": words, "method": one.instruction.method})
+            rows[-1] |= dict(zip(names, cells, strict=True)) | {"why not": budget.limit}
+        table.add_section()
+    console.print(table)
+    for one in tuned:
+        words = printable(one.instruction.target_prompt)
+        console.print(f"{words}: {_verdict(one, best_effort)}", markup=False, soft_wrap=True)
+    show_table("tune", "Smallest strengths", rows)
+
+
+def _verdict(tuned: Tuned, best_effort: bool) -> str:
+    """What was chosen for a prompt, and what is wrong with it."""
+    if tuned.chosen is None:
+        return f"no strength could be tried; {tuned.limit}"
+    asked = tuned.instruction
+    channels = f" with {asked.num_channels} channels" if asked.num_channels else ""
+    setting = f"alpha {asked.alpha:g}{channels}"
+    if not tuned.reached:
+        rows = "rows with it are written" if best_effort else "no rows are written"
+        return f"not reached, {rows}; {setting} comes nearest; {tuned.limit}"
+    said = f"{setting} reaches the target in the mean, {tuned.chosen.share:.0%} of images alone"
+    check = tuned.check
+    if check is None or tuned.check_reached:
+        return said
+    scores = zip(("directional", "identity", "gain"), _cells(check)[1:], strict=True)
+    means = ", ".join(f"{name} {mean}" for name, mean in scores)
+    return f"{said}; {check.num_images} other images do not reach it there ({means})"
+
+
+def _cells(point: StrengthPoint | None) -> list[str]:
+    if point is None:
+        return [""] * 4
+    means = (point.directional.mean, point.identity.mean, point.gain.mean)
+    return [f"{point.alpha:g}", *(f"{mean:.3f}" for mean in means)]

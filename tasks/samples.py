@@ -1,0 +1,113 @@
+"""A table and a few pictures of a run, for people who watch it; a report says more."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from tasks.inversion import INVERSIONS
+from tasks.outputs import read_image
+from tasks.pictures import RunPlaces
+from tasks.run_tables import places_of
+from tasks.runs import read_run_values, run_ledger
+from tasks.storage import Folder
+
+# Shards that are read at most: enough for a glance at a run of any size.
+MOST_SHARDS = 200
+_SIDE = 112
+_KEYS = ["target_prompt", "method", "alpha", "num_channels"]
+_SCORES = ["directional_edit", "identity_edit", "clip_cosine", "clip_cosine_inversion", "seconds"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An edit with its pictures.
+
+    Attributes:
+        row: Of the results.
+        before: WebP of the unedited rendering; empty where it is not there.
+        after: WebP of the edited image.
+    """
+
+    row: Mapping[str, Any]
+    before: bytes
+    after: bytes
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a run looks like.
+
+    Attributes:
+        results: Rows, those that are ok, and mean scores, by prompt, method and strength.
+        samples: Some edits.
+        shards: That were read.
+        of: Committed shards.
+    """
+
+    results: Sequence[Mapping[str, object]]
+    samples: Sequence[Sample]
+    shards: int
+    of: int
+
+
+def glance_at(run_url: str, count: int = 6, seed: int = 0) -> Glance:
+    """Read a part of the results of a run, evenly drawn, all of them up to `MOST_SHARDS` shards.
+
+    Args:
+        run_url: Of its folder.
+        count: Edits to show.
+        seed: Which.
+    """
+    folder, random = Folder(run_url), np.random.default_rng(seed)
+    ledger, places = run_ledger(folder), places_of(folder, read_run_values(folder))
+    committed = ledger.committed()
+    drawn = sorted(random.permutation(committed)[:MOST_SHARDS].tolist())
+    each = math.ceil(count / max(len(drawn), 1))
+    parts, chosen = list[pd.DataFrame](), list[dict[str, Any]]()
+    for table in ledger.results(drawn):
+        rows = table.to_pandas()
+        parts.append(rows[[*_KEYS, "status", *_SCORES]])
+        done = np.flatnonzero(rows["status"] == "ok")
+        chosen += rows.iloc[random.permutation(done)[:each]].to_dict("records")
+    samples = [_sample(places, chosen[place]) for place in random.permutation(len(chosen))[:count]]
+    found = [sample for sample in samples if sample is not None]
+    return Glance(_by_prompt(parts), found, len(drawn), len(committed))
+
+
+def _by_prompt(parts: Sequence[pd.DataFrame]) -> list[dict[str, object]]:
+    if not parts:
+        return []
+    rows = pd.concat(parts, ignore_index=True)
+    rows["gain"] = rows["clip_cosine"] - rows["clip_cosine_inversion"]
+    groups = rows.groupby(_KEYS, dropna=False, sort=False)
+    means = groups[["directional_edit", "identity_edit", "gain", "seconds"]].mean().round(3)
+    counts = groups["status"].agg(rows="size", ok=lambda column: int((column == "ok").sum()))
+    table = counts.join(means).reset_index().astype(object)
+    records: list[dict[str, object]] = table.where(table.notna(), None).to_dict("records")
+    return records
+
+
+def _sample(places: RunPlaces, row: dict[str, Any]) -> Sample | None:
+    """An edit with its pictures; None where its image is not there."""
+    uri = places.find(row["output_uri"])
+    after = _small(uri) if uri else b""
+    inversion = (places.workspace / INVERSIONS).url_of(f"{row['image_id']}.png")
+    return Sample(row, _small(inversion), after) if after else None
+
+
+def _small(uri: str) -> bytes:
+    """A small WebP of a picture; empty where there is none."""
+    with suppress(OSError, ValueError), Image.open(io.BytesIO(read_image(uri))) as image:
+        small = image.convert("RGB")
+        small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        sink = io.BytesIO()
+        small.save(sink, "WEBP", quality=80)
+        return sink.getvalue()
+    return b""

@@ -1,0 +1,197 @@
+"""Which rows of a run, or images of a workspace, a command is about."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from manifests.schemas import RESULT_STATUSES
+from tasks.ledger import Ledger
+from tasks.runs import RunError, run_ledger
+from tasks.storage import Folder
+
+_READ = ["pair_id", "image_id", "target_prompt", "status"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A part of the rows of a run that is to be done again; empty fields name all.
+
+    Attributes:
+        prompts: Target prompts, or patterns of them, see `is_named`.
+        images: Image ids, or patterns.
+        statuses: Of their results.
+        since: Results that were committed then or later.
+        before: Results that were committed earlier. Also what makes a selection come to an end: it
+            names nothing that was made after it.
+    """
+
+    before: datetime
+    prompts: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
+    since: datetime | None = None
+
+    def names(self, unit: Mapping[str, Any]) -> bool:
+        """Return whether a row is of the prompts and images."""
+        return is_named(unit["target_prompt"], self.prompts) and is_named(
+            unit["image_id"], self.images
+        )
+
+    def takes(self, row: Mapping[str, Any], made: datetime | None) -> bool:
+        """Return whether a result is to be made again.
+
+        Args:
+            row: Of the results.
+            made: When it was committed; None where nobody knows, which is before any date.
+        """
+        if self.statuses and row["status"] not in self.statuses:
+            return False
+        old = made is None or made < self.before
+        young = self.since is None or (made is not None and made >= self.since)
+        return old and young and self.names(row)
+
+
+def read_selection(
+    prompts: Sequence[str] | None,
+    images: Sequence[str] | None,
+    statuses: str,
+    since: str,
+    before: str,
+) -> Selection | None:
+    """Read what a command is asked to do again; None where it is not asked to.
+
+    Args:
+        prompts: See `Selection`.
+        images: See `Selection`.
+        statuses: Separated by commas.
+        since: ISO 8601; UTC where it says nothing else.
+        before: ISO 8601; now where empty.
+
+    Raises:
+        RunError: A status or a date is none.
+    """
+    if not (prompts or images or statuses or since or before):
+        return None
+    names = tuple(name.strip() for name in statuses.split(",") if name.strip())
+    unknown = [name for name in names if name not in RESULT_STATUSES]
+    if unknown:
+        raise RunError(
+            f"only_status: got {', '.join(unknown)}, expected some of {', '.join(RESULT_STATUSES)}"
+        )
+    now = datetime.now(UTC)
+    return Selection(
+        min(_date("before", before), now) if before else now,
+        (*(prompts or ()),),
+        (*(images or ()),),
+        names,
+        _date("since", since) if since else None,
+    )
+
+
+def shards_to_redo(
+    folder: Folder,
+    selection: Selection,
+    retry: Collection[str] = (),
+    own: Callable[[Sequence[int]], Sequence[int]] = sorted,
+) -> tuple[list[int], int]:
+    """Return the shards of a run with a row to make again.
+
+    A shard that was never done can only be done as a whole: it is among them if the prompts and
+    images name all its rows, and nothing is asked of results.
+
+    Args:
+        folder: Of the run.
+        selection: Which rows.
+        retry: Only those with these statuses, if there are some.
+        own: Returns those of some shards that are looked at.
+
+    Returns:
+        The shards, ascending, and how many were never done and are left.
+
+    Raises:
+        RunError: A prompt or an image names no row.
+    """
+    ledger, chosen, left = run_ledger(folder), list[int](), 0
+    plans = ledger.plans()
+    mine = own(plans)
+    unseen = {"only_prompt": {*selection.prompts}, "only_image": {*selection.images}}
+    done = {*ledger.committed()}
+    asks_results = bool(selection.statuses or selection.since or retry)
+    for shard in mine:
+        table = ledger.rows(shard).select(_READ) if shard in done else ledger.units(shard)
+        for option, column in (("only_prompt", "target_prompt"), ("only_image", "image_id")):
+            values = table[column].unique().to_pylist()
+            unseen[option] -= {p for p in unseen[option] if any(is_named(v, [p]) for v in values)}
+        rows = table.to_pylist()
+        if shard in done:
+            dates = commit_dates(ledger, shard)
+            hit = any(_is_due(row, dates, selection, retry) for row in rows)
+        else:
+            hit = not asks_results and all(map(selection.names, rows))
+            left += not hit
+        chosen += [shard] if hit else []
+    for option, names in unseen.items():
+        # Who looks at a part of the shards cannot know.
+        if names and len(mine) == len(plans):
+            raise RunError(
+                f"{option}: got {', '.join(map(repr, sorted(names)))}, which no row of "
+                f"{folder.url} has, expected values of its manifest, or patterns with * and ?"
+            )
+    return chosen, left
+
+
+def rows_to_redo(
+    ledger: Ledger, shard: int, selection: Selection, retry: Collection[str]
+) -> set[str]:
+    """Return the pair ids of the results of a committed shard that are to be made again."""
+    dates = commit_dates(ledger, shard)
+    rows = ledger.rows(shard).select(_READ).to_pylist()
+    return {row["pair_id"] for row in rows if _is_due(row, dates, selection, retry)}
+
+
+def commit_dates(ledger: Ledger, shard: int) -> dict[str, datetime]:
+    """Return when each result of a shard was made, by pair id; what has no date is left out.
+
+    A later commit of a shard repeats the rows that were not made again, and `edited` says which
+    were.
+    """
+    dates = dict[str, datetime]()
+    for commit, rows in ledger.history(shard):
+        made, edited = commit.facts.get("made"), commit.facts.get("edited")
+        for pair_id in edited if isinstance(edited, list) else rows["pair_id"].to_pylist():
+            dates.pop(pair_id, None)
+            if isinstance(made, str):
+                dates[pair_id] = datetime.fromisoformat(made)
+    return dates
+
+
+def is_named(text: str, patterns: Collection[str]) -> bool:
+    """Return whether a text is one of some, or like a pattern with * and ?; all are where none is.
+
+    Args:
+        text: An image id or a prompt.
+        patterns: Case counts.
+    """
+    return not patterns or any(text == p or fnmatchcase(text, p) for p in patterns)
+
+
+def _is_due(
+    row: Mapping[str, Any],
+    dates: Mapping[str, datetime],
+    selection: Selection,
+    retry: Collection[str],
+) -> bool:
+    wanted = not retry or row["status"] in retry
+    return wanted and selection.takes(row, dates.get(row["pair_id"]))
+
+
+def _date(name: str, text: str) -> datetime:
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        raise RunError(
+            f"{name}: got {text!r}, expected a date as 2026-11-25 or 2026-11-25T14:30+01:00"
+        ) from None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

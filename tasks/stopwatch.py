@@ -1,0 +1,116 @@
+"""Where the time of a shard goes: seconds by stage, for commits, reports and metrics.
+
+Stages that threads do at the same time add up to more than passes on the wall.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+from prefect.context import FlowRunContext, TaskRunContext
+
+from tasks.ledger import Ledger
+from tasks.storage import sha256
+
+LOADING, READING, EDITING, SCORING = "loading", "reading", "editing", "scoring"
+ENCODING, WRITING, OTHER = "encoding", "writing", "other"
+ORCHESTRATION = "orchestration"
+STAGES = (LOADING, READING, EDITING, SCORING, ENCODING, WRITING, OTHER, ORCHESTRATION)
+
+
+_LATEST: ContextVar["Stopwatch | None"] = ContextVar("stopwatch", default=None)
+
+
+class Stopwatch:
+    """Adds up seconds by stage; several threads may use it at once."""
+
+    def __init__(self) -> None:
+        self._seconds, self._lock = defaultdict[str, float](float), threading.Lock()
+        self._began, self._date = time.monotonic(), datetime.now(UTC)
+        _LATEST.set(self)
+
+    @contextmanager
+    def spend(self, stage: str) -> Iterator[None]:
+        """Count the time of the block to a stage."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._seconds[stage] += time.monotonic() - began
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a commit keeps: seconds by stage, when it began, and on which lane.
+
+        A lane is what does one shard after the other: a thread of a process, for one flow run.
+        """
+        total = time.monotonic() - self._began
+        with self._lock:
+            known = dict(self._seconds)
+        seconds = known | {OTHER: max(0.0, total - sum(known.values()))}
+        return {
+            "spent": {stage: round(value, 4) for stage, value in seconds.items()},
+            "began": self._date.isoformat(),
+            "lane": _lane(),
+        }
+
+
+def forget_latest() -> None:
+    """Let `latest_seconds` know nothing of what was before."""
+    _LATEST.set(None)
+
+
+def latest_seconds() -> dict[str, float]:
+    """Return the seconds by stage of the stopwatch that this thread began last; empty without."""
+    watch = _LATEST.get()
+    seconds: dict[str, float] = watch.facts()["spent"] if watch else {}
+    return seconds
+
+
+def time_spent(ledger: Ledger) -> dict[str, Any]:
+    """Return where the time of a run went, superseded commits included.
+
+    Orchestration is what passed on a lane between the end of a shard and the beginning of the next.
+    Shards that were stopped before their commit, and commits without times, are not known.
+
+    Returns:
+        `seconds` by stage, `shards` with times, and `lanes`.
+    """
+    seconds, spans = defaultdict[str, float](float), dict[str, list[tuple[datetime, datetime]]]()
+    shards = 0
+    for commit in ledger.commits():
+        facts = commit.facts
+        parts, lane = facts.get("spent"), facts.get("lane")
+        if not isinstance(parts, Mapping):
+            continue
+        shards += 1
+        for stage, value in parts.items():
+            seconds[stage] += float(value)
+        dates = [datetime.fromisoformat(str(facts[name])) for name in ("began", "made")]
+        spans.setdefault(str(lane), []).append((dates[0], dates[1]))
+    for lane_spans in spans.values():
+        ordered = sorted(lane_spans)
+        for (_, end), (begin, _) in pairwise(ordered):
+            seconds[ORCHESTRATION] += max(0.0, (begin - end).total_seconds())
+    return {
+        "seconds": {name: round(seconds[name], 3) for name in STAGES if shards},
+        "shards": shards,
+        "lanes": len(spans),
+    }
+
+
+def _lane() -> str:
+    """Eight digits that name this thread in this flow run."""
+    task = TaskRunContext.get()
+    flow = FlowRunContext.get()
+    run = task.task_run.flow_run_id if task else flow.flow_run.id if flow and flow.flow_run else ""
+    where = (socket.gethostname(), os.getpid(), threading.get_ident(), str(run))
+    return sha256(repr(where).encode())[:8]

@@ -1,0 +1,66 @@
+"""docs/add-a-method.md, followed word for word on a copy of the tree."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.interchange import import_latents
+from tasks.models import open_models
+
+ROOT = Path(__file__).parents[2]
+MOST_LINES = 60
+
+
+@pytest.fixture
+def changes() -> str:
+    text = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
+    found = re.search(r"^```diff\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_a_fourth_method_takes_under_sixty_lines_and_edits(tmp_path, models, changes):
+    assert len(re.findall(r"^[+-](?![+-])", changes, re.MULTILINE)) < MOST_LINES
+    tree = tmp_path / "tree"
+    for package in ("flows", "tasks", "manifests", "styleclip_ops"):
+        shutil.copytree(ROOT / package, tree / package)
+    subprocess.run(
+        ["git", "apply", "--whitespace=nowarn", "-"],  # noqa: S607
+        cwd=tree,
+        input=changes,
+        text=True,
+        check=True,
+    )
+    generator = open_models(models, "cpu").generator
+    random = np.random.default_rng(0)
+    latents = random.normal(size=(2, generator.num_ws, generator.config.w_dim))
+    np.save(tmp_path / "faces.npy", latents.astype("float32"))
+    direction = random.normal(size=generator.config.w_dim).astype("float32")
+    np.save(tmp_path / "age.npy", direction)
+    ws = str(tmp_path / "ws")
+    import_latents(ws, str(tmp_path / "faces.npy"), models=models)
+    options = json.dumps({"direction": str(tmp_path / "age.npy")}).replace('"', '""')
+    rows = [f'faces-0000{i},young,linear,{alpha},"{options}"' for i in (0, 1) for alpha in (0, 2)]
+    (tmp_path / "edits.csv").write_text(
+        "\n".join(["image_id,target_prompt,method,alpha,options", *rows])
+    )
+    words = ["--no-server", "--json", "edit", ws, str(tmp_path / "edits.csv"), "--models", models]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words],
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": str(tree)},  # noqa: TID251
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"] == {"ok": 4}
+    pictures = {path.name: path.read_bytes() for path in Path(ws, "runs/run/images").rglob("*.png")}
+    assert len(pictures) == len(set(pictures.values())) == 4

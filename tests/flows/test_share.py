@@ -1,0 +1,109 @@
+"""Workers of an array of jobs: each does its share, none needs a server."""
+
+import json
+
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from tenacity import wait_none
+
+from flows import engines
+from flows.cli import app
+from flows.engines import LoneCrew
+from flows.interchange import import_latents
+from flows.shards import shard_task
+from flows.share import Share, WorkerError, read_share
+from tasks.manifest_files import ask, build_manifest
+from tasks.runs import run_folder, run_ledger
+from tasks.store_faults import StoreError
+
+FAST = ["--num-images", "1", "--num-statistics", "50", "--mode", "fast", "--device", "cpu"]
+
+
+@pytest.fixture
+def no_server():
+    """Nobody answers where the server should be."""
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        yield
+
+
+def call(capsys, *words: str) -> dict:
+    assert app.meta(["--json", *words]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_share_is_every_nth_shard():
+    shares = [read_share(f"{index}/3") for index in range(3)]
+    assert [share.of(range(8)) for share in shares] == [[0, 3, 6], [1, 4, 7], [2, 5]]
+    assert read_share("") == Share()
+    assert read_share("").of(range(3)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("worker", ["3/3", "8", "-1/3", "0/0", "1/3 ", "all"])
+def test_a_worker_that_is_none_is_refused(worker):
+    with pytest.raises(WorkerError, match="expected i/n with i from 0 to n - 1"):
+        read_share(worker)
+
+
+def test_workers_without_a_server_do_what_one_process_does(tmp_path, models, capsys, request):
+    root, manifest = str(tmp_path / "ws"), str(tmp_path / "edits.parquet")
+    torch.save(torch.randn(5, 8, 28), tmp_path / "w.pt")
+    import_latents(root, str(tmp_path / "w.pt"), models=models, device="cpu")
+    prompts = ask(["a smiling face"], [2.0], num_channels=20)
+    prompts += ask(["an old face"], [1.0], method="optimize", options='{"steps": 1}')
+    build_manifest([f"w-{i:05d}" for i in range(5)], prompts, manifest)
+    command = ["edit", root, manifest, "--models", models, "--shard-size", "2", *FAST]
+    call(capsys, *command, "--run", "one")
+    request.getfixturevalue("no_server")
+    assert app.meta([*command, "--worker", "0/2"]) == 2
+    assert "give the same command with `--worker prepare`" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    prepared = call(capsys, *command, "--worker", "prepare")
+    assert (prepared["counts"], prepared["facts"]) == ({"planned": 5}, {"rows": 10})
+    halves = [call(capsys, *command, "--worker", f"{index}/2") for index in (1, 0)]
+    assert [half["counts"] for half in halves] == [{"ok": 4}, {"ok": 6}]
+    again = call(capsys, *command, "--worker", "0/2", "--retry-failed")
+    assert (again["counts"], again["facts"]) == ({}, {"rows": 10})
+    one, both = [
+        pa.concat_tables(run_ledger(run_folder(root, n)).results()) for n in ("one", "run")
+    ]
+    places = ["output_uri", "seconds"]
+    assert one.drop_columns(places).equals(both.drop_columns(places))
+
+
+def test_photographs_are_shared_out(tmp_path, models, capsys, no_server):
+    (tmp_path / "photos").mkdir()
+    for name in "abc":
+        Image.new("RGB", (40, 40), "white").save(tmp_path / "photos" / f"{name}.png")
+    command = ["align", str(tmp_path / "photos"), str(tmp_path / "ws"), "--shard-size", "1"]
+    assert call(capsys, *command, "--worker", "prepare")["counts"] == {"planned": 3}
+    counts = [call(capsys, *command, "--worker", f"{i}/2")["counts"] for i in range(2)]
+    assert counts == [{"no_face": 2}, {"no_face": 1}]
+    assert call(capsys, "--no-server", *command)["counts"] == {}
+    for stage in ("invert", "relevance"):
+        words = [stage, str(tmp_path / "ws"), "--models", models, "--worker", "0/2"]
+        assert app.meta(words) == 2
+        assert "which is not prepared" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_fault_that_may_pass_gets_another_attempt_without_a_server(monkeypatch):
+    monkeypatch.setattr(engines, "wait_exponential_jitter", wait_none)
+    attempts = []
+
+    def work(shard: int, lasting: bool) -> dict[str, int]:
+        attempts.append(shard)
+        if lasting or attempts.count(shard) < 3:
+            raise StoreError("s3://faces: throttled", lasting=lasting)
+        return {"ok": 1}
+
+    with LoneCrew(1) as crew:
+        task = shard_task(work)
+        passed, lasted = (
+            crew.settle(crew.submit(task, {"shard": shard, "lasting": bool(shard)}))
+            for shard in range(2)
+        )
+    assert (passed.done, passed.counts, lasted.done) == (True, {"ok": 1}, False)
+    assert (attempts, str(lasted.error)) == ([0, 0, 0, 1], "s3://faces: throttled")

@@ -1,0 +1,123 @@
+"""Tuned strengths: a manifest that is sound, and whose edits score as was said."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from flows.cli import app
+from flows.edit import edit_dataset
+from flows.interchange import import_latents
+from flows.tune import tune_strengths
+from styleclip_ops.errors import ConfigError
+from styleclip_ops.strength import StrengthTarget
+from tasks.directions import RelevanceConfig
+from tasks.manifest_files import manifest_errors
+from tasks.runs import run_folder, run_ledger
+from tasks.storage import read_url
+from tasks.tuning import TuningError
+
+RELEVANCE = RelevanceConfig(num_images=1, num_statistics=50, mode="fast")
+EASY = StrengthTarget(directional=-1, identity=-1, gain=-2)
+PROMPTS = """target_prompt,method,alpha,num_channels,options
+a smiling <b>face</b>,global,1;2,20,
+a face with glasses,optimize,1,,"{""steps"": 2}"
+a face with red hair,mapper,1,,"{""steps"": 2, ""mapper_type"": ""style_space""}"
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, models) -> str:
+    """Six random latents."""
+    place = tmp_path_factory.mktemp("tuned")
+    latents = torch.randn(6, 8, 28, generator=torch.Generator().manual_seed(2))
+    torch.save(latents, place / "face.pt")
+    (place / "prompts.csv").write_text(PROMPTS)
+    import_latents(str(place), str(place / "face.pt"), models=models, device="cpu")
+    return str(place)
+
+
+def tune(workspace: str, models: str, **options):
+    given = {"sample": 3, "relevance": RELEVANCE, "device": "cpu", "models": models} | options
+    given = {"bisections": 2} | given
+    return tune_strengths(workspace, f"{workspace}/tuned.parquet", **given)
+
+
+def test_edits_of_the_tuned_manifest_score_as_the_tuning_said(workspace, models):
+    summary = tune(
+        workspace,
+        models,
+        prompts=f"{workspace}/prompts.csv",
+        goal=EASY,
+        alpha=[0.5, 1.5],
+        num_channels=[5, 40],
+    )
+    assert (summary.counts, summary.facts["rows"]) == ({"reached": 3}, 18)
+    manifest = f"{workspace}/tuned.parquet"
+    assert [*manifest_errors(manifest, "")] == []
+    options = {"relevance": RELEVANCE, "device": "cpu", "models": models, "shard_size": 9}
+    edit_dataset(workspace, manifest, run="tuned", **options)
+    rows = pa.concat_tables(run_ledger(run_folder(workspace, "tuned")).results()).to_pylist()
+    assert [row["status"] for row in rows] == ["ok"] * 18
+    for said in summary.facts["prompts"]:
+        assert (said["reached"], said["alpha"]) == (True, 0.5)
+        own = [row for row in rows if row["target_prompt"] == said["target_prompt"]]
+        assert {row["num_channels"] for row in own} == {said["num_channels"]}
+        # Sample and check are all six images.
+        for name in ("directional", "identity"):
+            halves = [said[part][name]["mean"] for part in ("scores", "check")]
+            mean = sum(row[f"{name}_edit"] or 0.0 for row in own) / 6
+            assert sum(halves) / 2 == pytest.approx(mean, abs=1e-5)
+    page = read_url(summary.facts["page"]).decode()
+    assert "a smiling &lt;b&gt;face&lt;/b&gt;" in page
+    assert page.count("data:image/svg+xml;base64,") == 3
+    assert "<script" not in page
+
+
+def test_a_target_that_nothing_reaches_gets_no_rows_unless_asked_for(workspace, models, capfd):
+    hard = StrengthTarget(directional=1, identity=-1, gain=-2)
+    asked = {"target": ["a sad face"], "goal": hard, "alpha": [1.0, 2.0], "num_channels": [5]}
+    summary = tune(workspace, models, image=["face-0000[0-3]"], **asked)
+    assert (summary.counts, summary.facts["rows"], summary.failed) == ({"failed": 1}, 0, True)
+    assert summary.wrote.endswith("/tuned.html")
+    (said,) = summary.facts["prompts"]
+    assert "expected at least 1" in said["limit"]
+    assert "not reached, no rows are written; alpha" in capfd.readouterr().err
+    summary = tune(workspace, models, image=["face-0000[0-3]"], best_effort=True, **asked)
+    assert (summary.counts, summary.facts["rows"]) == ({"failed": 1}, 4)
+    assert "not reached, rows with it are written" in capfd.readouterr().err
+    table = pq.read_table(f"{workspace}/tuned.parquet")
+    assert set(table["image_id"].to_pylist()) == {f"face-{n:05d}" for n in range(4)}
+    assert set(table["alpha"].to_pylist()) == {said["alpha"]}
+
+
+def test_a_budget_that_cannot_be_tried_says_why_and_the_others_go_on(workspace, models):
+    summary = tune(
+        workspace, models, target=["old"], goal=EASY, alpha=[1.0], num_channels=[5, 99_999]
+    )
+    (said,) = summary.facts["prompts"]
+    assert (said["reached"], said["num_channels"]) == (True, 5)
+    assert "num_channels: got 99999" in said["budgets"][1]["limit"]
+
+
+def test_bad_input_is_refused_before_any_work(workspace, models, capsys):
+    with pytest.raises(ValueError, match="expected one of --prompts TABLE and --target"):
+        tune(workspace, models)
+    with pytest.raises(ConfigError, match="alpha: got -1"):
+        tune(workspace, models, target=["old"], alpha=[-1.0])
+    with pytest.raises(TuningError, match="images: got 0 with a latent in .* named bob"):
+        tune(workspace, models, target=["old"], image=["bob"])
+    words = ["--json", "tune", workspace, f"{workspace}/t.parquet", "--target", "x"]
+    assert app.meta([*words, "--identity", "1.5", "--models", models]) == 2
+    assert "identity: got 1.5, expected -1 to 1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_json_holds_the_whole_frontier(workspace, models, capsys):
+    words = ["--json", "tune", workspace, f"{workspace}/t.parquet", "--target", "a sad face"]
+    words += ["--directional", "-1", "--gain", "-2", "--identity", "-1", "--num-channels", "5"]
+    words += ["--alpha", "1", "--alpha", "2", "--num-images", "1", "--num-statistics", "50"]
+    assert app.meta([*words, "--mode", "fast", "--models", models, "--device", "cpu"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)["facts"]["prompts"]
+    assert [point["alpha"] for point in said["budgets"][0]["points"]] == [1.0, 2.0]

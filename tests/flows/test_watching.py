@@ -1,0 +1,141 @@
+"""What people see of a run, and how it ends when they cancel it."""
+
+import json
+import logging
+import urllib.request
+from functools import wraps
+
+import pytest
+import torch
+from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
+
+import flows.cancelling
+import flows.edit
+from flows.artifacts import _plain
+from flows.cli import app
+from flows.interchange import import_latents
+from flows.metrics import measured
+from tasks.edits import edit_pairs_shard
+from tasks.row_logs import log_failures
+from tasks.runs import run_folder, run_ledger
+from tasks.storage import Folder
+
+OPTIONS = ["--device", "cpu", "--num-images", "1", "--num-statistics", "50", "--mode", "fast"]
+
+
+@pytest.fixture
+def command(tmp_path, models) -> list[str]:
+    """A command that makes six edits, of which one has no latent."""
+    torch.save(torch.randn(5, 8, 28), tmp_path / "face.pt")
+    import_latents(str(tmp_path), str(tmp_path / "face.pt"), models=models, device="cpu")
+    images = [*(f"face-{number:05d}" for number in range(5)), "nobody"]
+    lines = [f"{image},a *sad* <b>face</b>,10" for image in images]
+    text = "\n".join(["image_id,target_prompt,num_channels", *lines])
+    (tmp_path / "edits.csv").write_text(text)
+    words = ["edit", str(tmp_path), str(tmp_path / "edits.csv"), "--models", models]
+    return [*words, *OPTIONS]
+
+
+def press_cancel(run: str) -> None:
+    """Ask what the button of the page asks."""
+    request = urllib.request.Request(
+        f"{PREFECT_API_URL.value()}/flow_runs/{run}/set_state",
+        b'{"state": {"type": "CANCELLING"}}',
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert json.load(answer)["status"] == "ACCEPT"
+
+
+def test_a_cancelled_run_ends_after_the_shard_in_hand_and_continues(
+    command, tmp_path, monkeypatch, capfd
+):
+    runs = list[str]()
+
+    @wraps(edit_pairs_shard)
+    def cancelled_in_the_second_shard(*values, **named) -> dict[str, int]:
+        counts = edit_pairs_shard(*values, **named)
+        runs.append(flow_run.id)
+        if len(runs) == 2:
+            press_cancel(flow_run.id)
+        return counts
+
+    monkeypatch.setattr(flows.cancelling, "_SECONDS_BETWEEN_QUESTIONS", 0.0)
+    monkeypatch.setattr(flows.edit, "edit_pairs_shard", cancelled_in_the_second_shard)
+    assert app.meta([*command, "--shard-size", "1"]) == 130
+    told = " ".join(capfd.readouterr().err.split())
+    assert "edit: cancelled when 2 of 6 shards were done; give the same command" in told
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(runs[0]).state_name == "Cancelled"
+    ledger = run_ledger(run_folder(str(tmp_path), "run"))
+    done = ledger.committed()
+    # The one after may be in hand when the answer comes.
+    assert len(done) == len(runs) in (2, 3)
+    parts = {part.name for shard in done for part in ledger.read_commit(shard).parts}
+    assert {*(Folder(str(tmp_path)) / "runs/run/results").names()} == parts
+    before = [ledger.read_commit(shard) for shard in done]
+    monkeypatch.undo()
+    assert app.meta([*command, "--shard-size", "1"]) == 0
+    assert ledger.committed() == [0, 1, 2, 3, 4, 5]
+    assert [ledger.read_commit(shard) for shard in done] == before
+
+
+def test_metrics_are_lines_of_json_and_pages_show_table_and_pictures(
+    command, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("STYLECLIP_METRICS", "")
+    path = tmp_path / "metrics.jsonl"
+    assert app.meta(["--metrics", str(path), *command, "--shard-size", "4"]) == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    shards = [line for line in lines if line["stage"] == "edit_pairs"]
+    told = {line["shard"]: (line["event"], line["statuses"]) for line in shards}
+    assert told == {0: ("shard", {"ok": 4}), 1: ("shard", {"ok": 1, "no_latent": 1})}
+    for line in shards:
+        assert line["rows_per_second"] == pytest.approx(line["rows"] / line["seconds"], rel=0.1)
+        assert 0 < sum(line["stages"].values()) <= line["seconds"] + 0.01
+        assert {"reading", "editing", "scoring", "encoding", "writing"} <= {*line["stages"]}
+        assert line["gpu_bytes"] == {}
+        assert line["peak_memory_bytes"] > 1e7
+    (stage,) = [line for line in lines if line["event"] == "stage" and line["stage"] == "edit"]
+    assert stage["statuses"] == {"ok": 5, "no_latent": 1}
+    assert (stage["shards"], stage["shards_failed"], stage["retried_requests"]) == (2, 0, {})
+    results = json.loads(Artifact.get("results").data)
+    assert [(row["rows"], row["ok"]) for row in results] == [(6, 5)]
+    # Three at most of each of two shards, of which one has a single edit.
+    page = Artifact.get("samples").data
+    assert page.count("![before](data:image/webp;base64,") == 4
+    assert page.count("![after](data:image/webp;base64,") == 4
+    assert r"a \*sad\* \<b\>face\<\/b\>" in page
+
+
+def test_a_failed_shard_is_a_metric_and_its_error_is_raised(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLECLIP_METRICS", str(tmp_path / "m.jsonl"))
+
+    def align_photos_shard(workspace: str, shard: int) -> dict[str, int]:
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        measured(align_photos_shard)(workspace="s3://faces/ws", shard=3)
+    (line,) = map(json.loads, (tmp_path / "m.jsonl").read_text().splitlines())
+    wanted = {"event": "shard_failed", "stage": "align_photos", "shard": 3, "error": "OSError"}
+    assert line | wanted == line
+
+
+def test_logs_name_run_shard_and_row_and_no_secrets(caplog):
+    rows = [{"pair_id": f"p{n}", "image_id": "anna", "status": "failed"} for n in range(7)]
+    rows[0] |= {"status": "ok", "error": None}
+    for row in rows[1:]:
+        row["error"] = "https://host/a.jpg?X-Amz-Signature=hunter2 \x1b[2J"
+    with caplog.at_level(logging.INFO, "styleclip"):
+        log_failures("s3://faces/ws/runs/r", 4, "pair_id", rows)
+    assert len(caplog.messages) == 6
+    assert caplog.messages[0].startswith("run=s3://faces/ws/runs/r shard=4 row=p1 image=anna: fail")
+    assert "1 more rows are not ok" in caplog.messages[-1]
+    assert not any(secret in caplog.text for secret in ("hunter2", "\x1b"))
+
+
+def test_a_prompt_is_no_markdown():
+    assert _plain("a | b\n<img> _x_ [y](z)") == r"a \| b \<img\> \_x\_ \[y\]\(z\)"
