@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import alignment, edits, generator, relevance
+from benchmarks import alignment, edits, generator, mapper, optimization, relevance
 from benchmarks.paired import Ratio
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -20,7 +20,14 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}; times faster, median (smallest to largest) of paired runs"
     )
-    for benchmark in (generator.run, relevance.run, alignment.run, edits.run):
+    for benchmark in (
+        generator.run,
+        relevance.run,
+        optimization.run,
+        mapper.run,
+        alignment.run,
+        edits.run,
+    ):
         for ratio in benchmark():
             ratios.append(ratio)
             print(f"  {ratio.name:<66} {ratio.median:6.2f} ({ratio.low:.2f} to {ratio.high:.2f})")

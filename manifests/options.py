@@ -81,6 +81,7 @@ OPTIONS: Mapping[Method, Mapping[str, Option]] = {
         "l2_lambda": _WEIGHT,
         **dict.fromkeys(_LEVELS, _FLAG),
         "truncation_psi": _SHARE,
+        "num_latents": _whole(1, 1_000_000),
         "seed": _whole(0, 2**31 - 1),
     },
     "optimize": {
@@ -89,6 +90,7 @@ OPTIONS: Mapping[Method, Mapping[str, Option]] = {
         "l2_lambda": _WEIGHT,
         "id_lambda": _WEIGHT,
         "mode": _choice("best", "published"),
+        "patience": _whole(0, 1_000_000),
         "space": _choice("w_plus", "style"),
     },
 }

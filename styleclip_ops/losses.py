@@ -1,7 +1,9 @@
 """The loss terms that the optimizer and the mapper share (StyleCLIP, sections 4 and 5)."""
 
+from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from styleclip_ops.errors import ConfigError, ShapeError
@@ -39,3 +41,27 @@ def require_identity(identity: IdentityEmbedder | None, id_lambda: float) -> Ide
             "set id_lambda=0 to do without"
         )
     return identity
+
+
+class SourceIdentities:
+    """The identity embeddings of unedited images, each computed when it is first asked for.
+
+    Every image is rendered and embedded by itself: its embedding does not depend on which others
+    were asked for together with it, to the last bit.
+
+    Args:
+        identity: The network.
+        render: Renders the image [1, 3, R, R] of a row number.
+    """
+
+    def __init__(self, identity: IdentityEmbedder, render: Callable[[int], Tensor]) -> None:
+        self._identity, self._render = identity, render
+        self._known: dict[int, Tensor] = {}
+
+    def of(self, rows: list[int]) -> Tensor:
+        """Return the embeddings [len(rows), D] of some rows."""
+        with torch.no_grad():
+            for row in rows:
+                if row not in self._known:
+                    self._known[row] = self._identity.embed(self._render(row))[0]
+        return torch.stack([self._known[row] for row in rows])

@@ -47,6 +47,18 @@ class MapperLoss(NamedTuple):
     l2: Tensor
 
 
+class SourceBatch(NamedTuple):
+    """Latents to learn from, with what the loss needs of their images.
+
+    Attributes:
+        latents: As for `mapper_loss`.
+        identity: [N, D] identity embeddings of the unedited images.
+    """
+
+    latents: Tensor
+    identity: Tensor
+
+
 def mapper_loss(
     generator: Generator,
     clip: ImageEmbedder,
@@ -109,7 +121,7 @@ def train_mapper(
     clip: ImageEmbedder,
     mapper: Mapper,
     optimizer: torch.optim.Optimizer,
-    batches: Iterator[Tensor],
+    batches: Iterator[Tensor | SourceBatch] | Iterator[Tensor],
     text_embedding: Tensor,
     config: MapperLossConfig,
     identity: IdentityEmbedder | None = None,
@@ -124,7 +136,8 @@ def train_mapper(
         clip: The image embedder.
         mapper: The mapper to train.
         optimizer: Over the mapper's parameters; `Ranger(mapper.parameters(), lr=0.5)` published.
-        batches: Latents as for `mapper_loss`; the published batch is 2.
+        batches: Latents as for `mapper_loss`; the published batch is 2. With the identities of
+            their images, where known, these are not rendered.
         text_embedding: [E] or [1, E], unit norm.
         config: The weights.
         identity: Needed where `config.id_lambda` is above 0.
@@ -133,8 +146,11 @@ def train_mapper(
         The loss of each batch before its update, detached.
     """
     parameters = [parameter for parameter in mapper.parameters() if parameter.requires_grad]
-    for latents in batches:
-        loss = mapper_loss(generator, clip, mapper, latents, text_embedding, config, identity)
+    for batch in batches:
+        latents, sources = batch if isinstance(batch, SourceBatch) else (batch, None)
+        loss = mapper_loss(
+            generator, clip, mapper, latents, text_embedding, config, identity, sources
+        )
         gradients = torch.autograd.grad(loss.total, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

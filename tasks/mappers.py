@@ -17,13 +17,14 @@ from manifests.schemas import MAPPER_LOG
 from styleclip_ops.checkpoints import load_mapper, save_safetensors
 from styleclip_ops.errors import ConfigError
 from styleclip_ops.generator import Generator
+from styleclip_ops.losses import SourceIdentities
 from styleclip_ops.mapper import (
     LevelsMapper,
     Mapper,
     SingleMapper,
     WithoutToRGBStyleSpaceMapper,
 )
-from styleclip_ops.mapper_training import MapperLossConfig, train_mapper
+from styleclip_ops.mapper_training import MapperLossConfig, SourceBatch, train_mapper
 from styleclip_ops.ranger import Ranger
 from tasks.ledger import read_table, table_bytes
 from tasks.models import Models, Role, open_models
@@ -58,6 +59,7 @@ class MapperConfig:
         medium: Whether it edits layers 4 to 7.
         fine: Whether it edits the others.
         truncation_psi: Of the random faces that it learns from.
+        num_latents: Random faces that it learns from, each rendered unedited once; 5,000 published.
         seed: Of the initial weights and the random faces.
     """
 
@@ -72,6 +74,7 @@ class MapperConfig:
     medium: bool = True
     fine: bool = True
     truncation_psi: float = 0.7
+    num_latents: int = 1_000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,10 +82,11 @@ class MapperConfig:
             raise ConfigError(
                 f"mapper_type: got {self.mapper_type!r}, expected levels, single or style_space"
             )
-        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0:
+        counts = (self.steps, self.batch_size, self.num_latents)
+        if min(counts) < 1 or not self.learning_rate > 0:
             raise ConfigError(
-                f"mapper: got steps {self.steps}, batch_size {self.batch_size}, learning_rate "
-                f"{self.learning_rate}, expected positive values"
+                f"mapper: got steps {self.steps}, batch_size {self.batch_size}, num_latents "
+                f"{self.num_latents}, learning_rate {self.learning_rate}, expected positive values"
             )
         self.loss_config()
 
@@ -202,21 +206,42 @@ class _Training:
     """A mapper with its optimizer, and the latents that each step learns from."""
 
     def __init__(self, networks: Models, config: MapperConfig) -> None:
-        self._generator, self._config = networks.generator, config
+        self._config = config
+        generator = networks.generator
         torch.manual_seed(config.seed)
-        self.mapper = _build(config, networks.generator).to(networks.device)
+        self.mapper = _build(config, generator).to(networks.device)
         self.optimizer = Ranger(self.mapper.parameters(), lr=config.learning_rate)
+        self._in_style_space = config.mapper_type == "style_space"
+        self._generator = generator
+        random = torch.Generator().manual_seed(config.seed)
+        z = torch.randn(config.num_latents, generator.config.z_dim, generator=random)
+        with torch.no_grad():
+            self._w = generator.mapping(z.to(generator.w_avg))
+        self._sources: SourceIdentities | None = None
+        if config.id_lambda > 0:
+            self._sources = SourceIdentities(networks.identity, self._render)
 
-    def batches(self, first: int) -> Iterator[Tensor]:
+    def batches(self, first: int) -> Iterator[Tensor | SourceBatch]:
         """Yield the latents of step `first` and on; those of a step depend on it and the seed."""
-        config, generator = self._config, self._generator
+        config = self._config
         for step in range(first, config.steps):
             random = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-            z = torch.randn(config.batch_size, generator.config.z_dim, generator=random)
-            w = generator.mapping(z.to(generator.w_avg))
-            w_plus = generator.w_to_w_plus(w, config.truncation_psi)
-            in_style_space = config.mapper_type == "style_space"
-            yield generator.w_plus_to_s(w_plus) if in_style_space else w_plus
+            rows = torch.randint(config.num_latents, (config.batch_size,), generator=random)
+            latents = self._latents(rows)
+            if self._sources is None:
+                yield latents
+            else:
+                yield SourceBatch(latents, self._sources.of(rows.tolist()))
+
+    def _latents(self, rows: Tensor) -> Tensor:
+        generator = self._generator
+        w_plus = generator.w_to_w_plus(self._w[rows], self._config.truncation_psi)
+        return generator.w_plus_to_s(w_plus) if self._in_style_space else w_plus
+
+    def _render(self, row: int) -> Tensor:
+        latents = self._latents(torch.tensor([row]))
+        render = self._generator.synthesize if self._in_style_space else self._generator.forward
+        return render(latents)
 
     def resume(self, folder: Folder) -> list[dict[str, Any]]:
         """Take over the checkpoint, if there is one, and return the log until there."""

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from styleclip_ops.errors import ConfigError, ShapeError
 from styleclip_ops.generator import Generator
+from styleclip_ops.losses import SourceIdentities
 from styleclip_ops.mapper import (
     FullStyleSpaceMapper,
     LevelsMapper,
@@ -11,7 +12,12 @@ from styleclip_ops.mapper import (
     SingleMapper,
     WithoutToRGBStyleSpaceMapper,
 )
-from styleclip_ops.mapper_training import MapperLossConfig, mapper_loss, train_mapper
+from styleclip_ops.mapper_training import (
+    MapperLossConfig,
+    SourceBatch,
+    mapper_loss,
+    train_mapper,
+)
 from styleclip_ops.ranger import Ranger
 
 from conftest import FaceEmbedder, PixelEmbedder
@@ -102,6 +108,41 @@ def test_known_source_identity_gives_the_same_loss(
     known = identity.embed(generator(w_plus))
     for got, want in zip(mapper_loss(*arguments, known), mapper_loss(*arguments), strict=True):
         torch.testing.assert_close(got, want)
+
+
+def test_training_with_known_identities_is_the_same_and_renders_each_source_once(
+    generator: Generator, clip: PixelEmbedder, identity: FaceEmbedder, w_plus: Tensor
+) -> None:
+    text = clip.embed_texts(["angry"])
+    rendered: list[int] = []
+
+    def render(row: int) -> Tensor:
+        rendered.append(row)
+        return generator(w_plus[row : row + 1])
+
+    sources = SourceIdentities(identity, render)
+    rows = [[0, 1], [1, 2], [2, 0]]
+    plain = [w_plus[some] for some in rows]
+    known = [SourceBatch(w_plus[some], sources.of(some)) for some in rows]
+
+    def losses(batches: list[Tensor] | list[SourceBatch]) -> Tensor:
+        torch.manual_seed(0)
+        mapper = LevelsMapper(w_dim=28)
+        optimizer = Ranger(mapper.parameters(), lr=0.5)
+        training = train_mapper(
+            generator,
+            clip,
+            mapper,
+            optimizer,
+            iter([*batches]),
+            text,
+            MapperLossConfig(id_lambda=1.0),
+            identity,
+        )
+        return torch.stack([loss.total for loss in training])
+
+    torch.testing.assert_close(losses(known), losses(plain), atol=1e-4, rtol=0)
+    assert rendered == [0, 1, 2]
 
 
 def test_an_identity_weight_needs_an_identity_network(

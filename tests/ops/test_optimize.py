@@ -60,7 +60,7 @@ def test_each_image_has_its_own_target(
 def test_the_best_latent_renders_the_lowest_loss_seen(
     generator: Generator, clip: PixelEmbedder, w_plus: Tensor, text: Tensor
 ) -> None:
-    config = OptimizeConfig(steps=15, lr=0.8, l2_lambda=0.0)
+    config = OptimizeConfig(steps=15, lr=0.8, l2_lambda=0.0, patience=0)
     seen: list[Tensor] = []
 
     def record(step: int, loss: OptimizeLoss) -> None:
@@ -72,6 +72,53 @@ def test_the_best_latent_renders_the_lowest_loss_seen(
     best = torch.stack(seen).min(dim=0).values
     torch.testing.assert_close(loss, best, atol=1e-5, rtol=0)
     assert (best < seen[0]).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 9])
+def test_rows_that_are_finished_make_room_for_the_next(
+    generator: Generator,
+    clip: PixelEmbedder,
+    identity: FaceEmbedder,
+    w_plus: Tensor,
+    batch_size: int,
+) -> None:
+    config = OptimizeConfig(steps=30, lr=0.2, id_lambda=0.01, patience=3)
+    double = deepcopy(generator).double()
+    latents, texts = w_plus.double(), clip.embed_texts(["a", "b", "c", "d", "e"]).double()
+    together = optimize_latents(double, clip, latents, texts, config, identity)
+    at_work: list[int] = []
+    pooled = optimize_latents(
+        double,
+        clip,
+        latents,
+        texts,
+        config,
+        identity,
+        batch_size=batch_size,
+        on_step=lambda _, loss: at_work.append(int(loss.total.isfinite().sum())),
+    )
+    torch.testing.assert_close(pooled, together, atol=1e-6, rtol=0)
+    assert max(at_work) == min(batch_size, 5)
+    # Room is filled while rows wait, and converged rows need fewer steps than allowed.
+    assert sum(at_work) < 5 * 30
+    assert len(at_work) >= sum(at_work) / batch_size
+
+
+def test_a_row_that_converged_is_finished_and_keeps_its_best(
+    generator: Generator, clip: PixelEmbedder, w_plus: Tensor, text: Tensor
+) -> None:
+    seen: list[Tensor] = []
+    config = OptimizeConfig(steps=200, lr=0.2, patience=4)
+    got = optimize_latents(
+        generator, clip, w_plus, text, config, on_step=lambda _, loss: seen.append(loss.total)
+    )
+    losses = torch.stack(seen)
+    assert len(losses) < 200
+    assert losses[-1].isnan().any() or len(w_plus) == 1
+    l2 = config.l2_lambda * (got - w_plus).square().flatten(1).sum(dim=1)
+    loss = cosine_distance(clip.embed_images(generator(got)), text) + l2
+    best = losses.nan_to_num(nan=torch.inf).min(dim=0).values
+    torch.testing.assert_close(loss, best, atol=1e-4, rtol=0)
 
 
 def test_style_codes_keep_their_toRGB(
@@ -134,7 +181,14 @@ def test_bad_input(generator: Generator, clip: PixelEmbedder, w_plus: Tensor, te
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps": 0}, {"steps": 2.5}, {"lr": 0.0}, {"l2_lambda": float("nan")}, {"mode": "fastest"}],
+    [
+        {"steps": 0},
+        {"steps": 2.5},
+        {"lr": 0.0},
+        {"l2_lambda": float("nan")},
+        {"mode": "fastest"},
+        {"patience": -1},
+    ],
 )
 def test_bad_configuration(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(options))}: got"):
