@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from prefect import Flow
 
 from flows.environment import set_defaults, set_metrics_file
 
 set_defaults()
+
+from prefect import Flow  # noqa: E402
 
 from flows.align import align_photos  # noqa: E402
 from flows.cancelling import StageCancelled, mark_cancelled  # noqa: E402

@@ -7,9 +7,8 @@ from flows.pipeline import run_pipeline
 from flows.summary import Summary
 from tasks.directions import RelevanceConfig
 
-# Enough for models of 64 px; the published counts are for 1024 px. Far from the image, where the
-# demo's edits go, the gradients of the mode `fast` tell too little.
-_RELEVANCE = RelevanceConfig(num_images=4, num_statistics=4000, mode="exact")
+# Enough for models of 64 px; the published counts are for 1024 px.
+_RELEVANCE = RelevanceConfig(num_images=12, num_statistics=4000, mode="fast")
 
 
 def run_demo(output: str = "demo-output") -> Summary:

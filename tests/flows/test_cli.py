@@ -156,3 +156,14 @@ def test_ctrl_c_ends_a_command_whose_threads_are_busy():
 )
 def test_failed_rows_may_be_named_by_status_or_not(words, wanted):
     assert [*_with_statuses(words)] == wanted
+
+
+def test_settings_of_prefect_are_there_before_it_is(monkeypatch):
+    for name in ("PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_ANALYTICS_ENABLED"):
+        monkeypatch.delenv(name, raising=False)
+    look = (
+        "import flows.cli; from prefect.settings import get_current_settings as get; "
+        "print(get().logging.level, get().server.analytics_enabled)"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["WARNING", "False"]
