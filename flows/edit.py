@@ -10,7 +10,7 @@ from flows.artifacts import show_run
 from flows.engines import read_engine
 from flows.forecast import foretell
 from flows.mappers import train_all
-from flows.progress import console
+from flows.progress import say
 from flows.relevance import build_relevance
 from flows.shards import run_shards
 from flows.share import read_share, step
@@ -128,7 +128,7 @@ def edit_dataset(
     else:
         shards, left = shards_to_redo(folder, again, retry, share.of)
         if left:
-            console.print(f"{left} shards that were never done are left: select nothing to do them")
+            say(f"{left} shards that were never done are left: select nothing to do them")
     counts = run_shards(
         "edit", edit_pairs_shard, shards, workers, arguments, share=share, engine=by
     )

@@ -64,6 +64,14 @@ class Bar:
             console.print(f"{self._label}: {done} of {self._total}, ETA {left:.0f} s  {note}")
 
 
+def say(line: str) -> None:
+    """Tell people something.
+
+    Flows whose shards other processes do use this: they are sent there whole, and a console cannot.
+    """
+    console.print(printable(line), markup=False, soft_wrap=True)
+
+
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Bar]:
     """Show a bar on a terminal while the block runs."""

@@ -103,7 +103,7 @@ def test_a_stopped_measurement_goes_on_after_its_last_image(tmp_path, monkeypatc
     # Two of three images were done before, and the third renders no more channels.
     assert 0 < images <= every / 3
     facts = [store.ledger.read_commit(0).facts for store in (whole, stopped)]
-    assert facts[0] == facts[1]
+    assert facts[0] | {"seconds": 0} == facts[1] | {"seconds": 0}
     assert 0.9 < facts[0]["fidelity"] <= 1
     assert 0 <= facts[0]["rendered_channels"] < whole.ledger.units(0)["count"][0].as_py()
     assert stopped.read().fingerprint == whole.read().fingerprint
