@@ -48,9 +48,10 @@ def align_photos(
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
-    ledger = faces_ledger(workspace)
-    share.require(bool(ledger.plans()), ledger.folder.url)
-    shards = plan_photos(workspace, photos, shard_size) if share.prepares else ledger.pending()
+    if share.prepares:
+        shards = plan_photos(workspace, photos, shard_size)
+    else:
+        shards = share.prepared(faces_ledger(workspace))
     arguments = {
         "workspace": workspace,
         "crop_size": crop_size,

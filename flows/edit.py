@@ -7,21 +7,20 @@ from cyclopts import Parameter
 from prefect import flow
 
 from flows.artifacts import show_run
+from flows.assets import make_assets
 from flows.engines import read_engine
 from flows.forecast import foretell
-from flows.mappers import train_all
 from flows.progress import say
-from flows.relevance import build_relevance
 from flows.shards import run_shards
-from flows.share import read_share, step
+from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
-from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
+from tasks.directions import RelevanceConfig
 from tasks.edits import edit_pairs_shard
 from tasks.forecast import EditOptions
 from tasks.frozen import freeze_manifest, read_card
 from tasks.manifest_files import Manifest, survey_manifest
-from tasks.models import DEMO_MODELS, open_models
+from tasks.models import DEMO_MODELS
 from tasks.runs import (
     ImageFormat,
     OutputLayout,
@@ -32,7 +31,6 @@ from tasks.runs import (
     statuses_to_retry,
 )
 from tasks.selection import read_selection, shards_to_redo
-from tasks.storage import Folder
 
 _DEFAULT = RelevanceConfig()
 
@@ -111,8 +109,9 @@ def edit_dataset(
     check_store(workspace)
     folder = run_folder(workspace, run)
     if share.prepares:
-        directions, mappers = _assets(
-            workspace, manifest, models, relevance, device, workers, engine
+        needs = survey_manifest(manifest)
+        directions, mappers = make_assets(
+            workspace, needs, models, relevance, device, workers, engine
         )
         settings = settings_for(
             workspace, models, device, directions, mappers, image_format, output, batch_size
@@ -135,31 +134,3 @@ def edit_dataset(
     if counts:
         show_run(folder.url)
     return Summary("edit", folder.url, counts, time.monotonic() - began, {"rows": rows})
-
-
-def _assets(
-    workspace: str,
-    manifest: str,
-    models: str,
-    relevance: RelevanceConfig,
-    device: str,
-    workers: int,
-    engine: str,
-) -> tuple[DirectionStore | None, list[str]]:
-    """Make what the rows of a manifest need: directions, and mappers, whose URLs are returned."""
-    needs = survey_manifest(manifest)
-    directions, mappers = None, [*needs.mapper_uris]
-    if "global" in needs.methods:
-        step(build_relevance)(
-            workspace,
-            models=models,
-            relevance=relevance,
-            device=device,
-            workers=workers,
-            engine=engine,
-        )
-        networks = open_models(models, device)
-        directions = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
-    if needs.mappers:
-        mappers += train_all(workspace, needs.mappers, models, device, checkpoint_steps=200)
-    return directions, mappers

@@ -8,15 +8,15 @@ event loop: `watched_loop` here, by an environment variable that only this serve
 import asyncio
 import os
 import signal
-import threading
 import time
 from functools import wraps
 from typing import Any
 
 from uvicorn.loops.auto import auto_loop_factory
 
+from flows.lifetimes import end_with
+
 _COMMAND = "STYLECLIP_SERVER_OF"
-_SECONDS_BETWEEN_LOOKS = 1.0
 # For the server to write down what it was told last.
 _GRACE_SECONDS = 10.0
 
@@ -45,15 +45,11 @@ def end_server_with_command() -> None:
 
 def watched_loop() -> asyncio.AbstractEventLoop:
     """Make the event loop of a server, in its process, and watch its command from now on."""
-    command = int(os.environ[_COMMAND])  # noqa: TID251
-    threading.Thread(target=_end_with, args=(command,), daemon=True).start()
+    end_with(int(os.environ[_COMMAND]), _stop)  # noqa: TID251
     return auto_loop_factory()()
 
 
-def _end_with(command: int) -> None:
-    # A process whose parent is gone gets another.
-    while os.getppid() == command:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+def _stop() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE_SECONDS)
     os._exit(1)

@@ -43,12 +43,10 @@ def invert_faces(
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
     store = LatentStore(latent_folder(Folder(workspace), open_models(models, device)))
-    share.require(bool(store.ledger.plans()), store.folder.url)
-    shards = (
-        plan_inversion(workspace, models, device, shard_size)
-        if share.prepares
-        else store.ledger.pending()
-    )
+    if share.prepares:
+        shards = plan_inversion(workspace, models, device, shard_size)
+    else:
+        shards = share.prepared(store.ledger)
     arguments = {
         "workspace": workspace,
         "models": models,

@@ -6,11 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from prefect import flow
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import Task
 
 from flows.progress import progress_bar
-from flows.shards import GPU_TAG, guarded, in_own_order, may_help
+from flows.shards import GPU_TAG, guarded_task, in_own_order
 from flows.share import has_server
 from flows.stores import check_store
 from flows.summary import Summary
@@ -19,16 +17,7 @@ from tasks.models import DEMO_MODELS
 from tasks.storage import Folder
 
 _DEFAULT = MapperConfig()
-_TRAIN = Task(
-    fn=guarded(train_prompt_mapper),
-    name="train-mapper",
-    task_run_name="mapper-{target_prompt}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=2,
-    retry_condition_fn=may_help,
-    tags=[GPU_TAG],
-)
+_TRAIN = guarded_task(train_prompt_mapper, "train-mapper", "mapper-{target_prompt}", tags=[GPU_TAG])
 
 
 @flow(name="train-mappers")

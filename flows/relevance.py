@@ -58,12 +58,11 @@ def build_relevance(
     store = DirectionStore(
         direction_folder(Folder(workspace), open_models(models, device), relevance)
     )
-    share.require(store.exists, store.folder.url)
-    shards = (
-        plan_relevance(workspace, models, device, relevance, block_size)
-        if share.prepares
-        else store.ledger.pending()
-    )
+    if share.prepares:
+        shards = plan_relevance(workspace, models, device, relevance, block_size)
+    else:
+        share.require(store.exists, store.folder.url)
+        shards = store.ledger.pending()
     arguments = {
         "workspace": workspace,
         "models": models,

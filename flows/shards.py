@@ -40,17 +40,27 @@ _LOSSES = 3
 
 def shard_task(work: ShardWork, tags: Iterable[str] = ()) -> Task[..., dict[str, int]]:
     """Make a Prefect task of the function that does one shard; a server may limit tags."""
-    return Task(
-        fn=guarded(measured(work)),
-        name=work.__name__.replace("_", "-"),
-        task_run_name="shard-{shard}",
+    return guarded_task(
+        measured(work),
+        work.__name__.replace("_", "-"),
+        "shard-{shard}",
         tags=tags,
+        retry_delay_seconds=exponential_backoff(backoff_factor=1),
+        retry_jitter_factor=1.0,
+    )
+
+
+def guarded_task(work: Callable[P, T], name: str, task_run_name: str, **options: Any) -> Task[P, T]:
+    """Make a Prefect task that is tried again where that may help, and keeps no result."""
+    return Task(
+        fn=guarded(work),
+        name=name,
+        task_run_name=task_run_name,
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=_RETRIES,
-        retry_delay_seconds=exponential_backoff(backoff_factor=1),
-        retry_jitter_factor=1.0,
         retry_condition_fn=may_help,
+        **options,
     )
 
 

@@ -12,6 +12,8 @@ from typing import ParamSpec, TypeVar
 from prefect import Flow
 from prefect.context import FlowRunContext
 
+from tasks.ledger import Ledger
+
 P = ParamSpec("P")
 R = TypeVar("R")
 PREPARE = "prepare"
@@ -39,6 +41,15 @@ class Share:
     def of(self, shards: Sequence[int]) -> list[int]:
         """Return those of the shards that are its own."""
         return [shard for shard in shards if shard % self.count == self.index]
+
+    def prepared(self, ledger: Ledger) -> list[int]:
+        """Return the shards of a stage that were planned and are not committed.
+
+        Raises:
+            WorkerError: None were planned.
+        """
+        self.require(bool(ledger.plans()), ledger.folder.url)
+        return ledger.pending()
 
     def require(self, prepared: bool, url: str) -> None:
         """Check that there is something prepared where this process does not prepare it.

@@ -7,10 +7,9 @@ from flows.progress import console, printable
 from flows.summary import Summary
 from manifests.schemas import Method
 from tasks.manifest_files import (
-    ask,
     build_manifest,
     manifest_errors,
-    read_prompts,
+    read_asked,
     stream_manifest,
     usable_faces,
 )
@@ -45,18 +44,13 @@ def build_edit_manifest(
         num_channels: Style channels to keep instead, for the method global.
     """
     began = time.monotonic()
-    if bool(prompts) == bool(target):
-        raise ValueError(
-            f"prompts: got {prompts or 'none'} and targets {target or 'none'}, expected one of "
-            "--prompts TABLE and --target PROMPT"
-        )
     settings = {
         "neutral_prompt": neutral,
         "method": method,
         "beta": beta,
         "num_channels": num_channels,
     }
-    asked = read_prompts(prompts) if prompts else ask(target or [], alpha or [], **settings)
+    asked = read_asked(prompts, target or [], alpha or [], **settings)
     rows = build_manifest(usable_faces(workspace), asked, destination)
     return Summary("manifest", destination, {"rows": rows}, time.monotonic() - began)
 

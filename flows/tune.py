@@ -6,39 +6,26 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from prefect import flow
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import Task
 from rich.table import Table
 
 from flows.artifacts import show_table
-from flows.mappers import train_all
+from flows.assets import make_assets
 from flows.progress import console, printable, progress_bar
-from flows.relevance import build_relevance
-from flows.shards import guarded, may_help
-from flows.share import has_server, step
+from flows.shards import guarded_task
+from flows.share import has_server
 from flows.stores import check_store
 from flows.summary import Summary
-from manifests.instructions import Instruction
 from manifests.schemas import Method
 from styleclip_ops.strength import StrengthPoint, StrengthTarget
-from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
-from tasks.manifest_files import ask, build_manifest, mappers_to_train, read_prompts
+from tasks.directions import RelevanceConfig
+from tasks.manifest_files import build_manifest, read_asked, survey_prompts
 from tasks.models import DEMO_MODELS, open_models
-from tasks.runs import RunSettings, settings_for
-from tasks.storage import Folder
+from tasks.runs import settings_for
 from tasks.tuning import Search, Tuned, choose_images, prompts_to_tune, tune_prompt
 from tasks.tuning_page import write_tuning_page
 
 _DEFAULT, _TARGET = RelevanceConfig(), StrengthTarget()
-_TUNE = Task(
-    fn=guarded(tune_prompt),
-    name="tune-prompt",
-    task_run_name="tune-{asked.target_prompt}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=2,
-    retry_condition_fn=may_help,
-)
+_TUNE = guarded_task(tune_prompt, "tune-prompt", "tune-{asked.target_prompt}")
 
 
 @flow(name="tune-strengths")
@@ -95,16 +82,12 @@ def tune_strengths(
         batch_size: Images that go through the networks together.
     """
     began = time.monotonic()
-    if bool(prompts) == bool(target):
-        raise ValueError(
-            f"prompts: got {prompts or 'none'} and targets {target or 'none'}, expected one of "
-            "--prompts TABLE and --target PROMPT"
-        )
+    given = read_asked(prompts, target or [], [], neutral_prompt=neutral, method=method)
     search = Search(goal, (*(alpha or ()),), (*(num_channels or ()),), bisections, batch_size)
-    settings = {"neutral_prompt": neutral, "method": method}
-    asked = prompts_to_tune(read_prompts(prompts) if prompts else ask(target or [], [], **settings))
+    asked = prompts_to_tune(given)
     check_store(workspace)
-    made = _assets(workspace, asked, models, relevance, device, batch_size)
+    directions, mappers = make_assets(workspace, survey_prompts(asked), models, relevance, device)
+    made = settings_for(workspace, models, device, directions, mappers, "png", "files", batch_size)
     images = choose_images(made, image or (), sample, sample_seed)
     tuned = list[Tuned]()
     for one in asked:
@@ -128,25 +111,6 @@ def tune_strengths(
     wrote = f"{destination} and {page}" if rows else page
     counts = {status: count for status, count in counts.items() if count}
     return Summary("tune", wrote, counts, time.monotonic() - began, facts)
-
-
-def _assets(
-    workspace: str,
-    asked: Sequence[Instruction],
-    models: str,
-    relevance: RelevanceConfig,
-    device: str,
-    batch_size: int,
-) -> RunSettings:
-    """Make the directions and mappers that prompts need, and gather what edits are made with."""
-    directions, mappers = None, [one.mapper_uri for one in asked if one.mapper_uri]
-    if any(one.method == "global" for one in asked):
-        step(build_relevance)(workspace, models=models, relevance=relevance, device=device)
-        networks = open_models(models, device)
-        directions = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
-    wanted = mappers_to_train(asked)
-    mappers += train_all(workspace, wanted, models, device, checkpoint_steps=200)
-    return settings_for(workspace, models, device, directions, mappers, "png", "files", batch_size)
 
 
 def _show(tuned: Sequence[Tuned], best_effort: bool) -> None:

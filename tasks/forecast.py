@@ -4,7 +4,6 @@ Nothing is written but to a temporary folder of this machine. Times to write to 
 not in the forecast: edits are written behind the networks' work.
 """
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from tasks.edits import mapper_url, rows_together
 from tasks.frozen import row_marks
 from tasks.latents import LatentStore, latent_folder
 from tasks.listing import list_photos
-from tasks.manifest_files import Survey
+from tasks.manifest_files import Survey, survey_prompts
 from tasks.mappers import MapperConfig, mapper_fingerprint, mapper_folder
 from tasks.models import Models, open_models
 from tasks.runs import (
@@ -304,11 +303,7 @@ def rows_to_come(
     image_ids: Sequence[str], prompts: Sequence[Instruction]
 ) -> tuple[Survey, Iterator[pa.RecordBatch]]:
     """Return the rows of faces with prompts, and what they need."""
-    mappers = [p for p in prompts if p.method == "mapper"]
-    wanted = dict.fromkeys((p.target_prompt, p.options) for p in mappers if not p.mapper_uri)
-    configs = [(prompt, MapperConfig(**json.loads(text or "{}"))) for prompt, text in wanted]
-    uris = dict.fromkeys(p.mapper_uri for p in mappers if p.mapper_uri)
-    return Survey({p.method for p in prompts}, configs, [*uris]), build_edits(image_ids, prompts)
+    return survey_prompts(prompts), build_edits(image_ids, prompts)
 
 
 def _count_batches(rows: Sequence[Row], batch_size: int, work: _Work) -> None:

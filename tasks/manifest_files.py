@@ -100,6 +100,28 @@ def ask(prompts: Iterable[str], alphas: Iterable[float], **settings: Any) -> lis
     return instructions(prompts, alphas, **settings)
 
 
+def read_asked(
+    prompts: str, targets: Sequence[str], alphas: Iterable[float], **settings: Any
+) -> list[Instruction]:
+    """Return what a command is asked for: the rows of a table of prompts, or targets.
+
+    Args:
+        prompts: URL of the table, see `read_prompts`; empty for none.
+        targets: Target prompts, for `ask`.
+        alphas: For `ask`.
+        settings: For `ask`.
+
+    Raises:
+        ValueError: Both are given, or neither.
+    """
+    if bool(prompts) == bool(targets):
+        raise ValueError(
+            f"prompts: got {prompts or 'none'} and targets {[*targets] or 'none'}, expected one of "
+            "--prompts TABLE and --target PROMPT"
+        )
+    return read_prompts(prompts) if prompts else ask(targets, alphas, **settings)
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The rows of a manifest, read anew each time that they are iterated.
@@ -145,18 +167,21 @@ def survey_manifest(manifest: str) -> Survey:
                 wanted[prompt, options] = None
             else:
                 uris[uri] = None
-    mappers = [(prompt, MapperConfig(**json.loads(text or "{}"))) for prompt, text in wanted]
-    return Survey(methods, mappers, [*uris])
+    return Survey(methods, _trainings(wanted), [*uris])
 
 
-def mappers_to_train(asked: Iterable[Instruction]) -> list[tuple[str, MapperConfig]]:
-    """Return prompts and settings of the mappers that instructions need and do not name."""
-    wanted = (
-        (one.target_prompt, one.options)
-        for one in asked
-        if one.method == "mapper" and one.mapper_uri is None
-    )
-    return [(prompt, MapperConfig(**json.loads(text or "{}"))) for prompt, text in wanted]
+def survey_prompts(asked: Iterable[Instruction]) -> Survey:
+    """Find out what instructions need, as the rows of a manifest would."""
+    prompts = [*asked]
+    mappers = [one for one in prompts if one.method == "mapper"]
+    wanted = dict.fromkeys((m.target_prompt, m.options) for m in mappers if m.mapper_uri is None)
+    uris = dict.fromkeys(m.mapper_uri for m in mappers if m.mapper_uri is not None)
+    return Survey({one.method for one in prompts}, _trainings(wanted), [*uris])
+
+
+def _trainings(wanted: Iterable[tuple[str, str | None]]) -> list[tuple[str, MapperConfig]]:
+    """Prompts with options -> prompts with settings."""
+    return [(prompt, MapperConfig(**json.loads(options or "{}"))) for prompt, options in wanted]
 
 
 @contextmanager

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tasks.inversion import INVERSIONS
 from tasks.outputs import read_image
-from tasks.pictures import RunPlaces
+from tasks.pictures import RunPlaces, before_sources
 from tasks.run_tables import places_of
 from tasks.runs import read_run_values, run_ledger
 from tasks.storage import Folder
@@ -98,8 +97,9 @@ def _sample(places: RunPlaces, row: dict[str, Any]) -> Sample | None:
     """An edit with its pictures; None where its image is not there."""
     uri = places.find(row["output_uri"])
     after = _small(uri) if uri else b""
-    inversion = (places.workspace / INVERSIONS).url_of(f"{row['image_id']}.png")
-    return Sample(row, _small(inversion), after) if after else None
+    for _, inversion in before_sources(places, [row["image_id"]]).values() if after else ():
+        return Sample(row, _small(inversion.uri), after)
+    return None
 
 
 def _small(uri: str) -> bytes:

@@ -45,6 +45,7 @@ from prefect.client.schemas.schedules import IntervalSchedule  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 
 from benchmarks.endurance.small_bundle import write_small_bundle  # noqa: E402
+from benchmarks.endurance.verdict import tell_checks  # noqa: E402
 from flows.deploy import deploy_flows  # noqa: E402
 from flows.interchange import import_latents  # noqa: E402
 from tasks.manifest_files import ask, build_manifest  # noqa: E402
@@ -333,16 +334,13 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp())
     try:
         checks = run_cluster(folder, options.images, options.steps)
-        failed = [name for name, passed in checks.items() if not passed]
-        for name, passed in checks.items():
-            print(f"{'passed' if passed else 'FAILED'}  {name}")
-        print(f"cluster: {len(checks) - len(failed)} passed, {len(failed)} failed")
+        status = tell_checks("cluster", checks)
     except BaseException:
         print(f"logs are in {folder}", file=sys.stderr)
         raise
-    if not failed:
+    if not status:
         shutil.rmtree(folder)
-    return 1 if failed else 0
+    return status
 
 
 if __name__ == "__main__":

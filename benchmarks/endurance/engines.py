@@ -30,6 +30,7 @@ from prefect import flow  # noqa: E402
 
 from benchmarks.endurance.job import prefect_server  # noqa: E402
 from benchmarks.endurance.small_bundle import write_small_bundle  # noqa: E402
+from benchmarks.endurance.verdict import tell_checks  # noqa: E402
 from flows.edit import edit_dataset  # noqa: E402
 from flows.engines import Engine  # noqa: E402
 from flows.interchange import import_latents  # noqa: E402
@@ -164,11 +165,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, prefect_server(Path(folder)):
         checks = compare_engines(Path(folder), options.workers, options.shards, options.seconds)
-    for name, passed in checks.items():
-        print(f"{'passed' if passed else 'FAILED'}  {name}")
-    failed = sum(not passed for passed in checks.values())
-    print(f"engines: {len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return tell_checks("engines", checks)
 
 
 if __name__ == "__main__":

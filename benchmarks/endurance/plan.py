@@ -28,6 +28,7 @@ import torch  # noqa: E402
 
 from benchmarks.endurance.faults import BUCKET, s3_server  # noqa: E402
 from benchmarks.endurance.small_bundle import write_small_bundle  # noqa: E402
+from benchmarks.endurance.verdict import tell_checks  # noqa: E402
 from benchmarks.endurance.volume import _dummy_edit  # noqa: E402
 from flows.edit import edit_dataset  # noqa: E402
 from flows.interchange import import_latents  # noqa: E402
@@ -277,11 +278,7 @@ def main(words: Sequence[str] | None = None) -> int:
         measured = measure(Path(folder), options.rows)
     checks = show(measured, options.pairs, options.images, options.memory)
     print()
-    for name, passed in checks.items():
-        print(f"{'passed' if passed else 'FAILED'}  {name}")
-    failed = sum(not passed for passed in checks.values())
-    print(f"plan: {len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return tell_checks("plan", checks)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ frozen plans, the ledger, commits, results, and the report.
 A stage passes if its peak at the largest size is below 1.3 times that at the smallest, and so the
 time that a row takes, but from the second smallest size on: at the smallest it is mostly the start.
 What grows below that, per row: 12 to 40 bytes of an index that finds ids which come twice, and
-about 40 bytes in the report, which reads its numbers column by column.
+about 60 bytes in the report, which reads its numbers column by column.
 """
 
 import argparse
