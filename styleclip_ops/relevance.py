@@ -18,7 +18,7 @@ PUBLISHED_STEP = 5.0
 
 # Of the mode fast: images whose perturbations are all rendered, and how well the slope of a channel
 # has to tell what they do there (cosine). Where it does not, the channel is rendered in all images.
-_CHECK_IMAGES = 2
+CHECK_IMAGES = 2
 _LINEAR = 0.97
 # Slopes are taken of the image at this size at most: CLIP reads 224 px.
 _SLOPE_RESOLUTION = 256
@@ -238,7 +238,7 @@ class _Sweep:
         """Add one image to the sums of the mode fast."""
         directions = self.slopes(style_code, batch_size)
         done, agreement = sums.images, sums.agreement
-        if done < _CHECK_IMAGES or agreement is None:
+        if done < CHECK_IMAGES or agreement is None:
             rendered = self.exact(style_code, batch_size)
             cosine = F.cosine_similarity(rendered, directions)
             before = torch.zeros_like(cosine) if agreement is None else agreement
