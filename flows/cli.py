@@ -28,6 +28,7 @@ from flows.forget import forget_image  # noqa: E402
 from flows.interchange import export_directions, export_latents, import_latents  # noqa: E402
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave  # noqa: E402
 from flows.invert import invert_faces  # noqa: E402
+from flows.logs import leave_errors_to_command  # noqa: E402
 from flows.mappers import train_mappers  # noqa: E402
 from flows.pipeline import run_pipeline  # noqa: E402
 from flows.progress import console, printable  # noqa: E402
@@ -163,6 +164,7 @@ def _show(result: Any, as_json: bool) -> None:
 def main() -> None:
     """Run the command line and exit with its status."""
     end_soon_when_interrupted()
+    leave_errors_to_command()
     status = app.meta()
     if status == INTERRUPTED:
         leave()

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from rich.table import Table
 
 from flows.progress import console
-from flows.summary import Summary
+from flows.summary import Check, Summary
 from tasks.doctor import diagnose
 from tasks.findings import Finding
 from tasks.models import DEMO_MODELS
@@ -48,7 +48,7 @@ def examine_assets(
     for finding in findings:
         counts[finding.verdict] += 1
     facts = {"findings": [asdict(finding) for finding in findings]}
-    return Summary("doctor", workspace, counts, time.monotonic() - began, facts)
+    return Check("doctor", workspace, counts, time.monotonic() - began, facts)
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -14,12 +14,30 @@ def make_logs_plain() -> None:
     from prefect.logging.configuration import ensure_logging_setup
 
     ensure_logging_setup()
-    names = [name for name in logging.root.manager.loggerDict if name.startswith("prefect")]
-    for logger in (logging.root, *map(logging.getLogger, names)):
+    for logger in _loggers():
         for handler in logger.handlers:
             is_plain = isinstance(handler.formatter, _Plain)
             if type(handler).__module__.startswith("prefect.") and not is_plain:
                 handler.setFormatter(_Plain(handler.formatter or logging.Formatter()))
+
+
+def leave_errors_to_command() -> None:
+    """Show no traceback of a flow that failed: the command says what went wrong, in a line."""
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    for logger in _loggers():
+        for handler in logger.handlers:
+            if isinstance(handler, PrefectConsoleHandler):
+                handler.addFilter(_is_no_end_of_a_flow)
+
+
+def _is_no_end_of_a_flow(record: logging.LogRecord) -> bool:
+    return not (record.name == "prefect.flow_runs" and record.exc_info)
+
+
+def _loggers() -> list[logging.Logger]:
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("prefect")]
+    return [logging.root, *map(logging.getLogger, names)]
 
 
 class _Plain(logging.Formatter):

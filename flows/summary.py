@@ -34,5 +34,20 @@ class Summary:
     @property
     def line(self) -> str:
         """One line for people."""
+        return f"{self.work}; wrote {self.wrote}"
+
+    @property
+    def work(self) -> str:
+        """What was done, and how long it took."""
         counts = describe_counts(self.counts) or "nothing left to do"
-        return f"{self.stage}: {counts} in {self.seconds:.0f} s; wrote {self.wrote}"
+        return f"{self.stage}: {counts} in {self.seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class Check(Summary):
+    """The end of a check, which reads what it names and writes nothing."""
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        return f"{self.work}; read {self.wrote}"

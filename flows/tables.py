@@ -4,7 +4,7 @@ import time
 from itertools import islice
 
 from flows.progress import console, printable
-from flows.summary import Summary
+from flows.summary import Check, Summary
 from manifests.schemas import Method
 from tasks.manifest_files import (
     build_manifest,
@@ -72,4 +72,4 @@ def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
         console.print(f"... and {count - len(shown):,} more")
     rows = 0 if count else sum(len(batch) for batch in stream_manifest(manifest))
     counts = {"sound": rows, "failed": count}
-    return Summary("manifest", manifest, counts, time.monotonic() - began)
+    return Check("manifest", manifest, counts, time.monotonic() - began)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from prefect import flow
 
 from flows.progress import console, progress_bar
-from flows.summary import Summary
+from flows.summary import Check, Summary
 from tasks.findings import Finding
 from tasks.runs import run_folder
 from tasks.verification import Verification, check_faces
@@ -58,4 +58,4 @@ def verify_run(
     with progress_bar("rendering", check.sampled_shards) as bar:
         tell(check.check_edits(bar.advance))
     counts = dict(check.counts) | {"wrong": count}
-    return Summary("verify", folder.url, counts, time.monotonic() - began, {"findings": wrong})
+    return Check("verify", folder.url, counts, time.monotonic() - began, {"findings": wrong})

@@ -2,7 +2,7 @@
 
 import time
 
-from flows.summary import Summary
+from flows.summary import Check, Summary
 from tasks.models import DEMO_MODELS, Role, Weights
 from tasks.weights import (
     Convertible,
@@ -59,7 +59,7 @@ def verify_weights(models: str = DEMO_MODELS, *, device: str = "auto") -> Summar
     rows = verify_bundle(models, device)
     wrong = sum(bool(row["error"]) for row in rows)
     counts = {"sound": len(rows) - wrong, "failed": wrong}
-    return Summary("weights", models, counts, time.monotonic() - began, {"weights": rows})
+    return Check("weights", models, counts, time.monotonic() - began, {"weights": rows})
 
 
 def convert_weights(
