@@ -17,15 +17,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.paired import Ratio, compare
+from flows.relevance import build_relevance
 from styleclip_ops.direction import apply_direction, style_direction, text_direction
 from styleclip_ops.metrics import cosine_similarity
 from styleclip_ops.pictures import tensor_to_images
 from tasks.directions import (
     DirectionStore,
     RelevanceConfig,
-    compute_relevance_shard,
     direction_folder,
-    plan_relevance,
 )
 from tasks.edits import edit_pairs_shard
 from tasks.frozen import freeze_manifest
@@ -91,8 +90,7 @@ class Job:
         place, given = self.workspace, (DEMO_MODELS, self.device)
         for shard in plan_import(place, str(source), names, *given, 256):
             invert_faces_shard(place, *given, shard, BATCH)
-        for shard in plan_relevance(place, *given, _RELEVANCE, 128):
-            compute_relevance_shard(place, *given, _RELEVANCE, shard, 16)
+        build_relevance.fn(place, models=DEMO_MODELS, relevance=_RELEVANCE, device=self.device)
         asked = ask(PROMPTS, ALPHAS, num_channels=NUM_CHANNELS)
         build_manifest(names, asked, self.manifest)
 

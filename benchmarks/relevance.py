@@ -19,7 +19,12 @@ from benchmarks.networks import NEUTRAL, PROMPTS, demo_networks
 from benchmarks.paired import Ratio, compare
 from styleclip_ops.direction import text_direction
 from styleclip_ops.generator import Generator, GeneratorConfig
-from styleclip_ops.relevance import ChannelSums, channel_clip_directions
+from styleclip_ops.relevance import (
+    CHECK_IMAGES,
+    channel_clip_directions,
+    curved_channels,
+    sum_channel_directions,
+)
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 
 _IMAGES = 100
@@ -45,7 +50,7 @@ def run() -> Iterator[Ratio]:
     exact, slopes = _speed()
     yield exact
     # In units of the published loop of one image.
-    check = 2 / _IMAGES
+    check = CHECK_IMAGES / _IMAGES
     cost = (check + (1 - check) * share) / exact.median + 1 / slopes.median
     name = "relevance 256 px, fast: 100 images, from the parts"
     yield Ratio(name, 1 / cost, 1 / cost, 1 / cost, 0.0)
@@ -107,18 +112,17 @@ def _fidelity(images: int, every: int) -> tuple[float, Ratio, Ratio]:
     s = torch.cat([*sample_style_codes(generator, images)])
     channels = generator.layout.editable_channels[::every]
     exact = channel_clip_directions(generator, clip, s, std, channels)
-    told: list[ChannelSums] = []
-    fast = channel_clip_directions(
-        generator, clip, s, std, channels, mode="fast", on_image=told.append
-    )
+    fast = channel_clip_directions(generator, clip, s, std, channels, mode="fast")
+    checked = sum_channel_directions(generator, clip, s[:CHECK_IMAGES], std, channels, mode="fast")
     cosines = F.cosine_similarity(fast, exact).tolist()
     directions = []
     for prompt in PROMPTS:
         text = text_direction(clip, NEUTRAL, prompt)
         ours, theirs = ((d @ text) * std[channels] for d in (fast, exact))
         directions.append(float(F.cosine_similarity(ours, theirs, dim=0)))
+    assert checked.agreement is not None
     return (
-        told[-1].rendered / len(channels),
+        float(curved_channels(checked.agreement).float().mean()),
         _cosines("relevance, fast: cosine to exact, channels (mean)", cosines),
         _cosines("relevance, fast: cosine to exact, directions of 7 prompts (mean)", directions),
     )

@@ -1,6 +1,8 @@
 """The direction store of a generator: what every style channel does in CLIP's eyes."""
 
 import time
+from collections import Counter
+from functools import partial
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,6 +14,8 @@ from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.directions import (
+    CHECK,
+    MEASURE,
     DirectionStore,
     RelevanceConfig,
     compute_relevance_shard,
@@ -32,14 +36,14 @@ def build_relevance(
     relevance: Annotated[RelevanceConfig, Parameter(name="*")] = _DEFAULT,
     device: str = "auto",
     batch_size: int = 16,
-    block_size: int = 128,
+    block_size: int | None = None,
     workers: int = 1,
     engine: str = "threads",
     worker: str = "",
 ) -> Summary:
     """Measure the CLIP direction of every style channel, once for a generator.
 
-    Stopped anywhere, it continues with the blocks of channels that are missing.
+    Stopped anywhere, it continues with the blocks of sample images that are missing.
 
     Args:
         workspace: Folder or URL that holds all data.
@@ -47,7 +51,7 @@ def build_relevance(
         relevance: How to measure.
         device: auto, cpu, cuda, cuda:1, mps.
         batch_size: Images that go through the networks together.
-        block_size: Channels of a shard.
+        block_size: Sample images of a shard; such that there are about 32 shards by default.
         workers: Shards at a time.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
@@ -55,28 +59,27 @@ def build_relevance(
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
-    store = DirectionStore(
-        direction_folder(Folder(workspace), open_models(models, device), relevance)
-    )
     if share.prepares:
-        shards = plan_relevance(workspace, models, device, relevance, block_size)
+        store = plan_relevance(workspace, models, device, relevance, block_size)
     else:
-        share.require(store.exists, store.folder.url)
-        shards = store.ledger.pending()
-    arguments = {
-        "workspace": workspace,
-        "models": models,
-        "device": device,
-        "config": relevance,
-        "batch_size": batch_size,
-    }
-    counts = run_shards(
-        "relevance",
-        compute_relevance_shard,
-        shards,
-        workers,
-        arguments,
-        share=share,
+        networks = open_models(models, device)
+        store = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
+        share.require(store.exists and not store.pending(CHECK), store.folder.url)
+    measure = partial(
+        run_shards,
+        work=compute_relevance_shard,
+        workers=workers,
+        arguments={
+            "workspace": workspace,
+            "models": models,
+            "device": device,
+            "config": relevance,
+            "batch_size": batch_size,
+        },
         engine=by,
     )
-    return Summary("relevance", store.folder.url, counts, time.monotonic() - began)
+    counts = Counter(measure("relevance-check", shards=store.pending(CHECK)))
+    counts.update(measure("relevance", shards=store.pending(MEASURE), share=share))
+    if share.works:
+        counts.update(store.combine())
+    return Summary("relevance", store.folder.url, dict(counts), time.monotonic() - began)

@@ -1,7 +1,8 @@
 """The CLIP direction of every style channel, once per generator (StyleCLIP, section 6.2)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from styleclip_ops.clip import ImageEmbedder
 from styleclip_ops.errors import ConfigError, check_shape
 from styleclip_ops.generator import Generator, SynthesisState
+from styleclip_ops.stylespace import StyleSpaceLayout
 
 RelevanceMode = Literal["exact", "fast", "published"]
 
@@ -27,37 +29,29 @@ _GRAPH_SIZE = 8
 
 
 class ChannelSums(NamedTuple):
-    """How far a measurement is.
+    """Directions of some sample images, added up.
 
     Attributes:
-        images: Sample images that are done, the first ones.
-        total: [C, E] sum of their unit directions.
-        agreement: [C] in the mode fast: mean cosine of slopes and rendered perturbations in the
-            images where both were measured, the first two.
+        total: [C, E] sum of the unit directions of every image.
+        agreement: [C] in the mode fast, of images that were rendered wholly: mean cosine of what
+            the slopes foretell and what came out.
     """
 
-    images: int
     total: Tensor
     agreement: Tensor | None = None
 
-    @property
-    def fidelity(self) -> float | None:
-        """Estimated mean cosine to the directions of the mode exact; None where it is another.
 
-        Of one image; means over images are nearer.
-        """
-        if self.agreement is None:
-            return None
-        return float(torch.where(self.agreement < _LINEAR, 1.0, self.agreement).mean())
-
-    @property
-    def rendered(self) -> int:
-        """Channels whose perturbations the mode fast renders in every image."""
-        return 0 if self.agreement is None else int((self.agreement < _LINEAR).sum())
+def curved_channels(agreement: Tensor) -> Tensor:
+    """Return which channels [C] the mode fast renders in every image, given their agreement."""
+    return agreement < _LINEAR
 
 
-# Told how far a measurement is.
-OnImage = Callable[[ChannelSums], None]
+def fidelity_of(agreement: Tensor) -> float:
+    """Estimate the mean cosine of directions of the modes fast and exact in one image.
+
+    Means over images are nearer.
+    """
+    return float(torch.where(curved_channels(agreement), 1.0, agreement).mean())
 
 
 def channel_clip_directions(
@@ -71,8 +65,6 @@ def channel_clip_directions(
     *,
     channel_mean: Tensor | None = None,
     batch_size: int = 16,
-    begun: ChannelSums | None = None,
-    on_image: OnImage | None = None,
 ) -> Tensor:
     """Measure how CLIP's embedding moves when one style channel moves (section 6.2, equation 5).
 
@@ -95,12 +87,63 @@ def channel_clip_directions(
             perturb each image's own value (as the paper writes it) and `published` the mean of
             `s`; the release uses the mean over many samples.
         batch_size: Images to render at a time. Memory grows with it and with nothing else.
-        begun: Where an earlier call was stopped, as `on_image` was told: it goes on from there, to
-            the same result.
-        on_image: Told after every image how far it is.
 
     Returns:
         [C, E], unit norm; zero for a channel that moves no image.
+
+    Raises:
+        ShapeError: A shape does not fit the generator.
+        ConfigError: A channel is out of range, or a parameter is outside its range.
+    """
+    if mode == "published" and channel_mean is None and s.ndim == 2 and len(s):
+        channel_mean = s.mean(dim=0)
+    add = partial(
+        sum_channel_directions,
+        *(generator, clip),
+        channel_std=channel_std,
+        channels=channels,
+        step=step,
+        mode=mode,
+        channel_mean=channel_mean,
+        batch_size=batch_size,
+    )
+    if mode != "fast" or len(s) <= CHECK_IMAGES:
+        return F.normalize(add(s=s).total, dim=1)
+    checked = add(s=s[:CHECK_IMAGES])
+    others = add(s=s[CHECK_IMAGES:], agreement=checked.agreement)
+    return F.normalize(checked.total + others.total, dim=1)
+
+
+def sum_channel_directions(
+    generator: Generator,
+    clip: ImageEmbedder,
+    s: Tensor,
+    channel_std: Tensor,
+    channels: Tensor | None = None,
+    step: float = PUBLISHED_STEP,
+    mode: RelevanceMode = "exact",
+    *,
+    channel_mean: Tensor | None = None,
+    batch_size: int = 16,
+    agreement: Tensor | None = None,
+) -> ChannelSums:
+    """Measure a part of the sample images: the sums of parts are `channel_clip_directions`.
+
+    Args:
+        generator: The generator.
+        clip: The image embedder.
+        s: [N, layout.size] style codes of the part.
+        channel_std: [layout.size].
+        channels: [C] int64 entries of the flat style code; all editable ones where None.
+        step: Size of the perturbation in standard deviations.
+        mode: As there.
+        channel_mean: [layout.size]; `published` needs that of all sample images.
+        batch_size: Images to render at a time.
+        agreement: [C] in the mode fast, where known from images that were measured without it:
+            their mean. Where None, all images of the part are rendered wholly.
+
+    Returns:
+        The sums; their agreement is None except for images of the mode fast that were rendered.
 
     Raises:
         ShapeError: A shape does not fit the generator.
@@ -113,8 +156,33 @@ def channel_clip_directions(
         raise ConfigError("s: got no sample image, expected at least one")
     if not step > 0 or batch_size < 1:
         raise ConfigError(f"step {step}, batch_size {batch_size}: expected positive values")
+    channels = _checked_channels(layout, channels)
+    if not channel_std.isfinite().all():
+        raise ConfigError("channel_std: got NaN or infinity, expected finite deviations")
+    if channel_mean is not None:
+        check_shape("channel_mean", channel_mean, (layout.size,))
+        channel_mean = channel_mean.to(s)
+    sweep = _Sweep(generator, clip, channels.cpu(), channel_std.to(s) * step, channel_mean)
+    if mode == "exact":
+        return ChannelSums(_summed(sweep.exact(code, batch_size) for code in s))
+    if mode == "published":
+        if channel_mean is None:
+            raise ConfigError("channel_mean: got none, expected that of all sample images")
+        return ChannelSums(_summed(map(sweep.published, s)))
+    if mode != "fast":
+        raise ConfigError(f"mode: got {mode!r}, expected exact, fast or published")
+    if agreement is not None:
+        check_shape("agreement", agreement, (len(channels),))
+        curved = curved_channels(agreement)
+        return ChannelSums(_summed(sweep.fast(code, batch_size, curved) for code in s))
+    pairs = [(sweep.exact(code, batch_size), sweep.slopes(code, batch_size)) for code in s]
+    cosines = _summed(F.cosine_similarity(*pair) for pair in pairs) / len(s)
+    return ChannelSums(_summed(rendered for rendered, _ in pairs), cosines)
+
+
+def _checked_channels(layout: StyleSpaceLayout, channels: Tensor | None) -> Tensor:
     if channels is None:
-        channels = layout.editable_channels
+        return layout.editable_channels
     check_shape("channels", channels, ("C",))
     if channels.dtype not in (torch.int64, torch.int32):
         raise ConfigError(
@@ -126,28 +194,11 @@ def channel_clip_directions(
             f"channels: got {len(channels)} entries, expected at least one, all in 0 to "
             f"{layout.size - 1}"
         )
-    if not channel_std.isfinite().all():
-        raise ConfigError("channel_std: got NaN or infinity, expected finite deviations")
-    if mode == "published" and channel_mean is None:
-        channel_mean = s.mean(dim=0)
-    if channel_mean is not None:
-        check_shape("channel_mean", channel_mean, (layout.size,))
-        channel_mean = channel_mean.to(s)
-    sweep = _Sweep(generator, clip, channels.cpu(), channel_std.to(s) * step, channel_mean)
-    sums = begun or ChannelSums(0, torch.zeros(len(channels), 1).to(s))
-    check_shape("begun", sums.total, (len(channels), "E"))
-    for style_code in s[sums.images :]:
-        if mode == "exact":
-            sums = _added(sums, sweep.exact(style_code, batch_size))
-        elif mode == "fast":
-            sums = sweep.fast(style_code, batch_size, sums)
-        elif mode == "published":
-            sums = _added(sums, sweep.published(style_code))
-        else:
-            raise ConfigError(f"mode: got {mode!r}, expected exact, fast or published")
-        if on_image is not None:
-            on_image(sums)
-    return F.normalize(sums.total, dim=1)
+    return channels
+
+
+def _summed(values: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, values)
 
 
 def prompt_relevance(
@@ -203,10 +254,6 @@ def prompt_relevance(
     return torch.where(length > 0, along / len(s) / length, 0).clamp(-1, 1)
 
 
-def _added(sums: ChannelSums, directions: Tensor, agreement: Tensor | None = None) -> ChannelSums:
-    return ChannelSums(sums.images + 1, sums.total + directions, agreement)
-
-
 @dataclass(frozen=True)
 class _Sweep:
     """All perturbations of one image at a time; every method gives [C, E] unit directions."""
@@ -234,20 +281,13 @@ class _Sweep:
         order = torch.cat(places).argsort()
         return torch.cat(directions)[order.to(style_code.device)]
 
-    def fast(self, style_code: Tensor, batch_size: int, sums: ChannelSums) -> ChannelSums:
-        """Add one image to the sums of the mode fast."""
+    def fast(self, style_code: Tensor, batch_size: int, curved: Tensor) -> Tensor:
+        """Slopes, and perturbations of the curved channels, [C] bool."""
         directions = self.slopes(style_code, batch_size)
-        done, agreement = sums.images, sums.agreement
-        if done < CHECK_IMAGES or agreement is None:
-            rendered = self.exact(style_code, batch_size)
-            cosine = F.cosine_similarity(rendered, directions)
-            before = torch.zeros_like(cosine) if agreement is None else agreement
-            return _added(sums, rendered, (before * done + cosine) / (done + 1))
-        curved = (agreement < _LINEAR).nonzero().squeeze(1)
-        if len(curved):
+        if curved.any():
             some = replace(self, channels=self.channels[curved.cpu()])
             directions[curved] = some.exact(style_code, batch_size)
-        return _added(sums, directions, agreement)
+        return directions
 
     @torch.enable_grad()
     def slopes(self, style_code: Tensor, batch_size: int) -> Tensor:

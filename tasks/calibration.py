@@ -15,15 +15,10 @@ import torch.nn.functional as F
 
 from manifests.schemas import EDITS
 from styleclip_ops.optimize import OptimizeConfig
-from styleclip_ops.relevance import (
-    CHECK_IMAGES,
-    ChannelSums,
-    RelevanceMode,
-    channel_clip_directions,
-)
+from styleclip_ops.relevance import CHECK_IMAGES, RelevanceMode, sum_channel_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from tasks.alignment import AlignmentConfig, align_photos_shard, align_threads, faces_ledger
-from tasks.directions import BLOCKS, DirectionStore, RelevanceConfig
+from tasks.directions import DirectionStore, RelevanceConfig
 from tasks.edits import MOST_WAITING, Edited, Editor, begin_row, edit_pairs_shard
 from tasks.frozen import freeze_manifest
 from tasks.inversion import invert_faces_shard
@@ -161,24 +156,22 @@ class Calibration:
         starts = [i * max(len(channels) - _SPAN, 0) // (_SPANS - 1) for i in range(_SPANS)]
         spans = [channels[start : start + _SPAN] for start in starts]
         mode: RelevanceMode = "exact" if config.mode == "fast" else config.mode
+        measure = partial(
+            sum_channel_directions,
+            *(generator, clip, code, std),
+            step=config.step,
+            channel_mean=code[0] if mode == "published" else None,
+            batch_size=batch_size,
+        )
         began = time.monotonic()
         for span in spans:
-            channel_clip_directions(
-                *(generator, clip, code, std, span, config.step, mode), batch_size=batch_size
-            )
+            measure(channels=span, mode=mode)
         rendered = (time.monotonic() - began) / sum(map(len, spans)) * len(channels)
         if config.mode != "fast":
             return statistics + rendered * config.num_images
         # An image after those that are rendered wholly, with slopes that foretell every channel.
-        sound = torch.ones(len(channels))
-        checked = ChannelSums(CHECK_IMAGES, torch.zeros(len(channels), 1).to(code), sound)
         began = time.monotonic()
-        channel_clip_directions(
-            *(generator, clip, code.expand(CHECK_IMAGES + 1, -1), std, channels, config.step),
-            mode="fast",
-            batch_size=batch_size,
-            begun=checked,
-        )
+        measure(channels=channels, mode="fast", agreement=torch.ones(len(channels)))
         slopes = time.monotonic() - began
         whole = min(config.num_images, CHECK_IMAGES)
         images = whole + _CURVED * (config.num_images - whole)
@@ -188,12 +181,11 @@ class Calibration:
         """Return a direction store of random numbers, which take as long to apply."""
         networks, config = self.networks, RelevanceConfig(1, 2)
         store = DirectionStore(Folder(self.workspace) / "directions")
-        store.create(networks, config, len(networks.generator.layout.editable_channels))
+        store.create(networks, config, 1)
+        channels = len(networks.generator.layout.editable_channels)
         for shard in store.ledger.pending():
-            unit = store.ledger.units(shard).to_pylist()[0]
-            numbers = torch.randn(unit["count"], networks.clip.embedding_dim)
-            store.write(shard, F.normalize(numbers, dim=1))
-            store.ledger.commit(shard, pa.Table.from_pylist([unit | {"silent": 0}], BLOCKS))
+            numbers = torch.randn(channels, networks.clip.embedding_dim)
+            store.commit(shard, F.normalize(numbers, dim=1))
         return store
 
     def train(self, prompt: str, config: MapperConfig) -> tuple[str, float]:

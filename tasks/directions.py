@@ -1,7 +1,7 @@
 """The direction store: how CLIP sees every style channel, computed once for each generator."""
 
 import json
-import time
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -10,13 +10,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import safetensors.torch
 import torch
+import torch.nn.functional as F
 import zarr
 from torch import Tensor
 from zarr.core.common import AccessModeLiteral as AccessMode
 
-from styleclip_ops.relevance import ChannelSums, RelevanceMode, channel_clip_directions
+from styleclip_ops.relevance import (
+    CHECK_IMAGES,
+    RelevanceMode,
+    curved_channels,
+    fidelity_of,
+    sum_channel_directions,
+)
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from tasks.arrays import create_arrays, create_group, open_array
 from tasks.ledger import Ledger
@@ -25,15 +31,17 @@ from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, sha256
 from tasks.zarr_reading import reading_zarr, sound_array
 
-FORMAT, FORMAT_VERSION = "styleclip-directions", 1
+FORMAT, FORMAT_VERSION = "styleclip-directions", 2
 STORE = "directions.zarr"
-# Of blocks that are being measured, and how often they are written.
-CHECKPOINTS = "checkpoints"
-CHECKPOINT_SECONDS = 60.0
+# About how many shards there are where nothing else is asked for.
+_SHARDS = 32
+_CHUNK_CHANNELS = 512
 
-# What the ledger of a store plans, a block of channels a shard, and what it says of each block.
-BLOCK_UNITS = pa.schema([("first", pa.int64()), ("count", pa.int64())])
-BLOCKS = pa.schema([("first", pa.int64()), ("count", pa.int64()), ("silent", pa.int64())])
+# Work on a store, in this order: images of the mode fast that are rendered wholly; sums over the
+# others; the directions, from all sums.
+CHECK, MEASURE, COMBINE = "check", "measure", "combine"
+# What the ledger of a store plans, a block of sample images a shard.
+BLOCKS = pa.schema([("work", pa.string()), ("first", pa.int64()), ("count", pa.int64())])
 
 
 class DirectionStoreError(ValueError):
@@ -105,39 +113,54 @@ class DirectionStore:
         """Whether plans and statistics are written: the group's attributes come last."""
         return (self.folder / STORE).exists("zarr.json")
 
-    def create(self, models: Models, config: RelevanceConfig, block_size: int) -> None:
+    def create(self, models: Models, config: RelevanceConfig, block_size: int | None) -> None:
         """Write the statistics and plan the blocks, if that is not done.
 
         Args:
             models: The networks.
             config: How to measure.
-            block_size: Channels of a shard.
+            block_size: Sample images of a shard; such that there are about 32 where None.
         """
         if self.exists:
             return
         generator = models.generator
-        editable = len(generator.layout.editable_channels)
-        # One backward pass gives all channels: parts would each cost as much as the whole.
-        block = editable if config.mode == "fast" else block_size
-        if self.ledger.plans():
-            block = self.ledger.units(0)["count"][0].as_py()
-        for shard, first in enumerate(range(0, editable, block)):
-            row = {"first": first, "count": min(block, editable - first)}
-            self.ledger.plan_shard(shard, pa.Table.from_pylist([row], BLOCK_UNITS))
+        if block_size is None:
+            block_size = math.ceil(config.num_images / _SHARDS)
+        if block_size < 1:
+            raise DirectionStoreError(f"block_size: got {block_size}, expected at least 1")
+        plans = [self.ledger.units(shard) for shard in self.ledger.plans()]
+        sizes = [plan["count"][0].as_py() for plan in plans if plan["work"][0].as_py() == MEASURE]
+        blocks = _blocks(config, max(sizes, default=block_size))
+        for shard, block in enumerate(blocks):
+            self.ledger.plan_shard(shard, pa.Table.from_pylist([block], BLOCKS))
         statistics = style_statistics(generator, config.num_statistics, seed=config.seed)
+        editable, width = len(generator.layout.editable_channels), models.clip.embedding_dim
+        checks = sum(block["work"] == CHECK for block in blocks)
 
         def build(group: zarr.Group) -> None:
             for name, values in statistics._asdict().items():
                 data, axes = values.cpu().numpy(), ("channel",)
                 group.create_array(f"channel_{name}", data=data, dimension_names=axes)
-            group.create_array(
+            create = partial(group.create_array, dtype="float32", fill_value=np.nan)
+            create(
                 "channel_clip_directions",
-                shape=(editable, models.clip.embedding_dim),
-                chunks=(block, models.clip.embedding_dim),
-                dtype="float32",
-                fill_value=np.nan,
+                shape=(editable, width),
+                chunks=(min(editable, _CHUNK_CHANNELS), width),
                 dimension_names=("editable_channel", "clip"),
             )
+            create(
+                "direction_sums",
+                shape=(len(blocks) - 1, editable, width),
+                chunks=(1, min(editable, _CHUNK_CHANNELS), width),
+                dimension_names=("shard", "editable_channel", "clip"),
+            )
+            if checks:
+                create(
+                    "slope_agreement",
+                    shape=(checks, editable),
+                    chunks=(1, editable),
+                    dimension_names=("image", "editable_channel"),
+                )
 
         create_arrays(self.folder, STORE, build)
         marks = {"format": FORMAT, "version": FORMAT_VERSION, "code_version": CODE_VERSION}
@@ -147,16 +170,85 @@ class DirectionStore:
         """Return the standard deviation of every style channel, [layout.size]."""
         return torch.from_numpy(np.asarray(self._array("channel_std", "r")[:]))
 
-    def write(self, shard: int, directions: Tensor) -> str:
-        """Write the directions [count, E] of a block, and return their sha256."""
-        numbers = directions.cpu().numpy()
-        self._array("channel_clip_directions", "r+")[self._span(shard)] = numbers
+    def pending(self, work: str) -> list[int]:
+        """Return the shards of a kind of work that are not committed, ascending."""
+        return [shard for shard in self.ledger.pending() if self.unit(shard)["work"] == work]
+
+    def unit(self, shard: int) -> dict[str, Any]:
+        """Return what a shard is: its work, and its first sample image and their number."""
+        return dict(self.ledger.units(shard).to_pylist()[0])
+
+    def agreement(self) -> Tensor:
+        """Return how well slopes foretell what channels do, [C]: the mean of all checked images.
+
+        Raises:
+            DirectionStoreError: They are not all checked.
+        """
+        measured = np.asarray(self._array("slope_agreement", "r")[:])
+        if not np.isfinite(measured).all():
+            raise DirectionStoreError(
+                f"{self.folder.url}: got images that are not checked yet, expected their shards "
+                "first; run `styleclip relevance`, with `--worker prepare` where there are several"
+            )
+        return torch.from_numpy(measured.mean(axis=0))
+
+    def write(self, shard: int, total: Tensor, agreement: Tensor | None = None) -> str:
+        """Write what a shard measured, and return its sha256.
+
+        Args:
+            shard: Its number.
+            total: [C, E] the sum of its images; of the last shard the directions.
+            agreement: [C] of a shard that checks.
+        """
+        unit, numbers = self.unit(shard), total.cpu().numpy()
+        if unit["work"] == COMBINE:
+            self._array("channel_clip_directions", "r+")[:] = numbers
+            return sha256(numbers.tobytes())
+        if agreement is not None:
+            self._array("slope_agreement", "r+")[unit["first"]] = agreement.cpu().numpy()
+        self._array("direction_sums", "r+")[shard] = numbers
         return sha256(numbers.tobytes())
 
     def digest(self, shard: int) -> str:
-        """Return the sha256 of the numbers of a block, as `write` did and its commit has it."""
-        numbers = self._array("channel_clip_directions", "r")[self._span(shard)]
-        return sha256(np.asarray(numbers).tobytes())
+        """Return the sha256 of the numbers of a shard, as `write` did and its commit has it."""
+        if self.unit(shard)["work"] == COMBINE:
+            return sha256(np.asarray(self._array("channel_clip_directions", "r")[:]).tobytes())
+        return sha256(self._sum(shard).tobytes())
+
+    def combine(self) -> dict[str, int]:
+        """Make the directions of the sums, where all of these are committed and they are not.
+
+        Returns:
+            Channels that move CLIP, and channels that do not; nothing where that was done, or
+            other processes are still measuring.
+
+        Raises:
+            DirectionStoreError: Sums are not those that were committed.
+        """
+        pending = self.ledger.pending()
+        if len(pending) != 1 or self.unit(pending[0])["work"] != COMBINE:
+            return {}
+        (last,) = pending
+        total = np.float32(0)
+        for shard in range(last):
+            numbers = self._sum(shard)
+            if sha256(numbers.tobytes()) != self.ledger.read_commit(shard).facts["sha256"]:
+                raise DirectionStoreError(
+                    f"{self.folder.url}/{STORE}: got other sums than shard {shard} committed; "
+                    f"remove the commit of shard {shard} and run `styleclip relevance` again"
+                )
+            total = total + numbers
+        directions = F.normalize(torch.from_numpy(np.asarray(total)), dim=1)
+        silent = int((directions.norm(dim=1) == 0).sum())
+        self.commit(last, directions)
+        return {"moving": len(directions) - silent, "silent": silent}
+
+    def commit(self, shard: int, total: Tensor, agreement: Tensor | None = None) -> None:
+        """Write what a shard measured and commit it; parameters are those of `write`."""
+        write = partial(self.write, shard, total, agreement)
+        facts = {} if agreement is None else _accuracy(agreement)
+        table = self.ledger.units(shard)
+        self.ledger.commit_stored(shard, table, write(), partial(self.digest, shard), write, facts)
 
     def read(self) -> Directions:
         """Read a finished store.
@@ -177,15 +269,15 @@ class DirectionStore:
         if not all(np.isfinite(array).all() for array in values):
             raise DirectionStoreError(
                 f"{self.folder.url}/{STORE}: got NaN, expected numbers; a chunk is lost: remove "
-                "the commit of its block and run `styleclip relevance` again"
+                "the commit of the last shard and run `styleclip relevance` again"
             )
         digest = sha256(b"".join(array.tobytes() for array in values))
         mean, std, directions = map(torch.from_numpy, values)
         return Directions(mean, std, directions, digest[:16])
 
-    def _span(self, shard: int) -> slice:
-        unit = self.ledger.units(shard).to_pylist()[0]
-        return slice(unit["first"], unit["first"] + unit["count"])
+    def _sum(self, shard: int) -> Any:
+        with self._reading():
+            return np.asarray(self._array("direction_sums", "r")[shard])
 
     def _reading(self) -> AbstractContextManager[None]:
         url = f"{self.folder.url}/{STORE}"
@@ -198,29 +290,34 @@ class DirectionStore:
 
 def direction_folder(workspace: Folder, models: Models, config: RelevanceConfig) -> Folder:
     """Return where the directions of a generator and a CLIP are in a workspace."""
-    key = json.dumps(_binding(models) | asdict(config), sort_keys=True)
+    key = json.dumps(
+        _binding(models) | asdict(config) | {"version": FORMAT_VERSION}, sort_keys=True
+    )
     return workspace / "directions" / sha256(key.encode())[:16]
 
 
 def plan_relevance(
-    workspace: str, models: str, device: str, config: RelevanceConfig, block_size: int
-) -> list[int]:
-    """Write the statistics of S and plan the blocks of channels.
+    workspace: str, models: str, device: str, config: RelevanceConfig, block_size: int | None = None
+) -> DirectionStore:
+    """Write the statistics of S and plan the blocks of sample images.
 
     Args:
         workspace: URL of the workspace.
         models: URL of the bundle.
         device: See `tasks.models.open_models`.
         config: How to measure.
-        block_size: Channels of a shard.
+        block_size: Sample images of a shard; such that there are about 32 where None.
 
     Returns:
-        Shards to compute.
+        The store.
+
+    Raises:
+        DirectionStoreError: The size of blocks is not positive.
     """
     networks = open_models(models, device)
     store = DirectionStore(direction_folder(Folder(workspace), networks, config))
     store.create(networks, config, block_size)
-    return store.ledger.pending()
+    return store
 
 
 def compute_relevance_shard(
@@ -231,10 +328,7 @@ def compute_relevance_shard(
     shard: int,
     batch_size: int,
 ) -> dict[str, int]:
-    """Measure the directions of one block of channels and commit them.
-
-    A block is the unit of work; within one, a stopped measurement goes on after the last image that
-    a checkpoint has, to the same numbers.
+    """Measure all channels on one block of sample images and commit their sums.
 
     Args:
         workspace: URL of the workspace.
@@ -245,76 +339,54 @@ def compute_relevance_shard(
         batch_size: Images that go through the networks together.
 
     Returns:
-        Channels that move CLIP, and channels that do not; nothing where another process
-        committed the block.
+        The images that were measured; nothing where another process committed the block.
+
+    Raises:
+        DirectionStoreError: The images of the mode fast that come first are not checked yet.
     """
     networks = open_models(models, device)
     store = DirectionStore(direction_folder(Folder(workspace), networks, config))
     if store.ledger.is_committed(shard):
         return {}
-    unit = store.ledger.units(shard).to_pylist()[0]
-    checkpoint = _Checkpoint(store.folder / CHECKPOINTS, shard)
-    generator = networks.generator
-    channels = generator.layout.editable_channels[unit["first"] : unit["first"] + unit["count"]]
-    codes = sample_style_codes(generator, config.num_images, seed=config.seed)
-    directions = channel_clip_directions(
-        generator,
-        networks.clip,
-        torch.cat(list(codes)),
-        store.channel_std(),
-        channels,
-        config.step,
-        config.mode,
-        batch_size=batch_size,
-        begun=checkpoint.read(networks.device),
-        on_image=checkpoint.offer,
+    unit = store.unit(shard)
+    needs_agreement = config.mode == "fast" and unit["work"] == MEASURE
+    agreement = store.agreement().to(networks.device) if needs_agreement else None
+    codes = torch.cat(
+        [*sample_style_codes(networks.generator, config.num_images, seed=config.seed)]
     )
-    silent = int((directions.norm(dim=1) == 0).sum())
-    if not store.ledger.is_committed(shard):
-        write = partial(store.write, shard, directions)
-        table = pa.Table.from_pylist([unit | {"silent": silent}], BLOCKS)
-        store.ledger.commit_stored(
-            shard, table, write(), partial(store.digest, shard), write, checkpoint.facts()
-        )
-    checkpoint.remove()
-    return {"moving": len(directions) - silent, "silent": silent}
+    sums = sum_channel_directions(
+        *(networks.generator, networks.clip),
+        codes[unit["first"] : unit["first"] + unit["count"]],
+        store.channel_std(),
+        step=config.step,
+        mode=config.mode,
+        channel_mean=codes.mean(dim=0) if config.mode == "published" else None,
+        batch_size=batch_size,
+        agreement=agreement,
+    )
+    if store.ledger.is_committed(shard):
+        return {}
+    store.commit(shard, *sums)
+    return {"images": unit["count"]}
 
 
-class _Checkpoint:
-    """How far a block is, written once in a while: in the mode fast, a block is all channels."""
+def _blocks(config: RelevanceConfig, block_size: int) -> list[dict[str, Any]]:
+    """Units of all shards: checked images one by one, the others in blocks, and the end."""
+    count = config.num_images
+    checks = min(CHECK_IMAGES, count) if config.mode == "fast" else 0
+    units: list[dict[str, Any]] = [
+        {"work": CHECK, "first": image, "count": 1} for image in range(checks)
+    ]
+    for first in range(checks, count, block_size):
+        size = min(block_size, count - first)
+        units.append({"work": MEASURE, "first": first, "count": size})
+    return [*units, {"work": COMBINE, "first": 0, "count": count}]
 
-    def __init__(self, folder: Folder, shard: int) -> None:
-        self._folder, self._name = folder, f"shard-{shard:05d}.safetensors"
-        self._wrote = time.monotonic()
-        self._sums: ChannelSums | None = None
 
-    def read(self, device: torch.device) -> ChannelSums | None:
-        try:
-            content = self._folder.read(self._name)
-        except FileNotFoundError:
-            return None
-        saved = {name: value.to(device) for name, value in safetensors.torch.load(content).items()}
-        self._sums = ChannelSums(int(saved["images"]), saved["total"], saved.get("agreement"))
-        return self._sums
-
-    def facts(self) -> dict[str, object]:
-        """How near the mode fast came, for the record of the block."""
-        if self._sums is None or self._sums.fidelity is None:
-            return {}
-        return {"fidelity": self._sums.fidelity, "rendered_channels": self._sums.rendered}
-
-    def offer(self, sums: ChannelSums) -> None:
-        self._sums = sums
-        if time.monotonic() - self._wrote < CHECKPOINT_SECONDS:
-            return
-        values = {"images": torch.tensor(sums.images), "total": sums.total.cpu().contiguous()}
-        if sums.agreement is not None:
-            values["agreement"] = sums.agreement.cpu()
-        self._folder.write(self._name, safetensors.torch.save(values))
-        self._wrote = time.monotonic()
-
-    def remove(self) -> None:
-        self._folder.remove(self._name)
+def _accuracy(agreement: Tensor) -> dict[str, object]:
+    """How near the mode fast comes, as one image tells it."""
+    curved = int(curved_channels(agreement).sum())
+    return {"fidelity": fidelity_of(agreement), "rendered_channels": curved}
 
 
 def _binding(models: Models) -> dict[str, str]:

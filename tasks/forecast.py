@@ -16,7 +16,13 @@ from manifests.building import build_edits, regroup
 from manifests.instructions import Instruction
 from tasks.alignment import AlignmentConfig, faces_ledger, faces_table
 from tasks.calibration import Calibration
-from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
+from tasks.directions import (
+    CHECK,
+    MEASURE,
+    DirectionStore,
+    RelevanceConfig,
+    direction_folder,
+)
 from tasks.edits import mapper_url, rows_together
 from tasks.frozen import row_marks
 from tasks.latents import LatentStore, latent_folder
@@ -226,19 +232,20 @@ class Forecast:
         return LatentStore(latent_folder(Folder(self._workspace), self._networks))
 
     def _relevance(self, config: RelevanceConfig) -> tuple[StageForecast, DirectionStore | None]:
-        folder = direction_folder(Folder(self._workspace), self._networks, config)
-        store, total = (
-            DirectionStore(folder),
-            len(self._networks.generator.layout.editable_channels),
-        )
-        plans = store.ledger.plans() if store.exists else []
-        pending = store.ledger.pending() if plans else [0]
+        networks, total = self._networks, config.num_images
+        store = DirectionStore(direction_folder(Folder(self._workspace), networks, config))
+        pending = store.ledger.pending() if store.exists else [-1]
         if not pending:
             return StageForecast("relevance", total, total, 0, 0.0), store
-        share = len(pending) / max(len(plans), 1)
-        seconds = self._calibration.relevance(config, _RELEVANCE_BATCH) * share
-        done, size = total - round(total * share), 4 * total * self._networks.clip.embedding_dim
-        return StageForecast("relevance", total, done, len(pending), seconds, size), None
+        left = total
+        if store.exists:
+            left = sum(
+                store.unit(s)["count"] for s in (*store.pending(CHECK), *store.pending(MEASURE))
+            )
+        seconds = self._calibration.relevance(config, _RELEVANCE_BATCH) * left / total
+        numbers = len(networks.generator.layout.editable_channels) * networks.clip.embedding_dim
+        size = 4 * numbers * (len(store.ledger.plans()) if store.exists else total)
+        return StageForecast("relevance", total, total - left, len(pending), seconds, size), None
 
     def _mappers(
         self, wanted: Sequence[tuple[str, MapperConfig]]

@@ -15,8 +15,10 @@ from flows.engines import LoneCrew
 from flows.interchange import import_latents
 from flows.shards import shard_task
 from flows.share import Share, WorkerError, read_share
+from tasks.directions import DirectionStore
 from tasks.manifest_files import ask, build_manifest
 from tasks.runs import run_folder, run_ledger
+from tasks.storage import Folder
 from tasks.store_faults import StoreError
 
 FAST = ["--num-images", "1", "--num-statistics", "50", "--mode", "fast", "--device", "cpu"]
@@ -87,6 +89,26 @@ def test_photographs_are_shared_out(tmp_path, models, capsys, no_server):
         words = [stage, str(tmp_path / "ws"), "--models", models, "--worker", "0/2"]
         assert app.meta(words) == 2
         assert "which is not prepared" in " ".join(capsys.readouterr().err.split())
+
+
+def test_sample_images_are_shared_out(tmp_path, models, capsys, no_server):
+    def command(workspace: str) -> list[str]:
+        words = ["relevance", str(tmp_path / workspace), "--models", models]
+        return [*words, "--num-images", "6", "--num-statistics", "50"]
+
+    prepared = call(capsys, *command("both"), "--worker", "prepare")
+    assert prepared["counts"] == {"images": 2, "planned": 4}
+    first, last, late = [
+        call(capsys, *command("both"), "--worker", f"{i}/2")["counts"] for i in (1, 0, 1)
+    ]
+    assert (first, last["images"], late) == ({"images": 2}, 2, {})
+    assert last["moving"] > 100
+    call(capsys, "--no-server", *command("one"))
+    one, both = [
+        DirectionStore(Folder(str(next((tmp_path / name / "directions").iterdir())))).read()
+        for name in ("one", "both")
+    ]
+    assert one.fingerprint == both.fingerprint
 
 
 def test_a_fault_that_may_pass_gets_another_attempt_without_a_server(monkeypatch):

@@ -8,7 +8,13 @@ from torch.nn.functional import normalize
 
 from styleclip_ops.errors import ConfigError, ShapeError
 from styleclip_ops.generator import Generator, GeneratorConfig
-from styleclip_ops.relevance import ChannelSums, channel_clip_directions, prompt_relevance
+from styleclip_ops.relevance import (
+    channel_clip_directions,
+    curved_channels,
+    fidelity_of,
+    prompt_relevance,
+    sum_channel_directions,
+)
 
 from conftest import PixelEmbedder
 
@@ -98,35 +104,34 @@ def test_fast_is_the_limit_of_small_steps(
 def test_fast_renders_what_slopes_do_not_foretell(
     generator: Generator, clip: PixelEmbedder, s: Tensor, std: Tensor, channels: Tensor
 ) -> None:
-    told: list[ChannelSums] = []
     exact = channel_clip_directions(generator, clip, s, std, channels, step=1.0)
-    fast = channel_clip_directions(
-        generator, clip, s, std, channels, step=1.0, mode="fast", on_image=told.append
-    )
-    agreement = told[-1].agreement
+    fast = channel_clip_directions(generator, clip, s, std, channels, step=1.0, mode="fast")
+    agreement = sum_channel_directions(
+        generator, clip, s[:2], std, channels, step=1.0, mode="fast"
+    ).agreement
     assert agreement is not None
-    curved = agreement < 0.97
+    curved = curved_channels(agreement)
+    assert torch.equal(curved, agreement < 0.97)
     assert 0.02 < curved.float().mean() < 0.9
     torch.testing.assert_close(fast[curved], exact[curved], atol=1e-4, rtol=0)
-    assert told[-1].rendered == curved.sum()
     cosine = torch.cosine_similarity(fast, exact).mean()
     assert 0.97 < cosine < 1
-    assert told[-1].fidelity == pytest.approx(cosine.item(), abs=0.02)
+    assert fidelity_of(agreement) == pytest.approx(cosine.item(), abs=0.02)
 
 
-@pytest.mark.parametrize("images", [1, 3])
-def test_fast_goes_on_where_it_was_stopped(
-    generator: Generator,
-    clip: PixelEmbedder,
-    s: Tensor,
-    std: Tensor,
-    channels: Tensor,
-    images: int,
+def test_parts_of_the_images_add_up_to_fast(
+    generator: Generator, clip: PixelEmbedder, s: Tensor, std: Tensor, channels: Tensor
 ) -> None:
-    told: list[ChannelSums] = []
-    measure = partial(channel_clip_directions, generator, clip, s, std, channels[::3], mode="fast")
-    whole = measure(on_image=told.append)
-    assert torch.equal(measure(begun=told[images - 1]), whole)
+    some = channels[::3]
+    measure = partial(sum_channel_directions, generator, clip, mode="fast")
+    checked = [measure(code[None], std, some) for code in s[:2]]
+    agreements = [sums.agreement for sums in checked if sums.agreement is not None]
+    agreement = torch.stack(agreements).mean(dim=0)
+    others = [measure(part, std, some, agreement=agreement) for part in (s[2:3], s[3:])]
+    assert [sums.agreement for sums in others] == [None, None]
+    total = torch.stack([sums.total for sums in (*checked, *others)]).sum(dim=0)
+    whole = channel_clip_directions(generator, clip, s, std, some, mode="fast")
+    torch.testing.assert_close(normalize(total, dim=1), whole, atol=1e-5, rtol=0)
 
 
 def test_slopes_above_256_px_keep_what_the_last_layers_add() -> None:
@@ -145,7 +150,8 @@ def test_slopes_above_256_px_keep_what_the_last_layers_add() -> None:
     fast = channel_clip_directions(large, Recorder(), s, std, channels, mode="fast")
     assert [images.shape[-1] for images in seen].count(256) == len(s)
     small = torch.nn.functional.adaptive_avg_pool2d(large.synthesize(s[:1]), 256)
-    torch.testing.assert_close(seen[0][:1], small, atol=1e-4, rtol=1e-4)
+    (first, *_) = [images for images in seen if images.shape[-1] == 256]
+    torch.testing.assert_close(first[:1], small, atol=1e-4, rtol=1e-4)
     exact = channel_clip_directions(large, PixelEmbedder(), s, std, channels)
     # The last channel lies above 256 px: its slope is nothing, so it is rendered.
     assert torch.cosine_similarity(fast, exact).min() > 0.97
@@ -193,6 +199,10 @@ def test_bad_input(generator: Generator, clip: PixelEmbedder, s: Tensor, std: Te
         channel_clip_directions(generator, clip, s, std, mode="slow")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="step -1"):
         channel_clip_directions(generator, clip, s, std, step=-1)
+    with pytest.raises(ConfigError, match="expected that of all sample images"):
+        sum_channel_directions(generator, clip, s, std, mode="published")
+    with pytest.raises(ShapeError, match="agreement"):
+        sum_channel_directions(generator, clip, s, std, mode="fast", agreement=torch.ones(3))
 
 
 def test_a_prompt_alone_finds_the_channels_that_an_asset_finds(

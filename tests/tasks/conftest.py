@@ -18,6 +18,8 @@ from manifests.edits import Edit, edits_batch
 from manifests.schemas import FACES
 from tasks.alignment import faces_ledger
 from tasks.directions import (
+    CHECK,
+    MEASURE,
     DirectionStore,
     RelevanceConfig,
     compute_relevance_shard,
@@ -97,13 +99,27 @@ def finished(kept) -> Finished:
     return workspace
 
 
+def _measure_directions(root: str, models: str, config: RelevanceConfig) -> DirectionStore:
+    """Do all shards of a direction store."""
+    store = plan_relevance(root, models, "cpu", config)
+    for shard in (*store.pending(CHECK), *store.pending(MEASURE)):
+        compute_relevance_shard(root, models, "cpu", config, shard, batch_size=16)
+    store.combine()
+    return store
+
+
+@pytest.fixture
+def measure_directions() -> Callable[[str, str, RelevanceConfig], DirectionStore]:
+    """Do all shards of a direction store, given workspace, bundle and settings."""
+    return _measure_directions
+
+
 def build(ws: Finished) -> None:
     ws.photos.mkdir()
     commit_faces(ws)
     for shard in plan_inversion(ws.root, ws.models, "cpu", 64):
         invert_faces_shard(ws.root, ws.models, "cpu", shard, 8)
-    for shard in plan_relevance(ws.root, ws.models, "cpu", RELEVANCE, 500):
-        compute_relevance_shard(ws.root, ws.models, "cpu", RELEVANCE, shard, 16)
+    _measure_directions(ws.root, ws.models, RELEVANCE)
     config = MapperConfig(steps=2, mapper_type="levels")
     train_prompt_mapper(ws.root, ws.models, "cpu", "a face with red hair", config)
     edits = [Edit(name, read_instruction(asked)) for name in PEOPLE for asked in ASKED]

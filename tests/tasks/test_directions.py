@@ -1,15 +1,17 @@
 """The direction store: block by block the same numbers as in one piece."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 import zarr
 
-import tasks.directions
-from styleclip_ops.clip import ClipModel
 from styleclip_ops.relevance import channel_clip_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from tasks.directions import (
+    CHECK,
+    MEASURE,
     DirectionStore,
     DirectionStoreError,
     RelevanceConfig,
@@ -32,37 +34,77 @@ def store_of(root: str, models: str) -> DirectionStore:
     return DirectionStore(direction_folder(Folder(root), open_models(models, "cpu"), CONFIG))
 
 
-def test_blocks_add_up_to_the_whole(root, models):
-    shards = plan_relevance(root, models, "cpu", CONFIG, block_size=50)
-    build(root, models, shards[:1])
-    # A second call plans what is left.
-    build(root, models, plan_relevance(root, models, "cpu", CONFIG, block_size=50))
-    found = store_of(root, models).read()
-    networks = open_models(models, "cpu")
-    statistics = style_statistics(networks.generator, 50, seed=CONFIG.seed)
-    codes = torch.cat([*sample_style_codes(networks.generator, 2, seed=CONFIG.seed)])
-    whole = channel_clip_directions(networks.generator, networks.clip, codes, statistics.std)
+@pytest.mark.parametrize("mode", ["exact", "fast", "published"])
+def test_blocks_add_up_to_the_whole(tmp_path, models, mode, measure_directions):
+    root, config = str(tmp_path), RelevanceConfig(num_images=5, num_statistics=50, mode=mode)
+    plan_relevance(root, models, "cpu", config, block_size=2)
+    store = measure_directions(root, models, config)
+    # The blocks are those that were planned first.
+    checks = [1, 1] if mode == "fast" else []
+    blocks = [*checks, 2, 1] if mode == "fast" else [2, 2, 1]
+    assert [store.unit(shard)["count"] for shard in store.ledger.plans()] == [*blocks, 5]
+    found, networks = store.read(), open_models(models, "cpu")
+    statistics = style_statistics(networks.generator, 50, seed=config.seed)
+    codes = torch.cat([*sample_style_codes(networks.generator, 5, seed=config.seed)])
+    whole = channel_clip_directions(
+        networks.generator, networks.clip, codes, statistics.std, mode=mode
+    )
     torch.testing.assert_close(found.channel_clip_directions, whole, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(found.channel_std, statistics.std)
+    assert store.combine() == {}
 
 
 def test_an_unfinished_store_is_refused(tmp_path, models):
     root = str(tmp_path)
     with pytest.raises(DirectionStoreError, match="not finished"):
         store_of(root, models).read()
-    build(root, models, plan_relevance(root, models, "cpu", CONFIG, block_size=50)[1:])
+    store = plan_relevance(root, models, "cpu", CONFIG, block_size=1)
+    first, last = store.pending(MEASURE)
+    build(root, models, [last])
+    assert store.combine() == {}
     with pytest.raises(DirectionStoreError, match="not finished"):
-        store_of(root, models).read()
+        store.read()
+    build(root, models, [first])
+    with pytest.raises(DirectionStoreError, match="not finished"):
+        store.read()
+    assert store.combine()["moving"] > 100
+    store.read()
 
 
-def test_a_lost_chunk_is_named(tmp_path, models):
-    root = str(tmp_path)
-    build(root, models, plan_relevance(root, models, "cpu", CONFIG, block_size=50))
-    store = store_of(root, models)
+def test_slopes_wait_for_what_checks_them(tmp_path, models):
+    root, config = str(tmp_path), RelevanceConfig(num_images=4, num_statistics=50, mode="fast")
+    store = plan_relevance(root, models, "cpu", config)
+    (one, two), others = store.pending(CHECK), store.pending(MEASURE)
+    assert len(others) == 2
+    compute_relevance_shard(root, models, "cpu", config, one, batch_size=16)
+    with pytest.raises(DirectionStoreError, match="images that are not checked yet"):
+        compute_relevance_shard(root, models, "cpu", config, others[0], batch_size=16)
+    compute_relevance_shard(root, models, "cpu", config, two, batch_size=16)
+    compute_relevance_shard(root, models, "cpu", config, others[0], batch_size=16)
+    facts = store.ledger.read_commit(one).facts
+    assert 0.9 < facts["fidelity"] <= 1
+    assert 0 <= facts["rendered_channels"] < len(store.agreement())
+
+
+def test_a_lost_chunk_is_named(tmp_path, models, measure_directions):
+    store = measure_directions(str(tmp_path), models, CONFIG)
     group = zarr.open_group(store.folder.zarr_store("directions.zarr"), mode="r+")
     group["channel_clip_directions"][3] = np.nan
     with pytest.raises(DirectionStoreError, match="a chunk is lost"):
         store.read()
+
+
+def test_sums_that_changed_after_their_commit_are_not_combined(tmp_path, models):
+    root = str(tmp_path)
+    store = plan_relevance(root, models, "cpu", CONFIG)
+    build(root, models, store.pending(MEASURE))
+    group = zarr.open_group(store.folder.zarr_store("directions.zarr"), mode="r+")
+    group["direction_sums"][1] = 0
+    with pytest.raises(DirectionStoreError, match="remove the commit of shard 1"):
+        store.combine()
+    (store.folder / "_commits").remove("shard-00001.json")
+    build(root, models, store.pending(MEASURE))
+    assert store.combine()["moving"] > 100
 
 
 def test_another_way_of_measuring_is_another_store(tmp_path, models):
@@ -74,51 +116,32 @@ def test_another_way_of_measuring_is_another_store(tmp_path, models):
     )
 
 
-def test_a_stopped_measurement_goes_on_after_its_last_image(tmp_path, monkeypatch, models):
-    config = RelevanceConfig(num_images=3, num_statistics=50, mode="fast")
-    monkeypatch.setattr(tasks.directions, "CHECKPOINT_SECONDS", 0)
-
-    def measure(root: str) -> DirectionStore:
-        (shard,) = plan_relevance(root, models, "cpu", config, block_size=50)
-        compute_relevance_shard(root, models, "cpu", config, shard, batch_size=64)
-        return DirectionStore(direction_folder(Folder(root), open_models(models, "cpu"), config))
-
-    embed, images = ClipModel.embed_images, 0
-
-    def embed_some(self, pictures):
-        nonlocal images
-        images += 1
-        if images > limit:
-            raise KeyboardInterrupt
-        return embed(self, pictures)
-
-    limit = 10_000
-    monkeypatch.setattr(ClipModel, "embed_images", embed_some)
-    whole, every = measure(str(tmp_path / "whole")), images
-    images, limit = 0, every - 1
-    with pytest.raises(KeyboardInterrupt):
-        measure(str(tmp_path / "stopped"))
-    images, limit = 0, 10_000
-    stopped = measure(str(tmp_path / "stopped"))
-    # Two of three images were done before, and the third renders no more channels.
-    assert 0 < images <= every / 3
-    facts = [store.ledger.read_commit(0).facts for store in (whole, stopped)]
-    assert facts[0] | {"seconds": 0} == facts[1] | {"seconds": 0}
-    assert 0.9 < facts[0]["fidelity"] <= 1
-    assert 0 <= facts[0]["rendered_channels"] < whole.ledger.units(0)["count"][0].as_py()
-    assert stopped.read().fingerprint == whole.read().fingerprint
-    assert (stopped.folder / "checkpoints").names() == []
+def test_processes_that_combine_at_once_agree(tmp_path, models):
+    root = str(tmp_path)
+    store = plan_relevance(root, models, "cpu", CONFIG)
+    build(root, models, store.pending(MEASURE))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: store_of(root, models).combine(), range(4)))
+    assert store.ledger.pending() == []
+    last = store.ledger.plans()[-1]
+    assert store.digest(last) == store.ledger.read_commit(last).facts["sha256"]
 
 
 @pytest.mark.parametrize("files", [1, 5, 7])
-def test_a_store_whose_making_was_stopped_is_made_on(tmp_path, stopped_after, models, files):
-    config = RelevanceConfig(num_images=1, num_statistics=50, mode="exact")
+def test_a_store_whose_making_was_stopped_is_made_on(
+    tmp_path, stopped_after, models, files, measure_directions
+):
+    config = RelevanceConfig(num_images=5, num_statistics=50, mode="exact")
     root = str(tmp_path)
     with stopped_after(files):
-        plan_relevance(root, models, "cpu", config, block_size=100)
+        plan_relevance(root, models, "cpu", config, block_size=3)
     # Another size of blocks: those that were begun with stay.
-    for shard in plan_relevance(root, models, "cpu", config, block_size=40):
-        compute_relevance_shard(root, models, "cpu", config, shard, batch_size=16)
-    store = DirectionStore(direction_folder(Folder(root), open_models(models, "cpu"), config))
-    assert store.ledger.units(0)["count"].to_pylist() == [100]
+    plan_relevance(root, models, "cpu", config, block_size=2)
+    store = measure_directions(root, models, config)
+    assert [store.unit(shard)["count"] for shard in store.ledger.plans()] == [3, 2, 5]
     store.read()
+
+
+def test_blocks_of_nothing(tmp_path, models):
+    with pytest.raises(DirectionStoreError, match="block_size: got 0"):
+        plan_relevance(str(tmp_path), models, "cpu", CONFIG, block_size=0)

@@ -12,12 +12,7 @@ from benchmarks.endurance.small_bundle import write_small_bundle
 from styleclip_ops.checkpoints import save_safetensors
 from styleclip_ops.encoder import E4eConfig, E4eEncoder
 from styleclip_ops.mapper import LevelsMapper
-from tasks.directions import (
-    RelevanceConfig,
-    compute_relevance_shard,
-    direction_folder,
-    plan_relevance,
-)
+from tasks.directions import RelevanceConfig
 from tasks.doctor import diagnose
 from tasks.findings import Finding
 from tasks.models import open_models, read_bundle
@@ -50,14 +45,14 @@ def test_a_sound_set(finished):
     assert "a median cosine of 1.00 to the stored directions" in said
 
 
-def test_directions_of_another_generator_with_forged_fingerprints(finished, tmp_path):
+def test_directions_of_another_generator_with_forged_fingerprints(
+    finished, tmp_path, measure_directions
+):
     (tmp_path / "models").mkdir()
     other = write_small_bundle(tmp_path / "models", seed=99)
     config = RelevanceConfig(num_images=4, num_statistics=50, mode="exact")
     root = str(tmp_path / "ws")
-    for shard in plan_relevance(root, other, "cpu", config, 500):
-        compute_relevance_shard(root, other, "cpu", config, shard, 16)
-    foreign = direction_folder(Folder(root), open_models(other, "cpu"), config)
+    foreign = measure_directions(root, other, config).folder
     (own,) = Path(finished.root).glob("directions/*")
     marks = {n: v for n, v in group(finished, "directions").attrs.items() if "fingerprint" in n}
     shutil.rmtree(own)

@@ -62,11 +62,10 @@ class Stores:
         for shard in latents.ledger.plans():
             _write(latents, shard)
         directions = DirectionStore(Folder(str(self._sound / "directions")))
-        directions.create(models, RelevanceConfig(1, 10), 64)
+        directions.create(models, RelevanceConfig(1, 10), 1)
+        channels = len(models.generator.layout.editable_channels)
         for shard in directions.ledger.plans():
-            unit = directions.ledger.units(shard).to_pylist()[0]
-            directions.write(shard, torch.zeros(unit["count"], models.clip.embedding_dim))
-            directions.ledger.commit(shard, pa.Table.from_pylist([unit | {"silent": 0}]))
+            directions.commit(shard, torch.zeros(channels, models.clip.embedding_dim))
         self._by_hand = [*_BY_HAND]
 
     def good(self) -> Item:
