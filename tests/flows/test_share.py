@@ -108,7 +108,9 @@ def test_sample_images_are_shared_out(tmp_path, models, capsys, no_server):
         DirectionStore(Folder(str(next((tmp_path / name / "directions").iterdir())))).read()
         for name in ("one", "both")
     ]
-    assert one.fingerprint == both.fingerprint
+    # Threads add gradients up in any order.
+    directions = [found.channel_clip_directions for found in (one, both)]
+    torch.testing.assert_close(*directions, atol=1e-4, rtol=0)
 
 
 def test_a_fault_that_may_pass_gets_another_attempt_without_a_server(monkeypatch):
