@@ -1,14 +1,16 @@
 """Channel relevance against the published loop: two whole renders a channel and image.
 
-Timed on a 256 px generator of published widths, on few channels, and taken together for 100 images
-and all channels: `exact` renders them in batches from the perturbed layer on; `fast` does so in two
-images, and in the others for the channels that are not linear there, besides one backward pass for
-each of CLIP's 512 dimensions. Which share is not linear, and how near `fast` comes, is measured on
-the demo's trained networks (docs/speed.md has what else was tried).
+Timed on a 256 px generator of published widths, on some channels of every layer, and taken together
+for 100 images and all channels: `exact` renders them in batches from the perturbed layer on; `fast`
+does so in two images, and in the others for the channels that are not linear there, besides one
+backward pass for each main direction of CLIP's 512 dimensions. Which shares of channels and of
+dimensions these are, and how near `fast` comes, is measured on the demo's trained networks
+(docs/speed.md has what else was tried).
 """
 
 import statistics
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +18,22 @@ from torch import Tensor
 
 from benchmarks import plain_generator
 from benchmarks.networks import NEUTRAL, PROMPTS, demo_networks
-from benchmarks.paired import Ratio, compare
+from benchmarks.paired import Ratio
 from styleclip_ops.direction import text_direction
 from styleclip_ops.generator import Generator, GeneratorConfig
 from styleclip_ops.relevance import (
     CHECK_IMAGES,
     channel_clip_directions,
-    curved_channels,
+    check_slopes,
     sum_channel_directions,
 )
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 
 _IMAGES = 100
 _DIMENSIONS = 512
-_CHANNELS = 12
+_CHANNELS = 6
+# Channels of a layer that go through it together.
+_BATCH = 8
 
 
 class SmallClip:
@@ -46,16 +50,18 @@ class SmallClip:
 
 def run() -> Iterator[Ratio]:
     """Compare speed at 256 px, then fidelity on the demo's networks."""
-    share, *fidelity = _fidelity(images=6, every=18)
+    share, main, *fidelity = _fidelity(images=8, every=6)
     exact, slopes = _speed()
     yield exact
     # In units of the published loop of one image.
     check = CHECK_IMAGES / _IMAGES
-    cost = (check + (1 - check) * share) / exact.median + 1 / slopes.median
+    rendered, passes = check + (1 - check) * share, check + (1 - check) * main
+    cost = rendered / exact.median + passes / slopes.median
     name = "relevance 256 px, fast: 100 images, from the parts"
     yield Ratio(name, 1 / cost, 1 / cost, 1 / cost, 0.0)
     yield slopes
     yield Ratio("relevance, fast: share of the channels that are rendered", share, share, share, 0)
+    yield Ratio("relevance, fast: share of CLIP's dimensions that are taken", main, main, main, 0)
     yield from fidelity
 
 
@@ -69,7 +75,8 @@ def _speed() -> tuple[Ratio, Ratio]:
     generator = Generator(GeneratorConfig.from_channel_multiplier(256)).requires_grad_(False)
     s = generator.w_plus_to_s(torch.randn(1, generator.num_ws, 512))
     std = torch.full((generator.layout.size,), 0.2)
-    editable = generator.layout.editable_channels
+    layout = generator.layout
+    editable = layout.editable_channels
     channels = editable[:: len(editable) // _CHANNELS][:_CHANNELS]
     clip = SmallClip(64)
 
@@ -88,6 +95,22 @@ def _speed() -> tuple[Ratio, Ratio]:
     def exact() -> Tensor:
         return channel_clip_directions(generator, clip, s, std, channels)
 
+    # Whole batches, as a sweep over all channels has them, and layers by their number of channels.
+    counts, batches = list[int](), list[Tensor]()
+    for layer in layout.layers:
+        own = editable[(editable >= layer.start) & (editable < layer.stop)]
+        if len(own):
+            counts.append(len(own))
+            batches.append(own[:_BATCH])
+
+    def whole() -> float:
+        seconds = 0.0
+        for count, batch in zip(counts, batches, strict=True):
+            began = time.perf_counter()
+            channel_clip_directions(generator, clip, s, std, batch, batch_size=2 * _BATCH)
+            seconds += (time.perf_counter() - began) * count / len(batch)
+        return seconds
+
     def slopes() -> None:
         code = s.clone().requires_grad_()
         embedding = clip.embed_images(generator.synthesize(code))[0]
@@ -97,15 +120,28 @@ def _speed() -> tuple[Ratio, Ratio]:
     agreement = F.cosine_similarity(published(), exact()).min()
     if agreement < 0.9999:
         raise RuntimeError(f"the two relevances agree to cosine {agreement:.5f} only")
-    ratio = compare("relevance 256 px, exact: against two whole renders", exact, published, 2)
-    raw = compare("", slopes, published, 2)
-    scale = len(editable) / _CHANNELS / (_DIMENSIONS / 2)
+    exact()
+    times = len(editable) / _CHANNELS
+    pairs = [(whole(), _seconds(published) * times, _seconds(slopes)) for _ in range(3)]
+    name = "relevance 256 px, exact: against two whole renders"
+    exact_ratio = _ratio(name, [theirs / ours for ours, theirs, _ in pairs])
     name = "relevance 256 px: slopes of all channels, one image"
-    return ratio, Ratio(name, raw.median * scale, raw.low * scale, raw.high * scale, raw.ours_s)
+    walks = _DIMENSIONS / 2
+    return exact_ratio, _ratio(name, [theirs / ours / walks for _, theirs, ours in pairs])
 
 
-def _fidelity(images: int, every: int) -> tuple[float, Ratio, Ratio]:
-    """The share that is rendered, and the cosines of fast to exact: channels, then directions."""
+def _ratio(name: str, ratios: list[float]) -> Ratio:
+    return Ratio(name, statistics.median(ratios), min(ratios), max(ratios), 0.0)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _fidelity(images: int, every: int) -> tuple[float, float, Ratio, Ratio]:
+    """Shares of channels and of dimensions, and cosines to exact: of channels and directions."""
     networks = demo_networks()
     generator, clip = networks.generator, networks.clip
     std = style_statistics(generator, 1000).std
@@ -113,16 +149,20 @@ def _fidelity(images: int, every: int) -> tuple[float, Ratio, Ratio]:
     channels = generator.layout.editable_channels[::every]
     exact = channel_clip_directions(generator, clip, s, std, channels)
     fast = channel_clip_directions(generator, clip, s, std, channels, mode="fast")
-    checked = sum_channel_directions(generator, clip, s[:CHECK_IMAGES], std, channels, mode="fast")
+    checked = [
+        sum_channel_directions(generator, clip, code[None], std, channels, mode="fast")
+        for code in s[:CHECK_IMAGES]
+    ]
+    check = check_slopes(checked)
     cosines = F.cosine_similarity(fast, exact).tolist()
     directions = []
     for prompt in PROMPTS:
         text = text_direction(clip, NEUTRAL, prompt)
         ours, theirs = ((d @ text) * std[channels] for d in (fast, exact))
         directions.append(float(F.cosine_similarity(ours, theirs, dim=0)))
-    assert checked.agreement is not None
     return (
-        float(curved_channels(checked.agreement).float().mean()),
+        float(check.curved.float().mean()),
+        len(check.basis) / clip.embedding_dim,
         _cosines("relevance, fast: cosine to exact, channels (mean)", cosines),
         _cosines("relevance, fast: cosine to exact, directions of 7 prompts (mean)", directions),
     )

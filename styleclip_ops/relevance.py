@@ -1,6 +1,6 @@
 """The CLIP direction of every style channel, once per generator (StyleCLIP, section 6.2)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Literal, NamedTuple
@@ -21,7 +21,10 @@ PUBLISHED_STEP = 5.0
 # Of the mode fast: images whose perturbations are all rendered, and how well the slope of a channel
 # has to tell what they do there (cosine). Where it does not, the channel is rendered in all images.
 CHECK_IMAGES = 2
-_LINEAR = 0.97
+_LINEAR = 0.9
+# What the main directions of one of these images have to hold of those of another (mean length of
+# unit directions). Slopes are taken along so many of them only.
+_KEPT = 0.99
 # Slopes are taken of the image at this size at most: CLIP reads 224 px.
 _SLOPE_RESOLUTION = 256
 # A graph of backward passes holds about this many times the memory of a forward pass.
@@ -41,17 +44,58 @@ class ChannelSums(NamedTuple):
     agreement: Tensor | None = None
 
 
-def curved_channels(agreement: Tensor) -> Tensor:
-    """Return which channels [C] the mode fast renders in every image, given their agreement."""
-    return agreement < _LINEAR
+class SlopeCheck(NamedTuple):
+    """What rendered images tell of slopes.
 
-
-def fidelity_of(agreement: Tensor) -> float:
-    """Estimate the mean cosine of directions of the modes fast and exact in one image.
-
-    Means over images are nearer.
+    Attributes:
+        agreement: [C] mean cosine of what slopes foretell and what came out.
+        basis: [K, E] orthonormal; CLIP's directions lie in this space, nearly.
+        kept: Mean length in it of unit directions of images that it was not made of.
     """
-    return float(torch.where(curved_channels(agreement), 1.0, agreement).mean())
+
+    agreement: Tensor
+    basis: Tensor
+    kept: float
+
+    @property
+    def curved(self) -> Tensor:
+        """Which channels [C] are rendered in every image."""
+        return self.agreement < _LINEAR
+
+    @property
+    def fidelity(self) -> float:
+        """Estimated mean cosine to the directions of the mode exact, of one image.
+
+        Means over images are nearer.
+        """
+        return float(torch.where(self.curved, 1.0, self.agreement * self.kept).mean())
+
+
+def check_slopes(checked: Sequence[ChannelSums]) -> SlopeCheck:
+    """Conclude from images that were rendered wholly how others are to be measured.
+
+    Args:
+        checked: Sums of one image each, with agreement; two or more, since one tells how much of
+            another its main directions hold.
+
+    Raises:
+        ConfigError: There are fewer, or one has no agreement.
+    """
+    agreements = [sums.agreement for sums in checked if sums.agreement is not None]
+    if len(checked) < 2 or len(agreements) < len(checked):
+        raise ConfigError(f"checked: got {len(agreements)} checked images, expected 2 or more")
+    directions = [sums.total.double() for sums in checked]
+    kept = []
+    for index, own in enumerate(directions):
+        main = torch.linalg.svd(own, full_matrices=False).Vh
+        for other in (*directions[:index], *directions[index + 1 :]):
+            moving = other[other.norm(dim=1) > 0]
+            kept.append((moving @ main.t()).square().cumsum(dim=1).sqrt().mean(dim=0))
+    held = torch.stack(kept).mean(dim=0).nan_to_num(1.0)
+    size = min(int((held < _KEPT).sum()) + 1, len(held))
+    basis = torch.linalg.svd(torch.cat(directions), full_matrices=False).Vh[:size]
+    agreement = torch.stack(agreements).mean(dim=0)
+    return SlopeCheck(agreement, basis.to(agreement), float(held[size - 1]))
 
 
 def channel_clip_directions(
@@ -81,8 +125,8 @@ def channel_clip_directions(
         mode: `exact` renders both perturbations, starting at the perturbed layer. `fast` does so
             for all channels in the first two images, and then for those only whose slopes told
             something else there; of the others it takes the slopes, by one backward pass an
-            embedding dimension and image. `published` renders as the release does, on 8-bit
-            images, and leaves every channel at its mean once it was visited.
+            image and main direction of CLIP's embeddings. `published` renders as the release does,
+            on 8-bit images, and leaves every channel at its mean once it was visited.
         channel_mean: [layout.size] centre of the perturbation. Where None, `exact` and `fast`
             perturb each image's own value (as the paper writes it) and `published` the mean of
             `s`; the release uses the mean over many samples.
@@ -109,9 +153,9 @@ def channel_clip_directions(
     )
     if mode != "fast" or len(s) <= CHECK_IMAGES:
         return F.normalize(add(s=s).total, dim=1)
-    checked = add(s=s[:CHECK_IMAGES])
-    others = add(s=s[CHECK_IMAGES:], agreement=checked.agreement)
-    return F.normalize(checked.total + others.total, dim=1)
+    checked = [add(s=code[None]) for code in s[:CHECK_IMAGES]]
+    others = add(s=s[CHECK_IMAGES:], check=check_slopes(checked))
+    return F.normalize(_summed(sums.total for sums in (*checked, others)), dim=1)
 
 
 def sum_channel_directions(
@@ -125,7 +169,7 @@ def sum_channel_directions(
     *,
     channel_mean: Tensor | None = None,
     batch_size: int = 16,
-    agreement: Tensor | None = None,
+    check: SlopeCheck | None = None,
 ) -> ChannelSums:
     """Measure a part of the sample images: the sums of parts are `channel_clip_directions`.
 
@@ -139,8 +183,8 @@ def sum_channel_directions(
         mode: As there.
         channel_mean: [layout.size]; `published` needs that of all sample images.
         batch_size: Images to render at a time.
-        agreement: [C] in the mode fast, where known from images that were measured without it:
-            their mean. Where None, all images of the part are rendered wholly.
+        check: In the mode fast, what images tell that were measured without it. Where None, all
+            images of the part are rendered wholly.
 
     Returns:
         The sums; their agreement is None except for images of the mode fast that were rendered.
@@ -171,10 +215,9 @@ def sum_channel_directions(
         return ChannelSums(_summed(map(sweep.published, s)))
     if mode != "fast":
         raise ConfigError(f"mode: got {mode!r}, expected exact, fast or published")
-    if agreement is not None:
-        check_shape("agreement", agreement, (len(channels),))
-        curved = curved_channels(agreement)
-        return ChannelSums(_summed(sweep.fast(code, batch_size, curved) for code in s))
+    if check is not None:
+        check_shape("agreement", check.agreement, (len(channels),))
+        return ChannelSums(_summed(sweep.fast(code, batch_size, check) for code in s))
     pairs = [(sweep.exact(code, batch_size), sweep.slopes(code, batch_size)) for code in s]
     cosines = _summed(F.cosine_similarity(*pair) for pair in pairs) / len(s)
     return ChannelSums(_summed(rendered for rendered, _ in pairs), cosines)
@@ -281,29 +324,31 @@ class _Sweep:
         order = torch.cat(places).argsort()
         return torch.cat(directions)[order.to(style_code.device)]
 
-    def fast(self, style_code: Tensor, batch_size: int, curved: Tensor) -> Tensor:
-        """Slopes, and perturbations of the curved channels, [C] bool."""
-        directions = self.slopes(style_code, batch_size)
+    def fast(self, style_code: Tensor, batch_size: int, check: SlopeCheck) -> Tensor:
+        """Slopes, and perturbations of the curved channels."""
+        directions, curved = self.slopes(style_code, batch_size, check.basis), check.curved
         if curved.any():
             some = replace(self, channels=self.channels[curved.cpu()])
             directions[curved] = some.exact(style_code, batch_size)
         return directions
 
     @torch.enable_grad()
-    def slopes(self, style_code: Tensor, batch_size: int) -> Tensor:
-        """Directions of infinitely small perturbations."""
+    def slopes(self, style_code: Tensor, batch_size: int, basis: Tensor | None = None) -> Tensor:
+        """Directions of infinitely small perturbations, in the space of a basis [K, E]."""
         # One backward pass gives one embedding dimension of each copy.
         copies = max(batch_size // _GRAPH_SIZE, 1)
         codes = style_code.detach().repeat(copies, 1).requires_grad_()
         embeddings = self.clip.embed_images(_small_image(self.generator, codes))
         places = self.channels.to(codes.device)
+        axes = torch.eye(embeddings.shape[1]) if basis is None else basis
+        axes = axes.to(embeddings)
         slopes = []
-        for dimensions in torch.split(torch.arange(embeddings.shape[1]), copies):
-            used = range(len(dimensions))
-            height = embeddings[used, dimensions].sum()
+        for some in torch.split(axes, copies):
+            height = (embeddings[: len(some)] * some).sum()
             (gradient,) = torch.autograd.grad(height, codes, retain_graph=True)
-            slopes.append(gradient[: len(dimensions), places])
-        return F.normalize(torch.cat(slopes).t() * self.size[places, None], dim=1)
+            slopes.append(gradient[: len(some), places])
+        along = torch.cat(slopes).t() * self.size[places, None]
+        return F.normalize(along @ axes.to(along), dim=1)
 
     @torch.no_grad()
     def published(self, style_code: Tensor) -> Tensor:

@@ -18,9 +18,10 @@ from zarr.core.common import AccessModeLiteral as AccessMode
 
 from styleclip_ops.relevance import (
     CHECK_IMAGES,
+    ChannelSums,
     RelevanceMode,
-    curved_channels,
-    fidelity_of,
+    SlopeCheck,
+    check_slopes,
     sum_channel_directions,
 )
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
@@ -178,19 +179,22 @@ class DirectionStore:
         """Return what a shard is: its work, and its first sample image and their number."""
         return dict(self.ledger.units(shard).to_pylist()[0])
 
-    def agreement(self) -> Tensor:
-        """Return how well slopes foretell what channels do, [C]: the mean of all checked images.
+    def slope_check(self) -> SlopeCheck:
+        """Return what the images of the mode fast tell that were rendered wholly.
 
         Raises:
             DirectionStoreError: They are not all checked.
         """
-        measured = np.asarray(self._array("slope_agreement", "r")[:])
-        if not np.isfinite(measured).all():
+        pending = self.pending(CHECK)
+        if pending:
             raise DirectionStoreError(
-                f"{self.folder.url}: got images that are not checked yet, expected their shards "
-                "first; run `styleclip relevance`, with `--worker prepare` where there are several"
+                f"{self.folder.url}: got {len(pending)} images that are not checked yet, expected "
+                "none; run `styleclip relevance`, with `--worker prepare` where there are several"
             )
-        return torch.from_numpy(measured.mean(axis=0))
+        with self._reading():
+            agreements = np.asarray(self._array("slope_agreement", "r")[:])
+        rows = enumerate(map(torch.from_numpy, agreements))
+        return check_slopes([ChannelSums(torch.from_numpy(self._sum(i)), row) for i, row in rows])
 
     def write(self, shard: int, total: Tensor, agreement: Tensor | None = None) -> str:
         """Write what a shard measured, and return its sha256.
@@ -246,8 +250,9 @@ class DirectionStore:
     def commit(self, shard: int, total: Tensor, agreement: Tensor | None = None) -> None:
         """Write what a shard measured and commit it; parameters are those of `write`."""
         write = partial(self.write, shard, total, agreement)
-        facts = {} if agreement is None else _accuracy(agreement)
-        table = self.ledger.units(shard)
+        table, facts = self.ledger.units(shard), dict[str, object]()
+        if self.unit(shard)["work"] == COMBINE and self._checks() > 1:
+            facts = _accuracy(self.slope_check())
         self.ledger.commit_stored(shard, table, write(), partial(self.digest, shard), write, facts)
 
     def read(self) -> Directions:
@@ -274,6 +279,9 @@ class DirectionStore:
         digest = sha256(b"".join(array.tobytes() for array in values))
         mean, std, directions = map(torch.from_numpy, values)
         return Directions(mean, std, directions, digest[:16])
+
+    def _checks(self) -> int:
+        return sum(self.unit(shard)["work"] == CHECK for shard in self.ledger.plans())
 
     def _sum(self, shard: int) -> Any:
         with self._reading():
@@ -349,8 +357,8 @@ def compute_relevance_shard(
     if store.ledger.is_committed(shard):
         return {}
     unit = store.unit(shard)
-    needs_agreement = config.mode == "fast" and unit["work"] == MEASURE
-    agreement = store.agreement().to(networks.device) if needs_agreement else None
+    has_check = config.mode == "fast" and unit["work"] == MEASURE
+    check = store.slope_check() if has_check else None
     codes = torch.cat(
         [*sample_style_codes(networks.generator, config.num_images, seed=config.seed)]
     )
@@ -362,7 +370,7 @@ def compute_relevance_shard(
         mode=config.mode,
         channel_mean=codes.mean(dim=0) if config.mode == "published" else None,
         batch_size=batch_size,
-        agreement=agreement,
+        check=check,
     )
     if store.ledger.is_committed(shard):
         return {}
@@ -383,10 +391,13 @@ def _blocks(config: RelevanceConfig, block_size: int) -> list[dict[str, Any]]:
     return [*units, {"work": COMBINE, "first": 0, "count": count}]
 
 
-def _accuracy(agreement: Tensor) -> dict[str, object]:
-    """How near the mode fast comes, as one image tells it."""
-    curved = int(curved_channels(agreement).sum())
-    return {"fidelity": fidelity_of(agreement), "rendered_channels": curved}
+def _accuracy(check: SlopeCheck) -> dict[str, object]:
+    """How near the mode fast comes, and what it saves."""
+    return {
+        "fidelity": check.fidelity,
+        "rendered_channels": int(check.curved.sum()),
+        "slopes_of_an_image": len(check.basis),
+    }
 
 
 def _binding(models: Models) -> dict[str, str]:

@@ -9,9 +9,10 @@ from torch.nn.functional import normalize
 from styleclip_ops.errors import ConfigError, ShapeError
 from styleclip_ops.generator import Generator, GeneratorConfig
 from styleclip_ops.relevance import (
+    ChannelSums,
+    SlopeCheck,
     channel_clip_directions,
-    curved_channels,
-    fidelity_of,
+    check_slopes,
     prompt_relevance,
     sum_channel_directions,
 )
@@ -104,19 +105,20 @@ def test_fast_is_the_limit_of_small_steps(
 def test_fast_renders_what_slopes_do_not_foretell(
     generator: Generator, clip: PixelEmbedder, s: Tensor, std: Tensor, channels: Tensor
 ) -> None:
-    exact = channel_clip_directions(generator, clip, s, std, channels, step=1.0)
-    fast = channel_clip_directions(generator, clip, s, std, channels, step=1.0, mode="fast")
-    agreement = sum_channel_directions(
-        generator, clip, s[:2], std, channels, step=1.0, mode="fast"
-    ).agreement
-    assert agreement is not None
-    curved = curved_channels(agreement)
-    assert torch.equal(curved, agreement < 0.97)
+    exact = channel_clip_directions(generator, clip, s, std, channels, step=2.0)
+    fast = channel_clip_directions(generator, clip, s, std, channels, step=2.0, mode="fast")
+    checked = [
+        sum_channel_directions(generator, clip, code[None], std, channels, step=2.0, mode="fast")
+        for code in s[:2]
+    ]
+    check = check_slopes(checked)
+    curved = check.curved
+    assert torch.equal(curved, check.agreement < 0.9)
     assert 0.02 < curved.float().mean() < 0.9
     torch.testing.assert_close(fast[curved], exact[curved], atol=1e-4, rtol=0)
     cosine = torch.cosine_similarity(fast, exact).mean()
     assert 0.97 < cosine < 1
-    assert fidelity_of(agreement) == pytest.approx(cosine.item(), abs=0.02)
+    assert check.fidelity == pytest.approx(cosine.item(), abs=0.02)
 
 
 def test_parts_of_the_images_add_up_to_fast(
@@ -125,13 +127,29 @@ def test_parts_of_the_images_add_up_to_fast(
     some = channels[::3]
     measure = partial(sum_channel_directions, generator, clip, mode="fast")
     checked = [measure(code[None], std, some) for code in s[:2]]
-    agreements = [sums.agreement for sums in checked if sums.agreement is not None]
-    agreement = torch.stack(agreements).mean(dim=0)
-    others = [measure(part, std, some, agreement=agreement) for part in (s[2:3], s[3:])]
+    check = check_slopes(checked)
+    others = [measure(part, std, some, check=check) for part in (s[2:3], s[3:])]
     assert [sums.agreement for sums in others] == [None, None]
     total = torch.stack([sums.total for sums in (*checked, *others)]).sum(dim=0)
     whole = channel_clip_directions(generator, clip, s, std, some, mode="fast")
     torch.testing.assert_close(normalize(total, dim=1), whole, atol=1e-5, rtol=0)
+
+
+def test_slopes_are_taken_in_the_space_that_directions_have_in_common() -> None:
+    random = torch.Generator().manual_seed(2)
+    plane = torch.linalg.qr(torch.randn(12, 3, generator=random)).Q.t()
+    images = [normalize(torch.randn(40, 3, generator=random) @ plane, dim=1) for _ in range(2)]
+    images[1][5] = 0
+    check = check_slopes([ChannelSums(image, torch.ones(40)) for image in images])
+    assert check.basis.shape == (3, 12)
+    torch.testing.assert_close(check.basis @ plane.t() @ plane, check.basis, atol=1e-5, rtol=0)
+    assert check.kept == pytest.approx(1, abs=1e-5)
+    # Of images that have nothing in common, all dimensions are taken, and the loss is told.
+    strangers = [torch.eye(12)[:3], torch.eye(12)[6:9]]
+    check = check_slopes([ChannelSums(image, torch.ones(3)) for image in strangers])
+    assert (len(check.basis), check.kept) == (3, 0)
+    with pytest.raises(ConfigError, match="got 1 checked images, expected 2"):
+        check_slopes([ChannelSums(images[0], torch.ones(40)), ChannelSums(images[1])])
 
 
 def test_slopes_above_256_px_keep_what_the_last_layers_add() -> None:
@@ -201,8 +219,9 @@ def test_bad_input(generator: Generator, clip: PixelEmbedder, s: Tensor, std: Te
         channel_clip_directions(generator, clip, s, std, step=-1)
     with pytest.raises(ConfigError, match="expected that of all sample images"):
         sum_channel_directions(generator, clip, s, std, mode="published")
+    check = SlopeCheck(torch.ones(3), torch.eye(12), 1.0)
     with pytest.raises(ShapeError, match="agreement"):
-        sum_channel_directions(generator, clip, s, std, mode="fast", agreement=torch.ones(3))
+        sum_channel_directions(generator, clip, s, std, mode="fast", check=check)
 
 
 def test_a_prompt_alone_finds_the_channels_that_an_asset_finds(

@@ -77,13 +77,16 @@ def test_slopes_wait_for_what_checks_them(tmp_path, models):
     (one, two), others = store.pending(CHECK), store.pending(MEASURE)
     assert len(others) == 2
     compute_relevance_shard(root, models, "cpu", config, one, batch_size=16)
-    with pytest.raises(DirectionStoreError, match="images that are not checked yet"):
+    with pytest.raises(DirectionStoreError, match="got 1 images that are not checked yet"):
         compute_relevance_shard(root, models, "cpu", config, others[0], batch_size=16)
     compute_relevance_shard(root, models, "cpu", config, two, batch_size=16)
     compute_relevance_shard(root, models, "cpu", config, others[0], batch_size=16)
-    facts = store.ledger.read_commit(one).facts
+    compute_relevance_shard(root, models, "cpu", config, others[1], batch_size=16)
+    store.combine()
+    facts = store.ledger.read_commit(store.ledger.plans()[-1]).facts
     assert 0.9 < facts["fidelity"] <= 1
-    assert 0 <= facts["rendered_channels"] < len(store.agreement())
+    assert 0 <= facts["rendered_channels"] < len(store.slope_check().agreement)
+    assert 1 < facts["slopes_of_an_image"] <= open_models(models, "cpu").clip.embedding_dim
 
 
 def test_a_lost_chunk_is_named(tmp_path, models, measure_directions):
