@@ -12,7 +12,7 @@ from flows.edit import edit_dataset
 from flows.evaluate import evaluate_run
 from flows.forecast import foretell
 from flows.invert import invert_faces
-from flows.progress import console, printable
+from flows.progress import say
 from flows.share import step
 from flows.summary import Summary
 from tasks.alignment import AlignmentConfig, FacesPolicy
@@ -107,7 +107,7 @@ def run_pipeline(
     align = step(align_photos)(
         photos, workspace, faces=faces, crop_size=crop_size, workers=max(workers, 2), engine=engine
     )
-    console.print(printable(align.line), markup=False)
+    say(align.line)
     invert = step(invert_faces)(
         workspace,
         models=models,
@@ -116,7 +116,7 @@ def run_pipeline(
         workers=workers,
         engine=engine,
     )
-    console.print(printable(invert.line), markup=False)
+    say(invert.line)
     manifest = run_folder(workspace, run).url_of("pairs.parquet")
     build_manifest(usable_faces(workspace), read_prompts(prompts), manifest)
     edit = step(edit_dataset)(
@@ -140,7 +140,7 @@ def run_pipeline(
         since=since,
         before=before,
     )
-    console.print(printable(edit.line), markup=False)
+    say(edit.line)
     report = step(evaluate_run)(workspace, run=run)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
     return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)
