@@ -28,7 +28,7 @@ from tasks.directions import RelevanceConfig  # noqa: E402
 from tasks.edits import Editor  # noqa: E402
 from tasks.models import DEMO_MODELS, open_models  # noqa: E402
 
-SHARDS, SHARD = 3, 1_000
+SHARDS, SHARD = 20, 1_000
 # Of forwards, which are alike.
 BATCHES = 4
 _RELEVANCE = RelevanceConfig(num_images=1, num_statistics=50, mode="fast")

@@ -31,7 +31,7 @@ from flows.invert import invert_faces  # noqa: E402
 from flows.logs import leave_errors_to_command  # noqa: E402
 from flows.mappers import train_mappers  # noqa: E402
 from flows.pipeline import run_pipeline  # noqa: E402
-from flows.progress import console, printable  # noqa: E402
+from flows.progress import console, printable, say  # noqa: E402
 from flows.relevance import build_relevance  # noqa: E402
 from flows.summary import Summary  # noqa: E402
 from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
@@ -114,13 +114,13 @@ def launch(
         return INTERRUPTED
     except StageCancelled as error:
         mark_cancelled(error)
-        console.print(printable(str(error)), markup=False)
+        say(str(error))
         return INTERRUPTED
     except (ValueError, OSError, RuntimeError) as error:
         if trace:
             traceback.print_exc()
         console.print(f"[bold red]error[/] {type(error).__name__}", end=": ")
-        console.print(printable(redact(str(error))), markup=False)
+        say(redact(str(error)))
         return STAGE_FAILED if isinstance(error, RuntimeError) else USER_ERROR
     if isinstance(result, Summary):
         line = printable(result.line)
@@ -164,7 +164,8 @@ def _show(result: Any, as_json: bool) -> None:
 def main() -> None:
     """Run the command line and exit with its status."""
     end_soon_when_interrupted()
-    leave_errors_to_command()
+    if "--trace" not in sys.argv:
+        leave_errors_to_command()
     status = app.meta()
     if status == INTERRUPTED:
         leave()

@@ -23,7 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.progress import console, printable
+from flows.progress import say
 from flows.shards import GPU_TAG
 from flows.summary import Summary
 from tasks.models import DEMO_MODELS
@@ -119,7 +119,7 @@ def deploy_flows(
             "Prefect server; see that it runs, and that the URL ends with /api"
         ) from error
     for name in names:
-        console.print(printable(name), markup=False)
+        say(name)
     counts = {
         "deployments": len(names),
         "schedules": sum(len(entry.get("schedules", [])) for entry in described),

@@ -5,7 +5,7 @@ import time
 from prefect import flow
 
 from flows.artifacts import show_report, show_table
-from flows.progress import console, printable
+from flows.progress import say
 from flows.summary import Summary
 from tasks.report import write_report
 from tasks.run_tables import find_other_run, find_run
@@ -43,7 +43,7 @@ def evaluate_run(
     show_report(report.page, counts)
     show_table("verdicts", "Verdict of every prompt and method", report.verdicts)
     for sentence in report.drift:
-        console.print(printable(f"drift: {sentence}"), markup=False)
+        say(f"drift: {sentence}")
     if report.drift:
         drift = [{"drift": sentence} for sentence in report.drift]
         show_table("drift", "What changed since other runs", drift)

@@ -22,17 +22,17 @@ def make_logs_plain() -> None:
 
 
 def leave_errors_to_command() -> None:
-    """Show no traceback of a flow that failed: the command says what went wrong, in a line."""
+    """Show no traceback of a flow or shard that failed: the command says why, in a line."""
     from prefect.logging.handlers import PrefectConsoleHandler
 
     for logger in _loggers():
         for handler in logger.handlers:
             if isinstance(handler, PrefectConsoleHandler):
-                handler.addFilter(_is_no_end_of_a_flow)
+                handler.addFilter(_is_no_traceback)
 
 
-def _is_no_end_of_a_flow(record: logging.LogRecord) -> bool:
-    return not (record.name == "prefect.flow_runs" and record.exc_info)
+def _is_no_traceback(record: logging.LogRecord) -> bool:
+    return not (record.name in ("prefect.flow_runs", "prefect.task_runs") and record.exc_info)
 
 
 def _loggers() -> list[logging.Logger]:

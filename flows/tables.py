@@ -3,7 +3,7 @@
 import time
 from itertools import islice
 
-from flows.progress import console, printable
+from flows.progress import console, say
 from flows.summary import Check, Summary
 from manifests.schemas import Method
 from tasks.manifest_files import (
@@ -66,7 +66,7 @@ def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
     errors = manifest_errors(manifest, workspace)
     shown = [*islice(errors, _SHOWN_ERRORS)]
     for error in shown:
-        console.print(printable(str(error)), markup=False)
+        say(str(error))
     count = len(shown) + sum(1 for _ in errors)
     if count > len(shown):
         console.print(f"... and {count - len(shown):,} more")

@@ -15,6 +15,7 @@ from rich.console import Console
 from flows import shards
 from flows.failures import FailureBudget, StageError
 from flows.interchange import import_latents
+from flows.logs import leave_errors_to_command
 from flows.shards import run_shards
 from tasks.redaction import redact
 from tasks.store_faults import StoreError
@@ -142,6 +143,21 @@ def test_what_prefect_logs_of_a_failed_task_drives_no_terminal(begun, monkeypatc
     assert all(letter.isprintable() or letter == "\n" for letter in text)
     assert r"bad prompt: \x1b[2J\u202e\n12:00:00 | INFO | all is well" in text
     assert r"got \x1b[2J\n***" in text
+
+
+def test_a_command_shows_why_shards_failed_and_no_traceback(begun, monkeypatch):
+    (handler,) = [h for h in logging.root.handlers if isinstance(h, PrefectConsoleHandler)]
+    shown = io.StringIO()
+    monkeypatch.setattr(handler, "console", Console(file=shown, width=200))
+    monkeypatch.setattr(handler, "filters", [])
+
+    def fail(shard: int) -> dict[str, int]:
+        raise ValueError("a chunk is damaged")
+
+    leave_errors_to_command()
+    assert "shard 0: ValueError: a chunk is damaged" in attempt(fail, 1)
+    assert "Finished in state Failed" in shown.getvalue()
+    assert "Traceback" not in shown.getvalue()
 
 
 def test_a_full_disk_ends_a_stage_which_then_continues(tmp_path, models, monkeypatch, capsys):
