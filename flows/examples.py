@@ -24,7 +24,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "invert": ("styleclip invert ws --models ffhq.json --device cuda --batch-size 16",),
     "relevance": (
         "styleclip relevance ws --models ffhq.json",
-        "styleclip relevance ws --models ffhq.json --mode fast --num-images 50",
+        "styleclip relevance ws --models ffhq.json --mode exact --num-images 50",
     ),
     "train-mapper": (
         'styleclip train-mapper ws "a face with a mohawk" --models ffhq.json --steps 5000',

@@ -36,7 +36,7 @@ def build_relevance(
     relevance: Annotated[RelevanceConfig, Parameter(name="*")] = _DEFAULT,
     device: str = "auto",
     batch_size: int = 16,
-    block_size: int | None = None,
+    shard_size: int | None = None,
     workers: int = 1,
     engine: str = "threads",
     worker: str = "",
@@ -51,7 +51,7 @@ def build_relevance(
         relevance: How to measure.
         device: auto, cpu, cuda, cuda:1, mps.
         batch_size: Images that go through the networks together.
-        block_size: Sample images of a shard; such that there are about 32 shards by default.
+        shard_size: Sample images of a shard; such that there are about 32 shards by default.
         workers: Shards at a time.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
@@ -60,7 +60,7 @@ def build_relevance(
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
     if share.prepares:
-        store = plan_relevance(workspace, models, device, relevance, block_size)
+        store = plan_relevance(workspace, models, device, relevance, shard_size)
     else:
         networks = open_models(models, device)
         store = DirectionStore(direction_folder(Folder(workspace), networks, relevance))

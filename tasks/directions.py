@@ -114,24 +114,24 @@ class DirectionStore:
         """Whether plans and statistics are written: the group's attributes come last."""
         return (self.folder / STORE).exists("zarr.json")
 
-    def create(self, models: Models, config: RelevanceConfig, block_size: int | None) -> None:
+    def create(self, models: Models, config: RelevanceConfig, shard_size: int | None) -> None:
         """Write the statistics and plan the blocks, if that is not done.
 
         Args:
             models: The networks.
             config: How to measure.
-            block_size: Sample images of a shard; such that there are about 32 where None.
+            shard_size: Sample images of a shard; such that there are about 32 where None.
         """
         if self.exists:
             return
         generator = models.generator
-        if block_size is None:
-            block_size = math.ceil(config.num_images / _SHARDS)
-        if block_size < 1:
-            raise DirectionStoreError(f"block_size: got {block_size}, expected at least 1")
+        if shard_size is None:
+            shard_size = math.ceil(config.num_images / _SHARDS)
+        if shard_size < 1:
+            raise DirectionStoreError(f"shard_size: got {shard_size}, expected at least 1")
         plans = [self.ledger.units(shard) for shard in self.ledger.plans()]
         sizes = [plan["count"][0].as_py() for plan in plans if plan["work"][0].as_py() == MEASURE]
-        blocks = _blocks(config, max(sizes, default=block_size))
+        blocks = _blocks(config, max(sizes, default=shard_size))
         for shard, block in enumerate(blocks):
             self.ledger.plan_shard(shard, pa.Table.from_pylist([block], BLOCKS))
         statistics = style_statistics(generator, config.num_statistics, seed=config.seed)
@@ -305,7 +305,7 @@ def direction_folder(workspace: Folder, models: Models, config: RelevanceConfig)
 
 
 def plan_relevance(
-    workspace: str, models: str, device: str, config: RelevanceConfig, block_size: int | None = None
+    workspace: str, models: str, device: str, config: RelevanceConfig, shard_size: int | None = None
 ) -> DirectionStore:
     """Write the statistics of S and plan the blocks of sample images.
 
@@ -314,7 +314,7 @@ def plan_relevance(
         models: URL of the bundle.
         device: See `tasks.models.open_models`.
         config: How to measure.
-        block_size: Sample images of a shard; such that there are about 32 where None.
+        shard_size: Sample images of a shard; such that there are about 32 where None.
 
     Returns:
         The store.
@@ -324,7 +324,7 @@ def plan_relevance(
     """
     networks = open_models(models, device)
     store = DirectionStore(direction_folder(Folder(workspace), networks, config))
-    store.create(networks, config, block_size)
+    store.create(networks, config, shard_size)
     return store
 
 
@@ -378,15 +378,15 @@ def compute_relevance_shard(
     return {"images": unit["count"]}
 
 
-def _blocks(config: RelevanceConfig, block_size: int) -> list[dict[str, Any]]:
+def _blocks(config: RelevanceConfig, shard_size: int) -> list[dict[str, Any]]:
     """Units of all shards: checked images one by one, the others in blocks, and the end."""
     count = config.num_images
     checks = min(CHECK_IMAGES, count) if config.mode == "fast" else 0
     units: list[dict[str, Any]] = [
         {"work": CHECK, "first": image, "count": 1} for image in range(checks)
     ]
-    for first in range(checks, count, block_size):
-        size = min(block_size, count - first)
+    for first in range(checks, count, shard_size):
+        size = min(shard_size, count - first)
         units.append({"work": MEASURE, "first": first, "count": size})
     return [*units, {"work": COMBINE, "first": 0, "count": count}]
 

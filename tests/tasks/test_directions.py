@@ -37,7 +37,7 @@ def store_of(root: str, models: str) -> DirectionStore:
 @pytest.mark.parametrize("mode", ["exact", "fast", "published"])
 def test_blocks_add_up_to_the_whole(tmp_path, models, mode, measure_directions):
     root, config = str(tmp_path), RelevanceConfig(num_images=5, num_statistics=50, mode=mode)
-    plan_relevance(root, models, "cpu", config, block_size=2)
+    plan_relevance(root, models, "cpu", config, shard_size=2)
     store = measure_directions(root, models, config)
     # The blocks are those that were planned first.
     checks = [1, 1] if mode == "fast" else []
@@ -58,7 +58,7 @@ def test_an_unfinished_store_is_refused(tmp_path, models):
     root = str(tmp_path)
     with pytest.raises(DirectionStoreError, match="not finished"):
         store_of(root, models).read()
-    store = plan_relevance(root, models, "cpu", CONFIG, block_size=1)
+    store = plan_relevance(root, models, "cpu", CONFIG, shard_size=1)
     first, last = store.pending(MEASURE)
     build(root, models, [last])
     assert store.combine() == {}
@@ -137,14 +137,14 @@ def test_a_store_whose_making_was_stopped_is_made_on(
     config = RelevanceConfig(num_images=5, num_statistics=50, mode="exact")
     root = str(tmp_path)
     with stopped_after(files):
-        plan_relevance(root, models, "cpu", config, block_size=3)
+        plan_relevance(root, models, "cpu", config, shard_size=3)
     # Another size of blocks: those that were begun with stay.
-    plan_relevance(root, models, "cpu", config, block_size=2)
+    plan_relevance(root, models, "cpu", config, shard_size=2)
     store = measure_directions(root, models, config)
     assert [store.unit(shard)["count"] for shard in store.ledger.plans()] == [3, 2, 5]
     store.read()
 
 
 def test_blocks_of_nothing(tmp_path, models):
-    with pytest.raises(DirectionStoreError, match="block_size: got 0"):
-        plan_relevance(str(tmp_path), models, "cpu", CONFIG, block_size=0)
+    with pytest.raises(DirectionStoreError, match="shard_size: got 0"):
+        plan_relevance(str(tmp_path), models, "cpu", CONFIG, shard_size=0)
