@@ -25,7 +25,7 @@ def test_all_flows_are_set_up_on_a_server(capsys):
     status, out, err = deploy(capsys, "--file", str(FILE), "--api", api, "--gpus", "4")
     assert status == 0, err
     told = json.loads(out)
-    assert told["counts"] == {"deployments": 7, "schedules": 2, "work pools": 1}
+    assert told["counts"] == {"deployments": 10, "schedules": 2, "work pools": 1}
     names = told["facts"]["deployments"]
     assert names[:3] == ["run-pipeline/nightly", "edit-dataset/hourly", "align-photos/by-hand"]
     with get_client(sync_client=True) as client:
