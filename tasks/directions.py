@@ -245,7 +245,7 @@ class DirectionStore:
         directions = F.normalize(torch.from_numpy(np.asarray(total)), dim=1)
         silent = int((directions.norm(dim=1) == 0).sum())
         self.commit(last, directions)
-        return {"moving": len(directions) - silent, "silent": silent}
+        return {"moving_channels": len(directions) - silent, "silent_channels": silent}
 
     def commit(self, shard: int, total: Tensor, agreement: Tensor | None = None) -> None:
         """Write what a shard measured and commit it; parameters are those of `write`."""
