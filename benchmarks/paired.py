@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -39,15 +39,19 @@ def compare(
         theirs()
     ratios, seconds = [], []
     for _ in range(pairs):
-        mine, other = _seconds(ours), _seconds(theirs)
+        mine, other = seconds_of(ours), seconds_of(theirs)
         ratios.append(other / mine)
         seconds.append(mine)
-    return Ratio(
-        name, statistics.median(ratios), min(ratios), max(ratios), statistics.median(seconds)
-    )
+    return median_of(name, ratios, statistics.median(seconds))
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def median_of(name: str, ratios: Sequence[float], ours_s: float = 0.0) -> Ratio:
+    """Return the median and the range of ratios, with our seconds where they say something."""
+    return Ratio(name, statistics.median(ratios), min(ratios), max(ratios), ours_s)
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Time a call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start

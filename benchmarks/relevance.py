@@ -9,8 +9,8 @@ dimensions these are, and how near `fast` comes, is measured on the demo's train
 """
 
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks import plain_generator
 from benchmarks.networks import NEUTRAL, PROMPTS, demo_networks
-from benchmarks.paired import Ratio
+from benchmarks.paired import Ratio, median_of, seconds_of
 from styleclip_ops.direction import text_direction
 from styleclip_ops.generator import Generator, GeneratorConfig
 from styleclip_ops.relevance import (
@@ -104,12 +104,11 @@ def _speed() -> tuple[Ratio, Ratio]:
             batches.append(own[:_BATCH])
 
     def whole() -> float:
-        seconds = 0.0
-        for count, batch in zip(counts, batches, strict=True):
-            began = time.perf_counter()
-            channel_clip_directions(generator, clip, s, std, batch, batch_size=2 * _BATCH)
-            seconds += (time.perf_counter() - began) * count / len(batch)
-        return seconds
+        measure = partial(channel_clip_directions, generator, clip, s, std, batch_size=2 * _BATCH)
+        return sum(
+            seconds_of(partial(measure, batch)) * count / len(batch)
+            for count, batch in zip(counts, batches, strict=True)
+        )
 
     def slopes() -> None:
         code = s.clone().requires_grad_()
@@ -120,24 +119,12 @@ def _speed() -> tuple[Ratio, Ratio]:
     agreement = F.cosine_similarity(published(), exact()).min()
     if agreement < 0.9999:
         raise RuntimeError(f"the two relevances agree to cosine {agreement:.5f} only")
-    exact()
-    times = len(editable) / _CHANNELS
-    pairs = [(whole(), _seconds(published) * times, _seconds(slopes)) for _ in range(3)]
+    times, walks = len(editable) / _CHANNELS, _DIMENSIONS / 2
+    pairs = [(whole(), seconds_of(published) * times, seconds_of(slopes)) for _ in range(3)]
     name = "relevance 256 px, exact: against two whole renders"
-    exact_ratio = _ratio(name, [theirs / ours for ours, theirs, _ in pairs])
+    rendered = median_of(name, [theirs / ours for ours, theirs, _ in pairs])
     name = "relevance 256 px: slopes of all channels, one image"
-    walks = _DIMENSIONS / 2
-    return exact_ratio, _ratio(name, [theirs / ours / walks for _, theirs, ours in pairs])
-
-
-def _ratio(name: str, ratios: list[float]) -> Ratio:
-    return Ratio(name, statistics.median(ratios), min(ratios), max(ratios), 0.0)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    return rendered, median_of(name, [theirs / ours / walks for _, theirs, ours in pairs])
 
 
 def _fidelity(images: int, every: int) -> tuple[float, float, Ratio, Ratio]:
