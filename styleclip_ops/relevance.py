@@ -84,7 +84,8 @@ def check_slopes(checked: Sequence[ChannelSums]) -> SlopeCheck:
     agreements = [sums.agreement for sums in checked if sums.agreement is not None]
     if len(checked) < 2 or len(agreements) < len(checked):
         raise ConfigError(f"checked: got {len(agreements)} checked images, expected 2 or more")
-    directions = [sums.total.double() for sums in checked]
+    # Not every accelerator has double precision.
+    directions = [sums.total.cpu().double() for sums in checked]
     kept = []
     for index, own in enumerate(directions):
         main = torch.linalg.svd(own, full_matrices=False).Vh

@@ -124,14 +124,11 @@ class DirectionStore:
         """
         if self.exists:
             return
-        generator = models.generator
-        if shard_size is None:
-            shard_size = math.ceil(config.num_images / _SHARDS)
-        if shard_size < 1:
-            raise DirectionStoreError(f"shard_size: got {shard_size}, expected at least 1")
-        plans = [self.ledger.units(shard) for shard in self.ledger.plans()]
-        sizes = [plan["count"][0].as_py() for plan in plans if plan["work"][0].as_py() == MEASURE]
-        blocks = _blocks(config, max(sizes, default=shard_size))
+        generator, blocks = models.generator, plan_blocks(config, shard_size)
+        planned = map(self.unit, self.ledger.plans())
+        begun = [unit["count"] for unit in planned if unit["work"] == MEASURE]
+        if begun:
+            blocks = plan_blocks(config, max(begun))
         for shard, block in enumerate(blocks):
             self.ledger.plan_shard(shard, pa.Table.from_pylist([block], BLOCKS))
         statistics = style_statistics(generator, config.num_statistics, seed=config.seed)
@@ -185,16 +182,17 @@ class DirectionStore:
         Raises:
             DirectionStoreError: They are not all checked.
         """
-        pending = self.pending(CHECK)
-        if pending:
+        checks = self._checks()
+        missing = [shard for shard in checks if not self.ledger.is_committed(shard)]
+        if missing:
             raise DirectionStoreError(
-                f"{self.folder.url}: got {len(pending)} images that are not checked yet, expected "
+                f"{self.folder.url}: got {len(missing)} images that are not checked yet, expected "
                 "none; run `styleclip relevance`, with `--worker prepare` where there are several"
             )
         with self._reading():
             agreements = np.asarray(self._array("slope_agreement", "r")[:])
-        rows = enumerate(map(torch.from_numpy, agreements))
-        return check_slopes([ChannelSums(torch.from_numpy(self._sum(i)), row) for i, row in rows])
+        totals = [torch.from_numpy(self._sum(shard)) for shard in checks]
+        return check_slopes([*map(ChannelSums, totals, torch.from_numpy(agreements))])
 
     def write(self, shard: int, total: Tensor, agreement: Tensor | None = None) -> str:
         """Write what a shard measured, and return its sha256.
@@ -244,15 +242,19 @@ class DirectionStore:
             total = total + numbers
         directions = F.normalize(torch.from_numpy(np.asarray(total)), dim=1)
         silent = int((directions.norm(dim=1) == 0).sum())
-        self.commit(last, directions)
+        facts = _accuracy(self.slope_check()) if len(self._checks()) > 1 else {}
+        self.commit(last, directions, facts=facts)
         return {"moving_channels": len(directions) - silent, "silent_channels": silent}
 
-    def commit(self, shard: int, total: Tensor, agreement: Tensor | None = None) -> None:
-        """Write what a shard measured and commit it; parameters are those of `write`."""
-        write = partial(self.write, shard, total, agreement)
-        table, facts = self.ledger.units(shard), dict[str, object]()
-        if self.unit(shard)["work"] == COMBINE and self._checks() > 1:
-            facts = _accuracy(self.slope_check())
+    def commit(
+        self,
+        shard: int,
+        total: Tensor,
+        agreement: Tensor | None = None,
+        facts: Mapping[str, object] | None = None,
+    ) -> None:
+        """Write what a shard measured, see `write`, and commit it with facts about it."""
+        write, table = partial(self.write, shard, total, agreement), self.ledger.units(shard)
         self.ledger.commit_stored(shard, table, write(), partial(self.digest, shard), write, facts)
 
     def read(self) -> Directions:
@@ -280,8 +282,10 @@ class DirectionStore:
         mean, std, directions = map(torch.from_numpy, values)
         return Directions(mean, std, directions, digest[:16])
 
-    def _checks(self) -> int:
-        return sum(self.unit(shard)["work"] == CHECK for shard in self.ledger.plans())
+    def _checks(self) -> list[int]:
+        """The shards that check; they were planned first."""
+        first = self.ledger.plans()[:CHECK_IMAGES]
+        return [shard for shard in first if self.unit(shard)["work"] == CHECK]
 
     def _sum(self, shard: int) -> Any:
         with self._reading():
@@ -302,6 +306,31 @@ def direction_folder(workspace: Folder, models: Models, config: RelevanceConfig)
         _binding(models) | asdict(config) | {"version": FORMAT_VERSION}, sort_keys=True
     )
     return workspace / "directions" / sha256(key.encode())[:16]
+
+
+def plan_blocks(config: RelevanceConfig, shard_size: int | None = None) -> list[dict[str, Any]]:
+    """Return the units of all shards of a store: checked images one by one, blocks, and the end.
+
+    Args:
+        config: How to measure.
+        shard_size: Sample images of a shard; such that there are about 32 where None.
+
+    Raises:
+        DirectionStoreError: The size of blocks is not positive.
+    """
+    count = config.num_images
+    if shard_size is None:
+        shard_size = math.ceil(count / _SHARDS)
+    if shard_size < 1:
+        raise DirectionStoreError(f"shard_size: got {shard_size}, expected at least 1")
+    checks = min(CHECK_IMAGES, count) if config.mode == "fast" else 0
+    units: list[dict[str, Any]] = [
+        {"work": CHECK, "first": image, "count": 1} for image in range(checks)
+    ]
+    for first in range(checks, count, shard_size):
+        size = min(shard_size, count - first)
+        units.append({"work": MEASURE, "first": first, "count": size})
+    return [*units, {"work": COMBINE, "first": 0, "count": count}]
 
 
 def plan_relevance(
@@ -376,19 +405,6 @@ def compute_relevance_shard(
         return {}
     store.commit(shard, *sums)
     return {"images": unit["count"]}
-
-
-def _blocks(config: RelevanceConfig, shard_size: int) -> list[dict[str, Any]]:
-    """Units of all shards: checked images one by one, the others in blocks, and the end."""
-    count = config.num_images
-    checks = min(CHECK_IMAGES, count) if config.mode == "fast" else 0
-    units: list[dict[str, Any]] = [
-        {"work": CHECK, "first": image, "count": 1} for image in range(checks)
-    ]
-    for first in range(checks, count, shard_size):
-        size = min(shard_size, count - first)
-        units.append({"work": MEASURE, "first": first, "count": size})
-    return [*units, {"work": COMBINE, "first": 0, "count": count}]
 
 
 def _accuracy(check: SlopeCheck) -> dict[str, object]:

@@ -17,11 +17,11 @@ from manifests.instructions import Instruction
 from tasks.alignment import AlignmentConfig, faces_ledger, faces_table
 from tasks.calibration import Calibration
 from tasks.directions import (
-    CHECK,
-    MEASURE,
+    COMBINE,
     DirectionStore,
     RelevanceConfig,
     direction_folder,
+    plan_blocks,
 )
 from tasks.edits import mapper_url, rows_together
 from tasks.frozen import row_marks
@@ -57,7 +57,7 @@ class StageForecast:
 
     Attributes:
         stage: Its name.
-        units: Photographs, faces, channels, mappers or rows that it is about.
+        units: Photographs, faces, sample images, mappers or rows that it is about.
         done: Of these, already committed.
         shards: That are to do.
         seconds: For what is to do.
@@ -234,18 +234,15 @@ class Forecast:
     def _relevance(self, config: RelevanceConfig) -> tuple[StageForecast, DirectionStore | None]:
         networks, total = self._networks, config.num_images
         store = DirectionStore(direction_folder(Folder(self._workspace), networks, config))
-        pending = store.ledger.pending() if store.exists else [-1]
-        if not pending:
+        pending = map(store.unit, store.ledger.pending()) if store.exists else plan_blocks(config)
+        units = [*pending]
+        if not units:
             return StageForecast("relevance", total, total, 0, 0.0), store
-        left = total
-        if store.exists:
-            left = sum(
-                store.unit(s)["count"] for s in (*store.pending(CHECK), *store.pending(MEASURE))
-            )
+        left = sum(unit["count"] for unit in units if unit["work"] != COMBINE)
         seconds = self._calibration.relevance(config, _RELEVANCE_BATCH) * left / total
         numbers = len(networks.generator.layout.editable_channels) * networks.clip.embedding_dim
-        size = 4 * numbers * (len(store.ledger.plans()) if store.exists else total)
-        return StageForecast("relevance", total, total - left, len(pending), seconds, size), None
+        size = 4 * numbers * len(units)
+        return StageForecast("relevance", total, total - left, len(units), seconds, size), None
 
     def _mappers(
         self, wanted: Sequence[tuple[str, MapperConfig]]
