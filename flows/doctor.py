@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from flows.progress import console
+from flows.progress import console, say
 from flows.summary import Check, Summary
 from tasks.doctor import diagnose
 from tasks.findings import Finding
@@ -41,7 +41,7 @@ def examine_assets(
         for finding in diagnose(workspace, models, device, channels, images):
             findings.append(finding)
             if not console.is_terminal:
-                console.print(f"{finding.verdict}: {finding}", markup=False)
+                say(f"{finding.verdict}: {finding}")
     if console.is_terminal:
         console.print(_table(findings))
     counts = dict.fromkeys(_COLOURS, 0)

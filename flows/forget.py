@@ -3,7 +3,7 @@
 import sys
 import time
 
-from flows.progress import console, progress_bar
+from flows.progress import console, progress_bar, say
 from flows.summary import Summary
 from tasks.forgetting import Forgetting, ForgettingError
 
@@ -35,7 +35,7 @@ def forget_image(
     with progress_bar("searching", len(files)) as bar:
         for trace in forgetting.prove(files, bar.advance):
             left.append(f"{trace.url}: {trace.what}")
-            console.print(f"left: {left[-1]}", markup=False)
+            say(f"left: {left[-1]}")
     _conclude(forgetting, len(files), len(left))
     counts = dict(forgetting.removed) | {"left": len(left)}
     facts = {
@@ -50,18 +50,18 @@ def forget_image(
 
 def _announce(forgetting: Forgetting, image_id: str) -> None:
     if not forgetting.is_known:
-        console.print(f"{image_id}: no row in this workspace; searching its files", markup=False)
+        say(f"{image_id}: no row in this workspace; searching its files")
         return
     runs = f"{forgetting.pairs} edits in {len(forgetting.runs)} runs"
-    console.print(f"{image_id}: its crop, latents, inversion, and {runs}", markup=False)
+    say(f"{image_id}: its crop, latents, inversion, and {runs}")
     for uri in forgetting.sources:
-        console.print(f"stays: the photograph {uri}, which is yours", markup=False)
+        say(f"stays: the photograph {uri}, which is yours")
     if forgetting.siblings:
         names = ", ".join(sorted(forgetting.siblings))
-        console.print(f"stays: other faces of the photograph: {names}", markup=False)
+        say(f"stays: other faces of the photograph: {names}")
     if forgetting.duplicates:
         names = ", ".join(sorted(forgetting.duplicates))
-        console.print(f"stays: faces of files with the same content: {names}", markup=False)
+        say(f"stays: faces of files with the same content: {names}")
 
 
 def _ask(image_id: str) -> None:
@@ -74,18 +74,18 @@ def _ask(image_id: str) -> None:
 
 def _conclude(forgetting: Forgetting, files: int, left: int) -> None:
     if left:
-        console.print(
+        say(
             "Files in the workspace still name the face: remove them, or its rows in them, and "
             "give the same command again"
         )
         return
     person = forgetting.person
-    console.print(
+    say(
         f"searched {files} files for the name, {len(person.uris)} URIs and {len(person.digests)} "
         "digests: nothing is left. Out of reach: backups, versions that the store keeps, and "
         "what was copied elsewhere"
     )
     if forgetting.sources:
-        console.print("Take the photograph out of the input, or `styleclip align` finds it again")
+        say("Take the photograph out of the input, or `styleclip align` finds it again")
     if forgetting.runs:
-        console.print("`styleclip evaluate` makes the reports again")
+        say("`styleclip evaluate` makes the reports again")

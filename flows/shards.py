@@ -16,7 +16,7 @@ from flows.cancelling import CancelWatch, StageCancelled
 from flows.engines import THREADS, Engine, hire
 from flows.failures import Failure, FailureBudget, Failures, StageError
 from flows.metrics import bound_arguments, measured, place_of, write_metrics
-from flows.progress import console, describe_counts, progress_bar
+from flows.progress import describe_counts, progress_bar, say
 from flows.share import ALL, Share
 from tasks.redaction import redact
 from tasks.store_faults import (
@@ -186,4 +186,4 @@ def run_shards(
 def _tell_retries(label: str, retried: Counter[str]) -> None:
     if retried:
         kinds = describe_counts(retried)
-        console.print(f"{label}: {retried.total()} requests to stores were tried again: {kinds}")
+        say(f"{label}: {retried.total()} requests to stores were tried again: {kinds}")

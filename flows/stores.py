@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from flows.progress import console
+from flows.progress import say
 from tasks.guarantees import probe_store
 from tasks.storage import Folder
 
@@ -18,4 +18,4 @@ def check_store(workspace: str) -> None:
 
 @cache
 def _announce(url: str) -> None:
-    console.print(probe_store(url).line, markup=False, soft_wrap=True)
+    say(probe_store(url).line)

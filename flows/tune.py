@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flows.artifacts import show_table
 from flows.assets import make_assets
-from flows.progress import console, printable, progress_bar
+from flows.progress import console, printable, progress_bar, say
 from flows.shards import guarded_task
 from flows.share import has_server
 from flows.stores import check_store
@@ -132,8 +132,7 @@ def _show(tuned: Sequence[Tuned], best_effort: bool) -> None:
         table.add_section()
     console.print(table)
     for one in tuned:
-        words = printable(one.instruction.target_prompt)
-        console.print(f"{words}: {_verdict(one, best_effort)}", markup=False, soft_wrap=True)
+        say(f"{one.instruction.target_prompt}: {_verdict(one, best_effort)}")
     show_table("tune", "Smallest strengths", rows)
 
 

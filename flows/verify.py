@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from prefect import flow
 
-from flows.progress import console, progress_bar
+from flows.progress import progress_bar, say
 from flows.summary import Check, Summary
 from tasks.findings import Finding
 from tasks.runs import run_folder
@@ -45,7 +45,7 @@ def verify_run(
     def tell(findings: Iterable[Finding]) -> None:
         nonlocal count
         for finding in findings:
-            console.print(str(finding), markup=False)
+            say(str(finding))
             wrong.extend([str(finding)] if count < _MOST_IN_JSON else [])
             count += 1
 
