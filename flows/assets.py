@@ -26,7 +26,7 @@ def make_assets(
         models: URL of the bundle.
         relevance: How to measure directions.
         device: See `tasks.models.open_models`.
-        workers: Blocks of channels at a time.
+        workers: Shards at a time.
         engine: What carries them, see `flows.engines`.
 
     Returns:

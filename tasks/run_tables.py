@@ -106,8 +106,8 @@ def read_stages(run: RunTables, statuses: Mapping[str, int]) -> Iterator[Stage]:
         yield Stage("invert", _statuses(ledger), ledger.work()[1])
     directions = _known(run, "directions")
     if directions:
-        blocks, seconds = Ledger(directions, BLOCKS).work()
-        yield Stage("relevance", {"blocks of channels": blocks}, seconds)
+        shards, seconds = Ledger(directions, BLOCKS).work()
+        yield Stage("relevance", {"shards": shards}, seconds)
     logs = [run.places.find(url) for url in run.values.get("mappers") or ()]
     steps = [read_table(Folder(url).read(LOG)) for url in logs if url and Folder(url).exists(LOG)]
     if steps:

@@ -95,11 +95,12 @@ def _by_prompt(parts: Sequence[pd.DataFrame]) -> list[dict[str, object]]:
 
 def _sample(places: RunPlaces, row: dict[str, Any]) -> Sample | None:
     """An edit with its pictures; None where its image is not there."""
-    uri = places.find(row["output_uri"])
+    uri, before = places.find(row["output_uri"]), before_sources(places, [row["image_id"]])
     after = _small(uri) if uri else b""
-    for _, inversion in before_sources(places, [row["image_id"]]).values() if after else ():
-        return Sample(row, _small(inversion.uri), after)
-    return None
+    if not (after and before):
+        return None
+    _, inversion = before[row["image_id"]]
+    return Sample(row, _small(inversion.uri), after)
 
 
 def _small(uri: str) -> bytes:
