@@ -25,7 +25,12 @@ from flows.edit import edit_dataset  # noqa: E402
 from flows.evaluate import evaluate_run  # noqa: E402
 from flows.examples import add_examples  # noqa: E402
 from flows.forget import forget_image  # noqa: E402
-from flows.interchange import export_directions, export_latents, import_latents  # noqa: E402
+from flows.interchange import (  # noqa: E402
+    export_directions,
+    export_latents,
+    import_directions,
+    import_latents,
+)
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave  # noqa: E402
 from flows.invert import invert_faces  # noqa: E402
 from flows.logs import leave_errors_to_command  # noqa: E402
@@ -81,6 +86,7 @@ latents = App(
 )
 latents.command(import_latents, name="import")
 latents.command(export_latents, name="export")
+latents.command(import_directions, name="import-directions")
 latents.command(export_directions, name="export-directions")
 app.command(latents)
 

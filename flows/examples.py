@@ -65,6 +65,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "weights convert": ("styleclip weights convert ffhq.pkl ffhq.pt --layout rosinality",),
     "latents import": ("styleclip latents import ws latents.pt --models ffhq.json",),
     "latents export": ("styleclip latents export ws w_plus.npy --models ffhq.json",),
+    "latents import-directions": (
+        "styleclip latents import-directions ws fs3.npy --models ffhq.json",
+        "styleclip edit ws edits.csv --models ffhq.json --mode imported",
+    ),
     "latents export-directions": (
         "styleclip latents export-directions ws/directions/1f0c5d0e9a7b3c21 fs3.npy",
     ),

@@ -1,16 +1,22 @@
 """Latents and directions from and for other tools of the field."""
 
 import time
+from dataclasses import replace
+from typing import Annotated
 
+from cyclopts import Parameter
 from prefect import flow
 
 from flows.shards import run_shards
 from flows.stores import check_store
 from flows.summary import Summary
-from tasks.interchange import plan_import, write_directions, write_latents
+from tasks.directions import RelevanceConfig
+from tasks.interchange import plan_import, read_directions, write_directions, write_latents
 from tasks.inversion import invert_faces_shard
 from tasks.models import DEMO_MODELS
 from tasks.storage import read_url
+
+_IMPORTED = RelevanceConfig(mode="imported")
 
 
 @flow(name="import-latents")
@@ -63,6 +69,32 @@ def export_latents(
     began = time.monotonic()
     count = write_latents(workspace, destination, models, device)
     return Summary("export", destination, {"latents": count}, time.monotonic() - began)
+
+
+def import_directions(
+    workspace: str,
+    source: str,
+    *,
+    models: str = DEMO_MODELS,
+    relevance: Annotated[RelevanceConfig, Parameter(name="*")] = _IMPORTED,
+    device: str = "auto",
+) -> Summary:
+    """Take the published fs3.npy into a direction store; edits use it with `--mode imported`.
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        source: fs3.npy, [C, E]: of all style channels but toRGB, or of those of the first layers.
+        models: Bundle of weights that it was measured on.
+        relevance: How the statistics of S are measured; nothing else is.
+        device: auto, cpu, cuda, cuda:1, mps.
+    """
+    began = time.monotonic()
+    check_store(workspace)
+    config = replace(relevance, mode="imported")
+    store, rows = read_directions(workspace, source, models, device, config)
+    channels = len(store.read().channel_clip_directions)
+    counts = {"channels": channels, "channels without a direction": channels - rows}
+    return Summary("import", store.folder.url, counts, time.monotonic() - began)
 
 
 def export_directions(store: str, destination: str) -> Summary:

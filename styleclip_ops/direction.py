@@ -160,7 +160,7 @@ def relevance_direction(
         raise ConfigError("channel_std: got NaN or infinity, expected finite deviations")
     check_shape("relevance", relevance, ("C",))
     scores = relevance
-    channels = _covered_channels(layout, len(scores)).to(scores.device)
+    channels = covered_channels(layout, len(scores)).to(scores.device)
     selected = _select(scores, beta, num_channels)
     scaled = torch.where(selected, scores / scores.abs().max(), 0)
     direction = torch.zeros_like(channel_std)
@@ -195,8 +195,14 @@ def apply_direction(s: Tensor, style_direction: Tensor, alpha: float | Tensor) -
     return s + strength * style_direction.to(s)
 
 
-def _covered_channels(layout: StyleSpaceLayout, rows: int) -> Tensor:
-    """The style channels that an asset with this many rows describes."""
+def covered_channels(layout: StyleSpaceLayout, rows: int) -> Tensor:
+    """Return the style channels that channel CLIP directions with this many rows describe.
+
+    The published file for 1024 px has 5376 rows, of the layers up to 256 px, of 6048 channels.
+
+    Raises:
+        ShapeError: They are not those of all layers, or of the first ones.
+    """
     counts = [layer.channels for layer in layout.layers if not layer.is_torgb]
     complete = torch.tensor(counts).cumsum(0).tolist()
     if rows not in complete:

@@ -158,7 +158,7 @@ class Calibration:
         channels = generator.layout.editable_channels
         starts = [i * max(len(channels) - _SPAN, 0) // (_SPANS - 1) for i in range(_SPANS)]
         spans = [channels[start : start + _SPAN] for start in starts]
-        mode: RelevanceMode = "exact" if config.mode == "fast" else config.mode
+        mode: RelevanceMode = "published" if config.mode == "published" else "exact"
         measure = partial(
             sum_channel_directions,
             *(generator, clip, code, std),

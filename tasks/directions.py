@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -58,14 +58,15 @@ class RelevanceConfig:
         num_statistics: Random faces for the mean and deviation of S; 100,000 published.
         step: Perturbation in standard deviations.
         mode: exact renders every perturbation; fast renders those that slopes do not foretell, and
-            tells how near it comes; published does as the release, on 8-bit images.
+            tells how near it comes; published does as the release, on 8-bit images; imported
+            measures nothing and takes what `styleclip latents import-directions` wrote.
         seed: Of the sample images and the statistics.
     """
 
     num_images: int = 100
     num_statistics: int = 100_000
     step: float = 5.0
-    mode: RelevanceMode = "fast"
+    mode: RelevanceMode | Literal["imported"] = "fast"
     seed: int = 5
 
     def __post_init__(self) -> None:
@@ -146,12 +147,13 @@ class DirectionStore:
                 chunks=(min(editable, _CHUNK_CHANNELS), width),
                 dimension_names=("editable_channel", "clip"),
             )
-            create(
-                "direction_sums",
-                shape=(len(blocks) - 1, editable, width),
-                chunks=(1, min(editable, _CHUNK_CHANNELS), width),
-                dimension_names=("shard", "editable_channel", "clip"),
-            )
+            if len(blocks) > 1:
+                create(
+                    "direction_sums",
+                    shape=(len(blocks) - 1, editable, width),
+                    chunks=(1, min(editable, _CHUNK_CHANNELS), width),
+                    dimension_names=("shard", "editable_channel", "clip"),
+                )
             if checks:
                 create(
                     "slope_agreement",
@@ -225,12 +227,15 @@ class DirectionStore:
             other processes are still measuring.
 
         Raises:
-            DirectionStoreError: Sums are not those that were committed.
+            DirectionStoreError: Sums are not those that were committed, or directions were to be
+                imported and are not.
         """
         pending = self.ledger.pending()
         if len(pending) != 1 or self.unit(pending[0])["work"] != COMBINE:
             return {}
         (last,) = pending
+        if not last:
+            raise _not_imported(self.folder)
         total = np.float32(0)
         for shard in range(last):
             numbers = self._sum(shard)
@@ -256,6 +261,15 @@ class DirectionStore:
         """Write what a shard measured, see `write`, and commit it with facts about it."""
         write, table = partial(self.write, shard, total, agreement), self.ledger.units(shard)
         self.ledger.commit_stored(shard, table, write(), partial(self.digest, shard), write, facts)
+
+    def require_import(self) -> None:
+        """See that directions were imported into this store.
+
+        Raises:
+            DirectionStoreError: They were not, or not to the end.
+        """
+        if not self.exists or self.ledger.pending():
+            raise _not_imported(self.folder)
 
     def read(self) -> Directions:
         """Read a finished store.
@@ -330,6 +344,8 @@ def plan_blocks(config: RelevanceConfig, shard_size: int | None = None) -> list[
     for first in range(checks, count, shard_size):
         size = min(shard_size, count - first)
         units.append({"work": MEASURE, "first": first, "count": size})
+    if config.mode == "imported":
+        units.clear()
     return [*units, {"work": COMBINE, "first": 0, "count": count}]
 
 
@@ -349,10 +365,13 @@ def plan_relevance(
         The store.
 
     Raises:
-        DirectionStoreError: The size of blocks is not positive.
+        DirectionStoreError: The size of blocks is not positive, or directions were to be imported
+            and are not.
     """
     networks = open_models(models, device)
     store = DirectionStore(direction_folder(Folder(workspace), networks, config))
+    if config.mode == "imported":
+        store.require_import()
     store.create(networks, config, shard_size)
     return store
 
@@ -385,6 +404,8 @@ def compute_relevance_shard(
     store = DirectionStore(direction_folder(Folder(workspace), networks, config))
     if store.ledger.is_committed(shard):
         return {}
+    if config.mode == "imported":
+        raise _not_imported(store.folder)
     unit = store.unit(shard)
     has_check = config.mode == "fast" and unit["work"] == MEASURE
     check = store.slope_check() if has_check else None
@@ -405,6 +426,14 @@ def compute_relevance_shard(
         return {}
     store.commit(shard, *sums)
     return {"images": unit["count"]}
+
+
+def _not_imported(folder: Folder) -> DirectionStoreError:
+    return DirectionStoreError(
+        f"{folder.url}: got no imported directions of these networks and settings, expected some "
+        "for the mode imported; give fs3.npy to `styleclip latents import-directions`, or choose "
+        "a mode that measures"
+    )
 
 
 def _accuracy(check: SlopeCheck) -> dict[str, object]:

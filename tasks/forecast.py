@@ -234,6 +234,8 @@ class Forecast:
     def _relevance(self, config: RelevanceConfig) -> tuple[StageForecast, DirectionStore | None]:
         networks, total = self._networks, config.num_images
         store = DirectionStore(direction_folder(Folder(self._workspace), networks, config))
+        if config.mode == "imported":
+            store.require_import()
         pending = map(store.unit, store.ledger.pending()) if store.exists else plan_blocks(config)
         units = [*pending]
         if not units:

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from styleclip_ops.checkpoint_files import read_data
-from tasks.directions import DirectionStore
+from styleclip_ops.direction import covered_channels
+from styleclip_ops.errors import ShapeError
+from tasks.directions import DirectionStore, DirectionStoreError, RelevanceConfig, direction_folder
 from tasks.latents import (
     LATENT_STORES,
     LATENTS,
@@ -24,9 +26,13 @@ from tasks.latents import (
 from tasks.ledger import Ledger
 from tasks.listing_table import IMAGE_ID_RULE, is_image_id
 from tasks.models import open_models
+from tasks.redaction import redact
 from tasks.storage import Folder, read_url, sha256, split_url
 
 IMPORTS = "imports"
+
+# How far the norm of a direction may be from 1; files of half precision are that far.
+_UNIT = 0.01
 
 
 def plan_import(
@@ -116,6 +122,62 @@ def write_latents(workspace: str, destination: str, models: str, device: str) ->
     folder.write(name, sink.getvalue())
     folder.write(f"{_stem(name)}.txt", "\n".join(image_id for image_id, _ in found).encode())
     return len(found)
+
+
+def read_directions(
+    workspace: str, source: str, models: str, device: str, config: RelevanceConfig
+) -> tuple[DirectionStore, int]:
+    """Make a direction store of channel CLIP directions that another tool measured.
+
+    Args:
+        workspace: URL of the workspace.
+        source: The published `fs3.npy`, [C, E] with rows of unit norm: of all editable channels in
+            synthesis order, or of those of the first layers; the others then move nothing.
+        models: URL of the bundle that they were measured on.
+        device: See `tasks.models.open_models`.
+        config: Of the statistics of S; its mode is `imported`.
+
+    Returns:
+        The store, and how many rows the file had.
+
+    Raises:
+        DirectionStoreError: The file holds no directions of this generator and this CLIP, or
+            others were imported before.
+    """
+    networks = open_models(models, device)
+    layout, width = networks.generator.layout, networks.clip.embedding_dim
+    expected = f"expected floats [C, {width}], rows of unit norm, for this generator and CLIP"
+    content = read_url(source)
+    try:
+        array = _npy(content)
+        if array.dtype.kind != "f" or array.ndim != 2 or array.shape[1] != width:
+            raise ValueError(f"got {array.dtype} of shape {list(array.shape)}")
+        covered_channels(layout, len(array))
+    except (ValueError, EOFError, ShapeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DirectionStoreError(f"{source}: {reason}; {expected}") from error
+    directions = torch.zeros(len(layout.editable_channels), width)
+    directions[: len(array)] = torch.from_numpy(array.astype(np.float32))
+    norm = directions.norm(dim=1)
+    bad = (~((norm - 1).abs() < _UNIT) & (norm != 0)).nonzero()
+    if len(bad):
+        row = int(bad[0])
+        raise DirectionStoreError(
+            f"{source}: got {len(bad)} rows that have not norm 1, the first of them row {row} with "
+            f"{norm[row]:.3g}; {expected}; divide each row by its norm"
+        )
+    store = DirectionStore(direction_folder(Folder(workspace), networks, config))
+    store.create(networks, config, None)
+    (shard,) = store.ledger.plans()
+    digest = sha256(directions.numpy().tobytes())
+    if not store.ledger.is_committed(shard):
+        store.commit(shard, directions, facts={"source": redact(source), "rows": len(array)})
+    if store.ledger.read_commit(shard).facts["sha256"] != digest:
+        raise DirectionStoreError(
+            f"{source}: got other directions than were imported before, expected the same; remove "
+            f"{store.folder.url} to take these, or give another workspace"
+        )
+    return store, len(array)
 
 
 def write_directions(store: str, destination: str) -> tuple[int, int]:

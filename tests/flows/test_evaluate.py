@@ -30,7 +30,7 @@ def test_other_runs_by_name_by_folder_and_in_another_workspace(capsys, tmp_path)
     summary = json.loads((mine.folder / "report").read("summary.json"))
     assert [one["name"] for one in summary["comparisons"]] == ["summer", "autumn in there"]
     with get_client(sync_client=True) as client:
-        artifacts = {artifact.key: artifact.data for artifact in client.read_artifacts()}
+        artifacts = {artifact.key: artifact.data for artifact in client.read_latest_artifacts()}
     assert len(json.loads(artifacts["drift"])) == 4
     (verdict,) = json.loads(artifacts["verdicts"])
     assert verdict["prompt"] == "a smiling face"

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.interchange import plan_import
+from styleclip_ops.style_statistics import style_statistics
+from tasks.directions import MEASURE, DirectionStoreError, RelevanceConfig, plan_relevance
+from tasks.interchange import plan_import, read_directions, write_directions
 from tasks.inversion import invert_faces_shard
 from tasks.latents import LatentStore, LatentStoreError, latent_folder
 from tasks.models import open_models
@@ -104,3 +106,79 @@ def test_an_import_that_was_lost_is_a_status_of_its_rows(tmp_path, models):
     (copy,) = (tmp_path / "ws/imports").iterdir()
     copy.unlink()
     assert invert_faces_shard(root, models, "cpu", shard, 8) == {"unreadable": 3}
+
+
+IMPORTED = RelevanceConfig(num_statistics=50, mode="imported")
+
+
+def unit_rows(models: str, rows: int | None = None) -> np.ndarray:
+    networks = open_models(models, "cpu")
+    shape = (len(networks.generator.layout.editable_channels), networks.clip.embedding_dim)
+    numbers = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    return (numbers / np.linalg.norm(numbers, axis=1, keepdims=True))[:rows]
+
+
+def first_layers(models: str) -> int:
+    layers = open_models(models, "cpu").generator.layout.layers
+    return sum(layer.channels for layer in [one for one in layers if not one.is_torgb][:3])
+
+
+def test_directions_go_out_as_they_came_in(tmp_path, root, models):
+    numbers = unit_rows(models)
+    numbers[5] = 0
+    np.save(tmp_path / "fs3.npy", numbers)
+    for _ in range(2):
+        store, rows = read_directions(root, str(tmp_path / "fs3.npy"), models, "cpu", IMPORTED)
+        assert rows == len(numbers)
+    assert plan_relevance(root, models, "cpu", IMPORTED).pending(MEASURE) == []
+    write_directions(store.folder.url, str(tmp_path / "out.npy"))
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), numbers)
+    statistics = style_statistics(open_models(models, "cpu").generator, 50, seed=IMPORTED.seed)
+    torch.testing.assert_close(store.read().channel_std, statistics.std)
+
+
+def test_directions_of_the_first_layers_leave_the_others_still(tmp_path, models):
+    rows = first_layers(models)
+    np.save(tmp_path / "fs3.npy", unit_rows(models, rows).astype(np.float16))
+    store, given = read_directions(
+        str(tmp_path), str(tmp_path / "fs3.npy"), models, "cpu", IMPORTED
+    )
+    found = store.read().channel_clip_directions
+    assert given == rows < len(found)
+    torch.testing.assert_close(found[:rows].norm(dim=1), torch.ones(rows), atol=0.01, rtol=0)
+    assert not found[rows:].any()
+
+
+BROKEN = {
+    "objects.npy": (lambda good: np.array([Payload()], object), "expected floats"),
+    "rows.npy": (lambda good: good[:-1], "rows, expected"),
+    "wide.npy": (lambda good: good[:, :-1], r"got float32 of shape .*expected floats \[C, "),
+    "three.npy": (lambda good: good[None], "got float32 of shape"),
+    "integers.npy": (lambda good: good.astype(int), "got int64"),
+    "long.npy": (lambda good: good * 3, r"row 0 with 3; .*divide each row by its norm"),
+    "nan.npy": (lambda good: good * np.nan, "row 0 with nan"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_array_of_directions_is_refused(tmp_path, models, name):
+    change, told = BROKEN[name]
+    (tmp_path / name).write_bytes(npy(change(unit_rows(models))))
+    with pytest.raises(DirectionStoreError, match=rf"{name}: .*{told}"):
+        read_directions(str(tmp_path / "ws"), str(tmp_path / name), models, "cpu", IMPORTED)
+    assert not Path("payload-was-run").exists()
+    assert not (tmp_path / "ws").exists()
+
+
+def test_other_directions_are_not_taken_for_those_before(tmp_path, models):
+    np.save(tmp_path / "one.npy", unit_rows(models))
+    np.save(tmp_path / "two.npy", -unit_rows(models))
+    root = str(tmp_path)
+    read_directions(root, f"{root}/one.npy", models, "cpu", IMPORTED)
+    with pytest.raises(DirectionStoreError, match=r"two.npy: got other directions .*; remove"):
+        read_directions(root, f"{root}/two.npy", models, "cpu", IMPORTED)
+
+
+def test_directions_that_were_never_imported_are_missed(tmp_path, models):
+    with pytest.raises(DirectionStoreError, match="no imported directions .*import-directions"):
+        plan_relevance(str(tmp_path), models, "cpu", IMPORTED)
