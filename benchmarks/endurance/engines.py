@@ -2,8 +2,8 @@
 
 A dummy stands in for the networks of an edit: it sleeps and fills rows with numbers, since two
 cores would hide how many workers there are. Everything else is the product's own: the plans, the
-ledger, the sliding window, Prefect's task runs and Dask's worker processes. Each worker loads its
-generator once. At last a worker of four is killed amid its shard, which another does.
+ledger, the sliding window, Prefect's task runs and Dask's worker processes. Each worker loads each
+network once. At last a worker of four is killed amid its shard, which another does.
 
 Ideal is the time that all sleeps take, by the number of workers. Run it with
 `python -m benchmarks.endurance.engines`.
@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,11 @@ from tasks.runs import run_folder, run_ledger  # noqa: E402
 
 _LEAST_EFFICIENCY = 0.8
 _ROWS = 4
-_loads = 0
+_loads = Counter[str]()
 
 
 def sleepy_shard(run: str, bundle: str, shard: int, seconds: float, killed: str) -> dict[str, int]:
     """Do a shard with the dummy; where `killed` is not there yet, die with the process instead."""
-    global _loads
     if killed:
         try:
             os.close(os.open(killed, os.O_CREAT | os.O_EXCL))
@@ -57,11 +57,10 @@ def sleepy_shard(run: str, bundle: str, shard: int, seconds: float, killed: str)
         else:
             time.sleep(seconds / 2)
             os.kill(os.getpid(), signal.SIGKILL)
-    before, read = _loads, models._read
+    before, read = _loads.copy(), models._read
 
     def counted(url: str, reader: Any) -> Any:
-        global _loads
-        _loads += 1
+        _loads[f"load of {Path(url).name}"] += 1
         return read(url, reader)
 
     edit, Editor.edit = Editor.edit, _dummy_edit(seconds)  # type: ignore[method-assign]
@@ -71,16 +70,17 @@ def sleepy_shard(run: str, bundle: str, shard: int, seconds: float, killed: str)
         counts = edit_pairs_shard(run, "cpu", shard)
     finally:
         Editor.edit, models._read = edit, read  # type: ignore[method-assign]
-    return counts | {"loads": _loads - before, f"process {os.getpid()}": 1}
+    return counts | dict(_loads - before) | {f"process {os.getpid()}": 1}
 
 
 def _dummy_edit(seconds: float) -> Any:
-    def edit(_: Any, batch: Any, __: Any) -> None:
+    def edit(_: Any, batch: Any) -> list[Any]:
         time.sleep(seconds)
         for row in batch.rows:
             digest = hashlib.sha256(row["pair_id"].encode()).hexdigest()
             row |= {"status": "ok", "edit_key": digest, "output_sha256": digest}
             row |= {"clip_score": int(digest[:6], 16) / 2**24, "seconds": seconds}
+        return []
 
     return edit
 
@@ -136,7 +136,8 @@ def compare_engines(
         processes = sum(name.startswith("process") for name in counts)
         title = f"{count} workers" + (", one killed" if kills else "")
         checks[f"{title}: every row is there once"] = counts["ok"] == shards * _ROWS
-        checks[f"{title}: each process loads once"] = counts["loads"] == processes
+        loads = {times for name, times in counts.items() if name.startswith("load of")}
+        checks[f"{title}: each process loads each network once"] = loads == {processes}
         if kills:
             checks[f"{title}: there was a kill"] = Path(killed).exists()
         else:
