@@ -2,9 +2,7 @@
 
 import time
 from dataclasses import replace
-from typing import Annotated
 
-from cyclopts import Parameter
 from prefect import flow
 
 from flows.shards import run_shards
@@ -76,7 +74,8 @@ def import_directions(
     source: str,
     *,
     models: str = DEMO_MODELS,
-    relevance: Annotated[RelevanceConfig, Parameter(name="*")] = _IMPORTED,
+    num_statistics: int = _IMPORTED.num_statistics,
+    seed: int = _IMPORTED.seed,
     device: str = "auto",
 ) -> Summary:
     """Take the published fs3.npy into a direction store; edits use it with `--mode imported`.
@@ -85,12 +84,14 @@ def import_directions(
         workspace: Folder or URL that holds all data.
         source: fs3.npy, [C, E]: of all style channels but toRGB, or of those of the first layers.
         models: Bundle of weights that it was measured on.
-        relevance: How the statistics of S are measured; nothing else is.
+        num_statistics: Random faces for the mean and deviation of S, which are measured; nothing
+            else is. Edits have to say it too, where it is not the default.
+        seed: Of the statistics.
         device: auto, cpu, cuda, cuda:1, mps.
     """
     began = time.monotonic()
     check_store(workspace)
-    config = replace(relevance, mode="imported")
+    config = replace(_IMPORTED, num_statistics=num_statistics, seed=seed)
     store, rows = read_directions(workspace, source, models, device, config)
     channels = len(store.read().channel_clip_directions)
     counts = {"channels": channels, "channels without a direction": channels - rows}

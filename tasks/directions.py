@@ -337,6 +337,9 @@ def plan_blocks(config: RelevanceConfig, shard_size: int | None = None) -> list[
         shard_size = math.ceil(count / _SHARDS)
     if shard_size < 1:
         raise DirectionStoreError(f"shard_size: got {shard_size}, expected at least 1")
+    end = {"work": COMBINE, "first": 0, "count": count}
+    if config.mode == "imported":
+        return [end]
     checks = min(CHECK_IMAGES, count) if config.mode == "fast" else 0
     units: list[dict[str, Any]] = [
         {"work": CHECK, "first": image, "count": 1} for image in range(checks)
@@ -344,9 +347,7 @@ def plan_blocks(config: RelevanceConfig, shard_size: int | None = None) -> list[
     for first in range(checks, count, shard_size):
         size = min(shard_size, count - first)
         units.append({"work": MEASURE, "first": first, "count": size})
-    if config.mode == "imported":
-        units.clear()
-    return [*units, {"work": COMBINE, "first": 0, "count": count}]
+    return [*units, end]
 
 
 def plan_relevance(
