@@ -162,7 +162,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--shards", type=int, default=24)
-    parser.add_argument("--seconds", type=float, default=4.0, help="that a shard sleeps")
+    parser.add_argument("--seconds", type=float, default=20.0, help="that a shard sleeps")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, prefect_server(Path(folder)):
         checks = compare_engines(Path(folder), options.workers, options.shards, options.seconds)

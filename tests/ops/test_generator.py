@@ -20,7 +20,9 @@ def test_a_batch_equals_a_loop(generator: Generator, batch: int, seed: int) -> N
     rows = [generator.w_plus_to_s(row[None]) for row in w_plus]
     torch.testing.assert_close(s, torch.cat(rows), atol=1e-5, rtol=0)
     loop = torch.cat([generator.synthesize(row) for row in rows])
-    torch.testing.assert_close(generator.synthesize(s), loop, atol=1e-5, rtol=0)
+    # Random networks draw numbers of up to a dozen, and roundings are as large as what is rounded.
+    scale = max(1.0, float(loop.abs().max()))
+    torch.testing.assert_close(generator.synthesize(s), loop, atol=1e-5 * scale, rtol=0)
 
 
 def test_the_order_within_a_batch_changes_no_bit(generator: Generator, s: Tensor) -> None:
