@@ -30,7 +30,7 @@ from tasks.runs import (
     shards_to_do,
     statuses_to_retry,
 )
-from tasks.selection import read_selection, shards_to_redo
+from tasks.selection import NOTHING, Redo, read_selection, shards_to_redo
 
 _DEFAULT = RelevanceConfig()
 
@@ -53,11 +53,7 @@ def edit_dataset(
     worker: str = "",
     retry_failed: str = "",
     update: bool = False,
-    only_prompt: list[str] | None = None,
-    only_image: list[str] | None = None,
-    only_status: str = "",
-    since: str = "",
-    before: str = "",
+    redo: Annotated[Redo, Parameter(name="*", negative=())] = NOTHING,
     dry_run: bool = False,
     price_per_hour: float = 0.0,
 ) -> Summary:
@@ -86,18 +82,12 @@ def edit_dataset(
             where no status is named.
         update: Take over a changed manifest, and changed networks and assets: what is new or
             depends on them is computed, rows that are gone leave the results, the others stay.
-        only_prompt: Do again only results of these target prompts, or of patterns such as
-            'a * face'; also those that are ok.
-        only_image: Only of these images, or patterns such as 'anna*'.
-        only_status: Only with one of these statuses, separated by commas; ok is one.
-        since: Only those committed then or later, such as 2026-11-25 or 2026-11-25T14:30+01:00.
-        before: Only those committed earlier. With a date, the same command continues what was
-            stopped; without, it begins anew.
+        redo: What to do again of the results that are there.
         dry_run: Say what the edits will take, from a few seconds of them, and write nothing.
         price_per_hour: Of this machine, for the dry run.
     """
     retry, share = statuses_to_retry(retry_failed), read_share(worker)
-    again = read_selection(only_prompt, only_image, only_status, since, before)
+    again = read_selection(redo)
     if dry_run:
         options = EditOptions(relevance, image_format, batch_size, shard_size, retry, update)
         return foretell(

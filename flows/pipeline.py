@@ -21,6 +21,7 @@ from tasks.forecast import EditOptions, Forecast, StageForecast, rows_to_come
 from tasks.manifest_files import build_manifest, read_prompts, usable_faces
 from tasks.models import DEMO_MODELS
 from tasks.runs import ImageFormat, OutputLayout, run_folder, statuses_to_retry
+from tasks.selection import NOTHING, Redo
 
 _DEFAULT = RelevanceConfig()
 
@@ -45,11 +46,7 @@ def run_pipeline(
     engine: str = "threads",
     retry_failed: str = "",
     update: bool = False,
-    only_prompt: list[str] | None = None,
-    only_image: list[str] | None = None,
-    only_status: str = "",
-    since: str = "",
-    before: str = "",
+    redo: Annotated[Redo, Parameter(name="*", negative=())] = NOTHING,
     dry_run: bool = False,
     price_per_hour: float = 0.0,
 ) -> Summary:
@@ -78,13 +75,7 @@ def run_pipeline(
             where no status is named.
         update: Take over other photographs, prompts, networks and assets: what is new or depends on
             them is computed, edits that are no longer asked for leave the results.
-        only_prompt: Do again only results of these target prompts, or of patterns such as
-            'a * face'; also those that are ok.
-        only_image: Only of these images, or patterns such as 'anna*'.
-        only_status: Only with one of these statuses, separated by commas; ok is one.
-        since: Only those committed then or later, such as 2026-11-25 or 2026-11-25T14:30+01:00.
-        before: Only those committed earlier. With a date, the same command continues what was
-            stopped; without, it begins anew.
+        redo: What to do again of the results that are there.
         dry_run: Say what the run will take, from a few seconds of each stage, and write nothing.
         price_per_hour: Of this machine, for the dry run.
     """
@@ -134,11 +125,7 @@ def run_pipeline(
         engine=engine,
         retry_failed=retry_failed,
         update=update,
-        only_prompt=only_prompt,
-        only_image=only_image,
-        only_status=only_status,
-        since=since,
-        before=before,
+        redo=redo,
     )
     say(edit.line)
     report = step(evaluate_run)(workspace, run=run)

@@ -81,7 +81,7 @@ def read_share(worker: str) -> Share:
     if match is None or int(match[1]) >= int(match[2]):
         raise WorkerError(
             f"worker: got {worker!r}, expected i/n with i from 0 to n - 1, as 0/8 for the first of "
-            f"eight, or `{PREPARE}`"
+            f"eight, or `{PREPARE}`; how many shards this process does at a time is `--workers`"
         )
     return Share(prepares=False, index=int(match[1]), count=int(match[2]))
 

@@ -1,7 +1,7 @@
 """Which rows of a run, or images of a workspace, a command is about."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -53,28 +53,40 @@ class Selection:
         return old and young and self.names(row)
 
 
-def read_selection(
-    prompts: Sequence[str] | None,
-    images: Sequence[str] | None,
-    statuses: str,
-    since: str,
-    before: str,
-) -> Selection | None:
-    """Read what a command is asked to do again; None where it is not asked to.
+@dataclass(frozen=True)
+class Redo:
+    """What a command is asked to do again of a run; nothing where all is empty.
 
-    Args:
-        prompts: See `Selection`.
-        images: See `Selection`.
-        statuses: Separated by commas.
-        since: ISO 8601; UTC where it says nothing else.
-        before: ISO 8601; now where empty.
+    Attributes:
+        only_prompt: Do again only results of these target prompts, or of patterns such as
+            'a * face'; also those that are ok.
+        only_image: Only of these images, or patterns such as 'anna*'.
+        only_status: Only with one of these statuses, separated by commas; ok is one.
+        since: Only those committed then or later, such as 2026-11-25 or 2026-11-25T14:30+01:00;
+            UTC where it says nothing else.
+        before: Only those committed earlier. With a date, the same command continues what was
+            stopped; without, it begins anew.
+    """
+
+    only_prompt: tuple[str, ...] = ()
+    only_image: tuple[str, ...] = ()
+    only_status: str = ""
+    since: str = ""
+    before: str = ""
+
+
+NOTHING = Redo()
+
+
+def read_selection(redo: Redo) -> Selection | None:
+    """Read what a command is asked to do again; None where it is not asked to.
 
     Raises:
         RunError: A status or a date is none.
     """
-    if not (prompts or images or statuses or since or before):
+    if not any(astuple(redo)):
         return None
-    names = tuple(name.strip() for name in statuses.split(",") if name.strip())
+    names = tuple(name.strip() for name in redo.only_status.split(",") if name.strip())
     unknown = [name for name in names if name not in RESULT_STATUSES]
     if unknown:
         raise RunError(
@@ -82,11 +94,11 @@ def read_selection(
         )
     now = datetime.now(UTC)
     return Selection(
-        min(_date("before", before), now) if before else now,
-        (*(prompts or ()),),
-        (*(images or ()),),
+        min(_date("before", redo.before), now) if redo.before else now,
+        redo.only_prompt,
+        redo.only_image,
         names,
-        _date("since", since) if since else None,
+        _date("since", redo.since) if redo.since else None,
     )
 
 

@@ -11,7 +11,7 @@ from flows.interchange import import_latents
 from tasks.directions import RelevanceConfig
 from tasks.outputs import read_image
 from tasks.runs import RunError, run_folder, run_ledger
-from tasks.selection import commit_dates
+from tasks.selection import Redo, commit_dates
 from tasks.storage import sha256
 
 RELEVANCE = RelevanceConfig(num_images=1, num_statistics=50, mode="fast")
@@ -38,7 +38,9 @@ def write_manifest(folder, *images: str) -> None:
 @pytest.fixture
 def edit(workspace, models):
     def call(**options) -> dict[str, int]:
+        named = {name: options.pop(name) for name in options.keys() & Redo.__dataclass_fields__}
         given = {"relevance": RELEVANCE, "device": "cpu", "models": models, "shard_size": 3}
+        given["redo"] = Redo(**named)
         return dict(edit_dataset(workspace, f"{workspace}/../edits.csv", **given | options).counts)
 
     return call
