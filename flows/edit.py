@@ -15,6 +15,7 @@ from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
+from tasks.arithmetic import AUTO
 from tasks.directions import RelevanceConfig
 from tasks.edits import edit_pairs_shard
 from tasks.forecast import EditOptions
@@ -47,6 +48,7 @@ def edit_dataset(
     output: OutputLayout = "files",
     device: str = "auto",
     batch_size: int = 8,
+    arithmetic: str = AUTO,
     shard_size: int = 256,
     workers: int = 1,
     engine: str = "threads",
@@ -73,6 +75,9 @@ def edit_dataset(
         output: Single files, or a tar a shard in the layout of webdataset.
         device: auto, cpu, cuda, cuda:1, mps.
         batch_size: Edits that go through the networks together.
+        arithmetic: That edits are rendered in: float32, bfloat16, `bfloat16 channels_last
+            compiled`, or auto, what is measured to be fastest on an accelerator, once for each
+            kind of device; it changes no pixel by a level on average.
         shard_size: Rows of a shard.
         workers: Shards at a time.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
@@ -89,7 +94,10 @@ def edit_dataset(
     retry, share = statuses_to_retry(retry_failed), read_share(worker)
     again = read_selection(redo)
     if dry_run:
-        options = EditOptions(relevance, image_format, batch_size, shard_size, retry, update)
+        options = EditOptions(
+            *(relevance, image_format, batch_size, arithmetic, shard_size),
+            *(retry, update),
+        )
         return foretell(
             *(workspace, models, device, price_per_hour),
             lambda stages: stages.edit(run, survey_manifest(manifest), Manifest(manifest), options),
@@ -104,7 +112,8 @@ def edit_dataset(
             workspace, needs, models, relevance, device, workers, engine
         )
         settings = settings_for(
-            workspace, models, device, directions, mappers, image_format, output, batch_size
+            *(workspace, models, device, directions, mappers, image_format, output),
+            *(batch_size, arithmetic),
         )
         open_run(folder, settings, update)
         rows = freeze_manifest(folder, Manifest(manifest), shard_size, update)

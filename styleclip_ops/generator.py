@@ -98,6 +98,11 @@ class SynthesisState(NamedTuple):
     image: Tensor | None
 
 
+def exact_sums(x: Tensor) -> torch.autocast:
+    """Keep what is added up over all layers in the precision of the weights."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 class MappingNetwork(nn.Module):
     """z -> w, with the average w for the truncation trick."""
 
@@ -152,14 +157,15 @@ class StyledConv(ModulatedConv):
         # [O, I] energy of each kernel gives the demodulation of any style: [N, O]
         energy = torch.linalg.vector_norm(self.weight, dim=(2, 3)).square()
         # The gain of the activation is in all that is added up before it.
-        demodulation = (style.square() @ energy.t() + 1e-8).rsqrt() * _SQRT2
+        with exact_sums(x):
+            demodulation = (style.square() @ energy.t() + 1e-8).rsqrt() * _SQRT2
         inputs = (x, style, self.weight, self.bias)
         differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
         if not differentiable and x.device.type == "cpu" and x[0].numel() > self.weight.numel():
             x = self._image_by_image(x, style, demodulation)
         else:
             x = self._convolve(x * style[:, :, None, None], self.weight)
-            x = x * demodulation[:, :, None, None]
+            x = (x * demodulation[:, :, None, None]).to(x.dtype)
         added = self.bias[:, None, None] * _SQRT2
         noise = self._noise(x, noise_mode)
         if noise is not None:
@@ -204,10 +210,12 @@ class ToRGB(ModulatedConv):
         gain = 1.0 / math.sqrt(self.weight.shape[1])
         # Three weights a channel are less to scale than its pixels.
         weight = self.weight[:, :, 0, 0] * (style * gain)[:, None, :]
-        rgb = torch.baddbmm(self.bias[:, None], weight, x.flatten(2)).view(-1, 3, *x.shape[2:])
-        if clamp is not None:
-            rgb = rgb.clamp(-clamp, clamp)
-        return rgb if image is None else upsample_image(image) + rgb
+        with exact_sums(x):
+            colours = x.flatten(2).to(weight.dtype)
+            rgb = torch.baddbmm(self.bias[:, None], weight, colours).view(-1, 3, *x.shape[2:])
+            if clamp is not None:
+                rgb = rgb.clamp(-clamp, clamp)
+            return rgb if image is None else upsample_image(image) + rgb
 
 
 class SynthesisBlock(nn.Module):

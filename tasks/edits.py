@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from manifests.schemas import RESULTS
+from styleclip_ops.arithmetic import synthesizer
 from styleclip_ops.clip import ClipModel
 from styleclip_ops.direction import style_direction, text_direction
 from styleclip_ops.errors import NoChannelError, StyleClipError
@@ -28,6 +29,7 @@ from styleclip_ops.metrics import (
 )
 from styleclip_ops.optimize import OptimizeConfig, optimize_latents, optimize_style_codes
 from styleclip_ops.pictures import tensor_to_images
+from tasks.arithmetic import choose_arithmetic
 from tasks.directions import DirectionStore
 from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
@@ -42,6 +44,9 @@ from tasks.stopwatch import EDITING, LOADING, READING, SCORING, WRITING, Stopwat
 from tasks.storage import Folder, sha256
 
 Row = dict[str, Any]
+
+# A network in another memory format is a copy, and a compiled one takes long to make.
+_synthesizer = lru_cache(maxsize=4)(synthesizer)
 
 # Edited pictures that wait to be written; of 1024 px each has 3 MB.
 MOST_WAITING = 32
@@ -104,6 +109,7 @@ def edit_pairs_shard(
     # With these `verify` makes the same batches again; of the rows that were kept, an earlier
     # commit says it.
     facts |= {"device": describe_device(networks.device), "batch_size": settings.batch_size}
+    facts |= {"arithmetic": str(editor.arithmetic)}
     facts |= {"edited": [row["pair_id"] for row in new]} if before else {}
     commit = ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts, before)
     if commit.facts.get("attempt") != facts["attempt"]:
@@ -186,6 +192,10 @@ class Editor:
     ) -> None:
         self._settings, self._networks = settings, networks
         self._watch = watch or Stopwatch()
+        self.arithmetic = choose_arithmetic(
+            settings.arithmetic, settings.workspace, networks, settings.batch_size
+        )
+        self._synthesize = _synthesizer(networks.generator, self.arithmetic)
         self._style_codes = dict[tuple[int, ...], Tensor]()
         self._methods: dict[str, Callable[[Batch], FoundEdit]] = {
             "global": self._global,
@@ -268,7 +278,7 @@ class Editor:
 
     @torch.no_grad()
     def _global(self, batch: Batch) -> FoundEdit:
-        generator, row = self._networks.generator, batch.rows[0]
+        row = batch.rows[0]
         direction, fingerprint = _direction(
             self._settings.directions,
             self._networks,
@@ -279,19 +289,19 @@ class Editor:
         )
         _name_asset(batch.rows, fingerprint)
         s = self._s(batch)
-        return FoundEdit(s, direction.to(s), generator.synthesize)
+        return FoundEdit(s, direction.to(s), self._synthesize)
 
     @torch.no_grad()
     def _mapper(self, batch: Batch) -> FoundEdit:
-        generator, row = self._networks.generator, batch.rows[0]
+        row = batch.rows[0]
         mapper, fingerprint = _mapper(
             mapper_url(row, self._settings, self._networks), self._networks
         )
         _name_asset(batch.rows, fingerprint)
         in_style_space = isinstance(mapper, FullStyleSpaceMapper)
         latents = self._s(batch) if in_style_space else self._w_plus(batch)
-        render = generator.synthesize if in_style_space else generator
-        return FoundEdit(latents, mapper.edit(latents) - latents, render)
+        offset = mapper.edit(latents) - latents
+        return FoundEdit(latents, offset, self._render(in_style_space))
 
     def _optimize(self, batch: Batch) -> FoundEdit:
         networks, generator = self._networks, self._networks.generator
@@ -303,8 +313,12 @@ class Editor:
         config = OptimizeConfig(**options)
         identity = networks.identity if config.id_lambda > 0 else None
         found = optimize(generator, networks.clip, latents, texts, config, identity)
-        render = generator.synthesize if in_style_space else generator
-        return FoundEdit(latents, found - latents, render)
+        return FoundEdit(latents, found - latents, self._render(in_style_space))
+
+    def _render(self, in_style_space: bool) -> Callable[[Tensor], Tensor]:
+        if in_style_space:
+            return self._synthesize
+        return lambda w_plus: self._synthesize(self._networks.generator.w_plus_to_s(w_plus))
 
     @torch.no_grad()
     def score(self, batch: Batch, images: Tensor) -> tuple[EditMetrics, Tensor]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from manifests.building import build_edits, regroup
 from manifests.instructions import Instruction
 from tasks.alignment import AlignmentConfig, faces_ledger, faces_table
+from tasks.arithmetic import choose_arithmetic
 from tasks.calibration import Calibration
 from tasks.directions import (
     COMBINE,
@@ -80,6 +81,7 @@ class EditOptions:
         relevance: How directions are measured.
         image_format: Of the edited images.
         batch_size: Edits that go through the networks together.
+        arithmetic: That they are rendered in.
         shard_size: Rows of a shard.
         retry: Statuses of rows to make again.
         update: Whether rows that depend on something else than the run has now are made again.
@@ -88,6 +90,7 @@ class EditOptions:
     relevance: RelevanceConfig
     image_format: ImageFormat
     batch_size: int
+    arithmetic: str
     shard_size: int
     retry: Sequence[str]
     update: bool
@@ -196,7 +199,13 @@ class Forecast:
             *(self._workspace, self._models, self._device, directions),
             *([*survey.mapper_uris, *mappers.values()], options.image_format, "files"),
             options.batch_size,
+            options.arithmetic,
         )
+        # Measured in the sample's workspace, since nothing may be written in the run's.
+        measured = choose_arithmetic(
+            settings.arithmetic, self._calibration.workspace, self._networks, settings.batch_size
+        )
+        settings = replace(settings, arithmetic=str(measured))
         work = self._work(run_folder(self._workspace, run), settings, batches, options)
         shards, taken = -(-(work.rows - work.done) // options.shard_size), [0.0, 0.0]
         settings, names = self._with_latents(settings)

@@ -274,6 +274,16 @@ def describe_device(device: torch.device) -> str:
     return f"{device.type} {name}, torch {torch.__version__}"
 
 
+def has_bfloat16_units(device: torch.device) -> bool:
+    """Return whether a device has units for bfloat16, and computes faster in it than in float32."""
+    module: Any = torch.get_device_module(device)
+    if device.type == "cuda":
+        return bool(module.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return bool(module._is_avx512_bf16_supported() or module._is_amx_tile_supported())
+    return False
+
+
 def settle(device: torch.device) -> None:
     """Wait until a device has done what it was given, so that its time can be told."""
     if device.type != "cpu":

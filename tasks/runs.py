@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from manifests.schemas import RESULT_STATUSES, RESULTS
+from styleclip_ops.arithmetic import PLAIN, read_arithmetic
+from tasks.arithmetic import AUTO
 from tasks.directions import DirectionStore
 from tasks.latents import LatentStore, latent_folder
 from tasks.ledger import Ledger
@@ -51,6 +53,7 @@ class RunSettings:
         image_format: Of the edited images.
         output: Single files, or tar shards in the layout of webdataset.
         batch_size: Edits that go through the networks together.
+        arithmetic: That edits are rendered in, see `tasks.arithmetic.choose_arithmetic`.
         code_version: Of the code that began the run.
     """
 
@@ -64,6 +67,7 @@ class RunSettings:
     image_format: ImageFormat = "png"
     output: OutputLayout = "files"
     batch_size: int = 8
+    arithmetic: str = str(PLAIN)
     code_version: str = CODE_VERSION
 
 
@@ -86,6 +90,7 @@ def settings_for(
     image_format: ImageFormat,
     output: OutputLayout,
     batch_size: int,
+    arithmetic: str = AUTO,
 ) -> RunSettings:
     """Gather what a run is made with.
 
@@ -98,10 +103,14 @@ def settings_for(
         image_format: See `RunSettings`.
         output: See `RunSettings`.
         batch_size: See `RunSettings`.
+        arithmetic: See `RunSettings`.
 
     Raises:
         DirectionStoreError: The direction store is not finished.
+        ConfigError: There is no such arithmetic.
     """
+    if arithmetic != AUTO:
+        arithmetic = str(read_arithmetic(arithmetic))
     networks = open_models(models, device)
     wanted: tuple[Role, ...] = ("generator", "encoder", "clip", "identity")
     roles = [role for role in wanted if networks.has(role)]
@@ -116,6 +125,7 @@ def settings_for(
         image_format=image_format,
         output=output,
         batch_size=batch_size,
+        arithmetic=arithmetic,
     )
 
 
@@ -178,7 +188,8 @@ def read_settings(folder: Folder) -> RunSettings:
         RunError: There is no such run.
     """
     values = read_run_values(folder)
-    return RunSettings(**{name: values[name] for name in RunSettings.__dataclass_fields__})
+    names = values.keys() & RunSettings.__dataclass_fields__
+    return RunSettings(**{name: values[name] for name in names})
 
 
 def read_run_values(folder: Folder) -> dict[str, Any]:

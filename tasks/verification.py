@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from manifests.ids import IdIndex
 from manifests.schemas import EDITS, RESULT_STATUSES
+from styleclip_ops.arithmetic import PLAIN
 from tasks.alignment import faces_ledger
 from tasks.directions import DirectionStore
 from tasks.edits import mapper_url
@@ -198,7 +199,8 @@ class Verification:
             counted = left & {row["pair_id"] for row in rows}
             left -= counted
             batch_size = commit.facts.get("batch_size", self._settings.batch_size)
-            settings = replace(self._settings, batch_size=batch_size)
+            arithmetic = commit.facts.get("arithmetic", str(PLAIN))
+            settings = replace(self._settings, batch_size=batch_size, arithmetic=arithmetic)
             device = commit.facts.get("device")
             if counted & pairs:
                 yield from render_again(

@@ -1,0 +1,49 @@
+"""Synthesis in other arithmetics against plain float32: what a calibration chooses from.
+
+Run it alone, also on an accelerator, with `python -m benchmarks.arithmetic --device cuda`.
+"""
+
+import argparse
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.networks import large_networks, random_latents
+from benchmarks.paired import Ratio, compare
+from styleclip_ops.arithmetic import Arithmetic, Synthesizer, synthesizer
+from tasks.models import settle
+
+BATCH = 4
+ARITHMETICS = (
+    Arithmetic(channels_last=True),
+    Arithmetic(compiled=True),
+    Arithmetic("bfloat16"),
+    Arithmetic("bfloat16", channels_last=True),
+    Arithmetic("bfloat16", channels_last=True, compiled=True),
+)
+
+
+def run(device: str = "cpu") -> Iterator[Ratio]:
+    """Compare at 256 px and published widths."""
+    generator = large_networks().generator.to(device)
+    with torch.no_grad():
+        s = generator.w_plus_to_s(random_latents(generator, BATCH).to(device))
+    plain = partial(_render, generator.synthesize, s)
+    for arithmetic in ARITHMETICS:
+        other = partial(_render, synthesizer(generator, arithmetic), s)
+        yield compare(f"synthesis 256 px, batch {BATCH}: {arithmetic}", other, plain, 3)
+
+
+@torch.no_grad()
+def _render(synthesize: Synthesizer, s: Tensor) -> None:
+    synthesize(s)
+    settle(s.device)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    for ratio in run(parser.parse_args().device):
+        print(f"{ratio.name:<70} {ratio.median:6.2f} ({ratio.low:.2f} to {ratio.high:.2f})")

@@ -1,0 +1,143 @@
+"""The arithmetic that is fastest on a device: measured once, and kept in the workspace.
+
+Workers on devices of one name edit in one arithmetic, so that they give the same images.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from styleclip_ops.arithmetic import PLAIN, Arithmetic, Synthesizer, read_arithmetic, synthesizer
+from styleclip_ops.generator import Generator
+from styleclip_ops.style_statistics import sample_style_codes
+from tasks.models import Models, describe_device, has_bfloat16_units, settle
+from tasks.storage import Folder, sha256
+
+AUTO = "auto"
+CALIBRATIONS = "calibrations"
+# Another arithmetic must be so much faster, and may change a picture so much, on average.
+_GAIN, _LEVELS = 1.05, 0.5
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class ArithmeticTrial:
+    """What an arithmetic gave.
+
+    Attributes:
+        arithmetic: Its text.
+        seconds: Median of a batch; None where it failed.
+        levels: Mean difference of a pixel from float32, in levels of 8 bits.
+        error: Why it failed.
+    """
+
+    arithmetic: str
+    seconds: float | None = None
+    levels: float | None = None
+    error: str = ""
+
+
+def choose_arithmetic(asked: str, workspace: str, networks: Models, batch_size: int) -> Arithmetic:
+    """Return the arithmetic that edits are rendered in.
+
+    Args:
+        asked: Its text; or `auto`, for what was measured to be fastest with this generator on this
+            device. Processors without units for bfloat16 take float32 and measure nothing.
+        workspace: Where the choice is kept.
+        networks: With the generator.
+        batch_size: Images of a batch.
+
+    Raises:
+        ConfigError: The text names none.
+    """
+    if asked != AUTO:
+        return read_arithmetic(asked)
+    if not has_bfloat16_units(networks.device):
+        return PLAIN
+    return _calibrated(workspace, networks, batch_size)
+
+
+@lru_cache(maxsize=16)
+def _calibrated(workspace: str, networks: Models, batch_size: int) -> Arithmetic:
+    """Read what was chosen for such a device, or measure and keep it."""
+    facts = {
+        "device": describe_device(networks.device),
+        "generator": networks.fingerprint("generator"),
+        "batch_size": batch_size,
+    }
+    folder = Folder(workspace) / CALIBRATIONS
+    name = f"{sha256(json.dumps(facts).encode())[:16]}.json"
+    if not folder.exists(name):
+        trials = [*try_arithmetics(networks.generator, batch_size)]
+        chosen = fastest(trials)
+        values = facts | {"chosen": str(chosen), "trials": [asdict(trial) for trial in trials]}
+        # Where another worker was faster, both take its choice.
+        with suppress(FileExistsError):
+            folder.create(name, json.dumps(values, indent=2).encode())
+    return read_arithmetic(json.loads(folder.read(name))["chosen"])
+
+
+def try_arithmetics(generator: Generator, batch_size: int) -> Iterator[ArithmeticTrial]:
+    """Try float32, then one change after the other, on top of what helped so far.
+
+    Args:
+        generator: Of which style codes are drawn.
+        batch_size: Images of a batch.
+
+    Yields:
+        One for each, float32 first.
+    """
+    (s,) = sample_style_codes(generator, batch_size, seed=0)
+    wanted = _quantized(generator.synthesize(s))
+    trials = [_try(PLAIN, generator, s, wanted)]
+    yield trials[0]
+    for change in ({"precision": "bfloat16"}, {"channels_last": True}, {"compiled": True}):
+        trials.append(_try(replace(fastest(trials), **change), generator, s, wanted))
+        yield trials[-1]
+
+
+def fastest(trials: list[ArithmeticTrial]) -> Arithmetic:
+    """Return the arithmetic that each trial was the faster one for; the first is float32."""
+    best = trials[0]
+    for trial in trials[1:]:
+        if trial.seconds is None or trial.levels is None or best.seconds is None:
+            continue
+        if trial.levels <= _LEVELS and trial.seconds * _GAIN <= best.seconds:
+            best = trial
+    return read_arithmetic(best.arithmetic)
+
+
+def _try(
+    arithmetic: Arithmetic, generator: Generator, s: Tensor, wanted: Tensor
+) -> ArithmeticTrial:
+    try:
+        synthesize = synthesizer(generator, arithmetic)
+        got = _quantized(synthesize(s))
+        seconds = statistics.median(_seconds(synthesize, s) for _ in range(_REPEATS))
+    except Exception as error:
+        # A compiler that is missing, or memory that does not suffice: float32 does without.
+        if arithmetic == PLAIN:
+            raise
+        return ArithmeticTrial(str(arithmetic), error=f"{type(error).__name__}: {error}"[:200])
+    return ArithmeticTrial(str(arithmetic), seconds, float((got - wanted).abs().mean()))
+
+
+def _seconds(synthesize: Synthesizer, s: Tensor) -> float:
+    settle(s.device)
+    began = time.perf_counter()
+    synthesize(s)
+    settle(s.device)
+    return time.perf_counter() - began
+
+
+@torch.no_grad()
+def _quantized(images: Tensor) -> Tensor:
+    """Levels of 8 bits."""
+    return (images.clamp(-1, 1) * 127.5 + 127.5).round()

@@ -1,0 +1,102 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from styleclip_ops.arithmetic import PLAIN, Arithmetic
+from tasks import arithmetic as choosing
+from tasks.arithmetic import (
+    CALIBRATIONS,
+    ArithmeticTrial,
+    choose_arithmetic,
+    fastest,
+    try_arithmetics,
+)
+from tasks.models import open_models
+from tasks.outputs import read_image
+from tasks.runs import run_ledger
+from tasks.storage import Folder
+from tasks.verification import Verification
+
+TRIALS = [ArithmeticTrial("float32", 1.0, 0.0), ArithmeticTrial("bfloat16", 0.5, 0.1)]
+
+
+@pytest.fixture
+def units(monkeypatch):
+    """A device that is quick in bfloat16."""
+    monkeypatch.setattr(choosing, "has_bfloat16_units", lambda _: True)
+    choosing._calibrated.cache_clear()
+
+
+def calibrations(root: str) -> list[dict]:
+    folder = Folder(root) / CALIBRATIONS
+    return [json.loads(folder.read(name)) for name in folder.names()]
+
+
+def test_without_units_for_it_nothing_is_measured(root, models):
+    assert choose_arithmetic("auto", root, open_models(models, "cpu"), 2) == PLAIN
+    assert calibrations(root) == []
+
+
+def test_what_was_measured_is_kept_and_taken_by_others(root, models, units, monkeypatch):
+    monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: iter(TRIALS))
+    networks = open_models(models, "cpu")
+    assert choose_arithmetic("auto", root, networks, 2) == Arithmetic("bfloat16")
+    (kept,) = calibrations(root)
+    assert kept["chosen"] == "bfloat16"
+    assert [trial["seconds"] for trial in kept["trials"]] == [1.0, 0.5]
+    choosing._calibrated.cache_clear()
+    monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: iter(TRIALS[:1]))
+    assert choose_arithmetic("auto", root, networks, 2) == Arithmetic("bfloat16")
+    # Another batch size is another measurement.
+    assert choose_arithmetic("auto", root, networks, 3) == PLAIN
+
+
+def test_trials_build_on_what_helped(models, monkeypatch):
+    monkeypatch.setattr(torch, "compile", None)
+    networks = open_models(models, "cpu")
+    trials = [*try_arithmetics(networks.generator, 2)]
+    assert [trial.arithmetic.split()[0] for trial in trials[:2]] == ["float32", "bfloat16"]
+    assert trials[0].levels == 0
+    assert 0 < trials[1].levels < 2
+    assert "compiled" in trials[3].arithmetic
+    assert trials[3].seconds is None
+    assert "TypeError" in trials[3].error
+
+
+@pytest.mark.parametrize(
+    ("trial", "wins"),
+    {
+        ArithmeticTrial("bfloat16", 0.9, 0.4): True,
+        ArithmeticTrial("bfloat16", 0.99, 0.0): False,
+        ArithmeticTrial("bfloat16", 0.1, 0.6): False,
+        ArithmeticTrial("bfloat16", error="out of memory"): False,
+    }.items(),
+)
+def test_the_fastest_that_keeps_the_picture(trial, wins):
+    assert (fastest([TRIALS[0], trial]) == Arithmetic("bfloat16")) is wins
+
+
+def test_edits_are_rendered_in_it_and_verified_in_it(finished, units, monkeypatch):
+    monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: iter(TRIALS))
+    finished.edit("low")
+    commits = [*run_ledger(finished.run("low")).commits()]
+    assert {commit.facts["arithmetic"] for commit in commits} == {"bfloat16"}
+    check = Verification(finished.run("low").url, sample=6, device="cpu", models="", seed=0)
+    assert [*check.check_results(lambda _: None), *check.check_edits(lambda _: None)] == []
+    assert check.counts["rendered again"] >= 6
+    plain, low = (pixels(finished.results(run)) for run in ("single", "low"))
+    differences = np.abs(plain - low)
+    assert 0 < differences.mean() < 3
+
+
+def pixels(results) -> np.ndarray:
+    rows = sorted(results.to_pylist(), key=lambda row: row["pair_id"])
+    return np.stack([decoded(read_image(row["output_uri"])) for row in rows])
+
+
+def decoded(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content))).astype(int)
