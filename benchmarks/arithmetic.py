@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.networks import large_networks, random_latents
 from benchmarks.paired import Ratio, compare
 from styleclip_ops.arithmetic import Arithmetic, Synthesizer, synthesizer
-from tasks.models import settle
+from tasks.models import has_bfloat16_units, settle
 
 BATCH = 4
 ARITHMETICS = (
@@ -32,6 +32,8 @@ def run(device: str = "cpu") -> Iterator[Ratio]:
         s = generator.w_plus_to_s(random_latents(generator, BATCH).to(device))
     plain = partial(_render, generator.synthesize, s)
     for arithmetic in ARITHMETICS:
+        if arithmetic.precision == "bfloat16" and not has_bfloat16_units(s.device):
+            continue
         other = partial(_render, synthesizer(generator, arithmetic), s)
         yield compare(f"synthesis 256 px, batch {BATCH}: {arithmetic}", other, plain, 3)
 

@@ -247,13 +247,14 @@ class SynthesisNetwork(nn.Module):
     def style_layer(self, layer: StyleLayer) -> StyledConv | ToRGB:
         """Find the module of one style layer."""
         kind = layer.name.split("_")[0].lower()
-        module = self.get_submodule(f"b{layer.resolution}.{kind}")
+        # Attributes, since torch.compile sees through these and not through get_submodule.
+        module = getattr(getattr(self, f"b{layer.resolution}"), kind)
         assert isinstance(module, StyledConv | ToRGB)
         return module
 
     def initial_state(self, batch: int) -> SynthesisState:
         """Give the state before the first style layer: the learned constant."""
-        const = self.get_parameter("b4.const")
+        const: Tensor = self.b4.const  # type: ignore[assignment, union-attr]
         return SynthesisState(const.expand(batch, -1, -1, -1), None)
 
     def step(

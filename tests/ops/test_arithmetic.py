@@ -19,8 +19,8 @@ ALL = [
 
 @pytest.fixture(autouse=True)
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace and do not compile, which takes long and a compiler."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    """Trace in one graph and do not compile, which takes long and a compiler."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
 
 
 @pytest.mark.parametrize("arithmetic", ALL, ids=str)
