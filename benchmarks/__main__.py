@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import alignment, edits, generator, mapper, optimization, relevance
+from benchmarks import alignment, arithmetic, edits, generator, mapper, optimization, relevance
 from benchmarks.paired import Ratio
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -22,6 +22,7 @@ def main() -> None:
     )
     for benchmark in (
         generator.run,
+        arithmetic.run,
         relevance.run,
         optimization.run,
         mapper.run,
