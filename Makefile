@@ -8,10 +8,9 @@ export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo test test-ops check format bench constraints clean
 
-# Python compiles what is imported; all of it would take two minutes.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 test: $(VENV)/.installed
