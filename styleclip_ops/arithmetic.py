@@ -60,8 +60,7 @@ def synthesizer(generator: Generator, arithmetic: Arithmetic) -> Synthesizer:
 
     Args:
         generator: Is not changed.
-        arithmetic: How to compute. In bfloat16 images differ by a fraction of a level of 8 bits
-            from those in float32.
+        arithmetic: How to compute.
     """
     if arithmetic == PLAIN:
         return generator.synthesize

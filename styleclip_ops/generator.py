@@ -98,7 +98,7 @@ class SynthesisState(NamedTuple):
     image: Tensor | None
 
 
-def exact_sums(x: Tensor) -> torch.autocast:
+def _exact_sums(x: Tensor) -> torch.autocast:
     """Keep what is added up over all layers in the precision of the weights."""
     return torch.autocast(x.device.type, enabled=False)
 
@@ -157,7 +157,7 @@ class StyledConv(ModulatedConv):
         # [O, I] energy of each kernel gives the demodulation of any style: [N, O]
         energy = torch.linalg.vector_norm(self.weight, dim=(2, 3)).square()
         # The gain of the activation is in all that is added up before it.
-        with exact_sums(x):
+        with _exact_sums(x):
             demodulation = (style.square() @ energy.t() + 1e-8).rsqrt() * _SQRT2
         inputs = (x, style, self.weight, self.bias)
         differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
@@ -210,7 +210,7 @@ class ToRGB(ModulatedConv):
         gain = 1.0 / math.sqrt(self.weight.shape[1])
         # Three weights a channel are less to scale than its pixels.
         weight = self.weight[:, :, 0, 0] * (style * gain)[:, None, :]
-        with exact_sums(x):
+        with _exact_sums(x):
             colours = x.flatten(2).to(weight.dtype)
             rgb = torch.baddbmm(self.bias[:, None], weight, colours).view(-1, 3, *x.shape[2:])
             if clamp is not None:

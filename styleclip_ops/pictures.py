@@ -37,6 +37,11 @@ def images_to_tensor(images: Sequence[Image.Image], size: int | None = None) -> 
     return stack
 
 
+def to_levels(images: Tensor) -> Tensor:
+    """Round images [N, 3, R, R] in [-1, 1] to the levels 0 to 255 of a picture, uint8."""
+    return (images.detach().float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+
+
 def tensor_to_images(images: Tensor) -> list[Image.Image]:
     """Turn images [N, 3, R, R] in [-1, 1] into 8-bit RGB pictures; values outside are clamped.
 
@@ -44,8 +49,7 @@ def tensor_to_images(images: Tensor) -> list[Image.Image]:
         ShapeError: The images are not a batch of RGB images.
     """
     check_shape("images", images, ("N", 3, "R", "R"))
-    levels = (images.detach().float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-    return [Image.fromarray(array) for array in levels.permute(0, 2, 3, 1).cpu().numpy()]
+    return [Image.fromarray(array) for array in to_levels(images).permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:

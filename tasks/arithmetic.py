@@ -6,7 +6,6 @@ Workers on devices of one name edit in one arithmetic, so that they give the sam
 import json
 import statistics
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from styleclip_ops.arithmetic import PLAIN, Arithmetic, Synthesizer, read_arithmetic, synthesizer
 from styleclip_ops.generator import Generator
+from styleclip_ops.pictures import to_levels
 from styleclip_ops.style_statistics import sample_style_codes
 from tasks.models import Models, describe_device, has_bfloat16_units, settle
 from tasks.storage import Folder, sha256
@@ -42,6 +42,15 @@ class ArithmeticTrial:
     seconds: float | None = None
     levels: float | None = None
     error: str = ""
+
+
+def name_arithmetic(asked: str) -> str:
+    """Return what a user asks for in its usual form.
+
+    Raises:
+        ConfigError: It names no arithmetic.
+    """
+    return asked if asked == AUTO else str(read_arithmetic(asked))
 
 
 def choose_arithmetic(asked: str, workspace: str, networks: Models, batch_size: int) -> Arithmetic:
@@ -75,7 +84,7 @@ def _calibrated(workspace: str, networks: Models, batch_size: int) -> Arithmetic
     folder = Folder(workspace) / CALIBRATIONS
     name = f"{sha256(json.dumps(facts).encode())[:16]}.json"
     if not folder.exists(name):
-        trials = [*try_arithmetics(networks.generator, batch_size)]
+        trials = try_arithmetics(networks.generator, batch_size)
         chosen = fastest(trials)
         values = facts | {"chosen": str(chosen), "trials": [asdict(trial) for trial in trials]}
         # Where another worker was faster, both take its choice.
@@ -84,27 +93,27 @@ def _calibrated(workspace: str, networks: Models, batch_size: int) -> Arithmetic
     return read_arithmetic(json.loads(folder.read(name))["chosen"])
 
 
-def try_arithmetics(generator: Generator, batch_size: int) -> Iterator[ArithmeticTrial]:
+def try_arithmetics(generator: Generator, batch_size: int) -> list[ArithmeticTrial]:
     """Try float32, then one change after the other, on top of what helped so far.
 
     Args:
         generator: Of which style codes are drawn.
         batch_size: Images of a batch.
 
-    Yields:
+    Returns:
         One for each, float32 first.
     """
     (s,) = sample_style_codes(generator, batch_size, seed=0)
-    wanted = _quantized(generator.synthesize(s))
+    with torch.no_grad():
+        wanted = to_levels(generator.synthesize(s)).float()
     trials = [_try(PLAIN, generator, s, wanted)]
-    yield trials[0]
     for change in ({"precision": "bfloat16"}, {"channels_last": True}, {"compiled": True}):
         trials.append(_try(replace(fastest(trials), **change), generator, s, wanted))
-        yield trials[-1]
+    return trials
 
 
 def fastest(trials: list[ArithmeticTrial]) -> Arithmetic:
-    """Return the arithmetic that each trial was the faster one for; the first is float32."""
+    """Return the fastest arithmetic that keeps the picture; trials build on each other."""
     best = trials[0]
     for trial in trials[1:]:
         if trial.seconds is None or trial.levels is None or best.seconds is None:
@@ -119,7 +128,7 @@ def _try(
 ) -> ArithmeticTrial:
     try:
         synthesize = synthesizer(generator, arithmetic)
-        got = _quantized(synthesize(s))
+        got = to_levels(synthesize(s))
         seconds = statistics.median(_seconds(synthesize, s) for _ in range(_REPEATS))
     except Exception as error:
         # A compiler that is missing, or memory that does not suffice: float32 does without.
@@ -135,9 +144,3 @@ def _seconds(synthesize: Synthesizer, s: Tensor) -> float:
     synthesize(s)
     settle(s.device)
     return time.perf_counter() - began
-
-
-@torch.no_grad()
-def _quantized(images: Tensor) -> Tensor:
-    """Levels of 8 bits."""
-    return (images.clamp(-1, 1) * 127.5 + 127.5).round()

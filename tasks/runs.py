@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from manifests.schemas import RESULT_STATUSES, RESULTS
-from styleclip_ops.arithmetic import PLAIN, read_arithmetic
+from styleclip_ops.arithmetic import PLAIN
 from tasks.arithmetic import AUTO
 from tasks.directions import DirectionStore
 from tasks.latents import LatentStore, latent_folder
@@ -107,10 +107,7 @@ def settings_for(
 
     Raises:
         DirectionStoreError: The direction store is not finished.
-        ConfigError: There is no such arithmetic.
     """
-    if arithmetic != AUTO:
-        arithmetic = str(read_arithmetic(arithmetic))
     networks = open_models(models, device)
     wanted: tuple[Role, ...] = ("generator", "encoder", "clip", "identity")
     roles = [role for role in wanted if networks.has(role)]

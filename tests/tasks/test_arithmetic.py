@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from flows.cli import app
 from styleclip_ops.arithmetic import PLAIN, Arithmetic
 from tasks import arithmetic as choosing
 from tasks.arithmetic import (
@@ -42,14 +43,14 @@ def test_without_units_for_it_nothing_is_measured(root, models):
 
 
 def test_what_was_measured_is_kept_and_taken_by_others(root, models, units, monkeypatch):
-    monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: iter(TRIALS))
+    monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: TRIALS)
     networks = open_models(models, "cpu")
     assert choose_arithmetic("auto", root, networks, 2) == Arithmetic("bfloat16")
     (kept,) = calibrations(root)
     assert kept["chosen"] == "bfloat16"
     assert [trial["seconds"] for trial in kept["trials"]] == [1.0, 0.5]
     choosing._calibrated.cache_clear()
-    monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: iter(TRIALS[:1]))
+    monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: TRIALS[:1])
     assert choose_arithmetic("auto", root, networks, 2) == Arithmetic("bfloat16")
     # Another batch size is another measurement.
     assert choose_arithmetic("auto", root, networks, 3) == PLAIN
@@ -58,7 +59,7 @@ def test_what_was_measured_is_kept_and_taken_by_others(root, models, units, monk
 def test_trials_build_on_what_helped(models, monkeypatch):
     monkeypatch.setattr(torch, "compile", None)
     networks = open_models(models, "cpu")
-    trials = [*try_arithmetics(networks.generator, 2)]
+    trials = try_arithmetics(networks.generator, 2)
     assert [trial.arithmetic.split()[0] for trial in trials[:2]] == ["float32", "bfloat16"]
     assert trials[0].levels == 0
     assert 0 < trials[1].levels < 2
@@ -81,7 +82,7 @@ def test_the_fastest_that_keeps_the_picture(trial, wins):
 
 
 def test_edits_are_rendered_in_it_and_verified_in_it(finished, units, monkeypatch):
-    monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: iter(TRIALS))
+    monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: TRIALS)
     finished.edit("low")
     commits = [*run_ledger(finished.run("low")).commits()]
     assert {commit.facts["arithmetic"] for commit in commits} == {"bfloat16"}
@@ -100,3 +101,11 @@ def pixels(results) -> np.ndarray:
 
 def decoded(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content))).astype(int)
+
+
+@pytest.mark.parametrize("words", [["edit", "ws", "none.csv"], ["run", "photos", "none.csv", "ws"]])
+def test_a_wrong_text_is_refused_before_anything_is_read(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert app.meta(["--no-server", *words, "--arithmetic", "float16"]) == 2
+    assert "arithmetic: got 'float16', expected one of" in " ".join(capsys.readouterr().err.split())
+    assert [*tmp_path.iterdir()] == []
