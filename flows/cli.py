@@ -1,5 +1,9 @@
-"""The command `styleclip`. Every command is a flow or a task; their signatures are its options."""
+"""The command `styleclip`. Every command is a flow or a function; their signatures are its options.
 
+What a command needs is imported when it is called: torch, transformers and Prefect take seconds.
+"""
+
+import ast
 import json
 import sys
 import traceback
@@ -11,87 +15,80 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from flows.environment import set_defaults, set_metrics_file
+from flows.examples import epilogue
+from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave
+from flows.progress import console, printable, say
+from flows.summary import Summary
+from tasks.provenance import CODE_VERSION
 
 set_defaults()
 
-from prefect import Flow  # noqa: E402
-
-from flows.align import align_photos  # noqa: E402
-from flows.cancelling import StageCancelled, mark_cancelled  # noqa: E402
-from flows.demo import run_demo  # noqa: E402
-from flows.deploy import deploy_flows  # noqa: E402
-from flows.doctor import examine_assets  # noqa: E402
-from flows.edit import edit_dataset  # noqa: E402
-from flows.evaluate import evaluate_run  # noqa: E402
-from flows.examples import add_examples  # noqa: E402
-from flows.forget import forget_image  # noqa: E402
-from flows.interchange import (  # noqa: E402
-    export_directions,
-    export_latents,
-    import_directions,
-    import_latents,
-)
-from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave  # noqa: E402
-from flows.invert import invert_faces  # noqa: E402
-from flows.logs import leave_errors_to_command  # noqa: E402
-from flows.mappers import train_mappers  # noqa: E402
-from flows.pipeline import run_pipeline  # noqa: E402
-from flows.progress import console, printable, say  # noqa: E402
-from flows.relevance import build_relevance  # noqa: E402
-from flows.summary import Summary  # noqa: E402
-from flows.tables import build_edit_manifest, validate_edit_manifest  # noqa: E402
-from flows.tune import tune_strengths  # noqa: E402
-from flows.verify import verify_run  # noqa: E402
-from flows.weights import add_weights, convert_weights, list_weights, verify_weights  # noqa: E402
-from tasks.provenance import CODE_VERSION  # noqa: E402
-from tasks.redaction import redact  # noqa: E402
-from tasks.runs import FAILURES, RETRY_ALL  # noqa: E402
-
 USER_ERROR, STAGE_FAILED = 2, 1
 
-app = App(
-    name="styleclip",
-    help="Edit large sets of face photographs by text with StyleCLIP.",
-    version=CODE_VERSION,
-    result_action="return_value",
-)
-app.command(run_demo, name="demo")
-app.command(run_pipeline, name="run")
-app.command(align_photos, name="align")
-app.command(invert_faces, name="invert")
-app.command(build_relevance, name="relevance")
-app.command(train_mappers, name="train-mapper")
-app.command(tune_strengths, name="tune")
-app.command(edit_dataset, name="edit")
-app.command(evaluate_run, name="evaluate")
-app.command(verify_run, name="verify")
-app.command(examine_assets, name="doctor")
-app.command(forget_image, name="forget")
-app.command(deploy_flows, name="deploy")
+_COMMANDS = {
+    "demo": "flows.demo:run_demo",
+    "run": "flows.pipeline:run_pipeline",
+    "align": "flows.align:align_photos",
+    "invert": "flows.invert:invert_faces",
+    "relevance": "flows.relevance:build_relevance",
+    "train-mapper": "flows.mappers:train_mappers",
+    "tune": "flows.tune:tune_strengths",
+    "edit": "flows.edit:edit_dataset",
+    "evaluate": "flows.evaluate:evaluate_run",
+    "verify": "flows.verify:verify_run",
+    "doctor": "flows.doctor:examine_assets",
+    "forget": "flows.forget:forget_image",
+    "deploy": "flows.deploy:deploy_flows",
+    "manifest build": "flows.tables:build_edit_manifest",
+    "manifest validate": "flows.tables:validate_edit_manifest",
+    "weights list": "flows.weights:list_weights",
+    "weights add": "flows.weights:add_weights",
+    "weights verify": "flows.weights:verify_weights",
+    "weights convert": "flows.weights:convert_weights",
+    "latents import": "flows.interchange:import_latents",
+    "latents export": "flows.interchange:export_latents",
+    "latents import-directions": "flows.interchange:import_directions",
+    "latents export-directions": "flows.interchange:export_directions",
+}
+_GROUPS = {
+    "manifest": "Build and check manifests.",
+    "weights": "Bundles of weights.",
+    "latents": "Latents from and for other tools.",
+}
 
-manifest = App(name="manifest", help="Build and check manifests.", result_action="return_value")
-manifest.command(build_edit_manifest, name="build")
-manifest.command(validate_edit_manifest, name="validate")
-app.command(manifest)
 
-weights = App(name="weights", help="Bundles of weights.", result_action="return_value")
-weights.command(list_weights, name="list")
-weights.command(add_weights, name="add")
-weights.command(verify_weights, name="verify")
-weights.command(convert_weights, name="convert")
-app.command(weights)
+def _docstring(path: str) -> str:
+    """Return the docstring of `flows.module:function`, read from its source."""
+    module, name = path.removeprefix("flows.").split(":")
+    source = Path(__file__).with_name(f"{module}.py")
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return ast.get_docstring(functions[name]) or ""
 
-latents = App(
-    name="latents", help="Latents from and for other tools.", result_action="return_value"
-)
-latents.command(import_latents, name="import")
-latents.command(export_latents, name="export")
-latents.command(import_directions, name="import-directions")
-latents.command(export_directions, name="export-directions")
-app.command(latents)
 
-app.register_install_completion_command()
-add_examples(app)
+def _make_app() -> App:
+    app = App(
+        name="styleclip",
+        help="Edit large sets of face photographs by text with StyleCLIP.",
+        help_epilogue=epilogue(""),
+        version=CODE_VERSION,
+        result_action="return_value",
+    )
+    groups = {
+        name: App(name=name, help=text, result_action="return_value")
+        for name, text in _GROUPS.items()
+    }
+    for words, path in _COMMANDS.items():
+        group, _, name = words.rpartition(" ")
+        chosen = groups[group] if group else app
+        chosen.command(path, name=name, help=_docstring(path), help_epilogue=epilogue(words))
+    for inner in groups.values():
+        app.command(inner)
+    app.register_install_completion_command()
+    return app
+
+
+app = _make_app()
 
 
 @app.meta.default
@@ -111,11 +108,15 @@ def launch(
         server: Let a Prefect server know of the run, the embedded one where none is configured.
         metrics: File to append a line of JSON to for every shard, see docs/operating.md.
     """
+    # Not above, since Prefect and the networks take seconds to import.
+    from flows.cancelling import StageCancelled, mark_cancelled
+    from tasks.redaction import redact
+
     if metrics:
         set_metrics_file(str(Path(metrics).resolve()))
     try:
         _refuse_credentials(tokens)
-        result = _run([*_with_statuses(tokens)], server)
+        result = _run([*_with_statuses(tokens)], server, trace)
     except KeyboardInterrupt:
         return INTERRUPTED
     except StageCancelled as error:
@@ -137,16 +138,29 @@ def launch(
     return 0
 
 
-def _run(tokens: list[str], server: bool) -> Any:
+def _run(tokens: list[str], server: bool, trace: bool) -> Any:
     """Run a command; one worker of several needs no server."""
+    from prefect import Flow
+
+    from flows.embedded_server import end_server_with_command
+    from flows.logs import leave_errors_to_command, make_logs_plain
+
     command, given, _ = app.parse_args(tokens)
-    if isinstance(command, Flow) and (given.arguments.get("worker") or not server):
-        command = command.fn
+    make_logs_plain()
+    if not trace:
+        leave_errors_to_command()
+    if isinstance(command, Flow):
+        if given.arguments.get("worker") or not server:
+            command = command.fn
+        else:
+            end_server_with_command()
     return command(*given.args, **given.kwargs)
 
 
 def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
     """Let `--retry-failed` stand alone, for all statuses, or be followed by some."""
+    from tasks.runs import FAILURES, RETRY_ALL
+
     for word, following in zip(tokens, [*tokens[1:], ""], strict=True):
         yield word
         if word == "--retry-failed" and not set(following.split(",")) & {RETRY_ALL, *FAILURES}:
@@ -155,6 +169,8 @@ def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
 
 def _refuse_credentials(tokens: tuple[str, ...]) -> None:
     """Stop before Prefect stores the parameters of a flow."""
+    from tasks.redaction import redact
+
     for token in tokens:
         if redact(token) != token:
             raise ValueError(
@@ -170,8 +186,6 @@ def _show(result: Any, as_json: bool) -> None:
 def main() -> None:
     """Run the command line and exit with its status."""
     end_soon_when_interrupted()
-    if "--trace" not in sys.argv:
-        leave_errors_to_command()
     status = app.meta()
     if status == INTERRUPTED:
         leave()

@@ -3,6 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
+from flows.embedded_server import end_server_with_command
 from flows.pipeline import run_pipeline
 from flows.summary import Summary
 from tasks.directions import RelevanceConfig
@@ -17,6 +18,7 @@ def run_demo(output: str = "demo-output") -> Summary:
     Args:
         output: Folder for everything that is made.
     """
+    end_server_with_command()
     demo = resources.files("demo")
     return run_pipeline(
         str(demo / "photos"),

@@ -23,7 +23,12 @@ _GRACE_SECONDS = 10.0
 
 def end_server_with_command() -> None:
     """Let the servers that Prefect starts in this process end with it."""
-    # Not above, since the server imports this before it has an event loop.
+    # Not above: the server imports this before it has an event loop, and what has a server of its
+    # own need not spend the seconds that importing Prefect's takes.
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
     from prefect.server.api.server import SubprocessASGIServer
 
     start = SubprocessASGIServer._run_uvicorn_command

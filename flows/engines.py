@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from typing import Any, Protocol, Self, cast
 
 from prefect.futures import PrefectFuture
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import Task
@@ -161,6 +160,9 @@ def one_server() -> AbstractContextManager[object]:
     """
     if PREFECT_API_URL.value():
         return nullcontext()
+    # It takes seconds to import, which processes with a server need not spend.
+    from prefect.server.api.server import SubprocessASGIServer
+
     return temporary_settings({PREFECT_API_URL: SubprocessASGIServer().api_url})
 
 

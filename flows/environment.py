@@ -2,9 +2,6 @@
 
 import os
 
-from flows.embedded_server import end_server_with_command
-from flows.logs import make_logs_plain
-
 # Whoever sets one of these keeps it.
 _SETTINGS = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
@@ -17,11 +14,9 @@ _SETTINGS = {
 
 
 def set_defaults() -> None:
-    """Set what is not set, then import Prefect and see to its server and its logs."""
+    """Set what is not set; to be called before Prefect is imported."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)  # noqa: TID251
-    end_server_with_command()
-    make_logs_plain()
 
 
 def metrics_file() -> str:

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-from cyclopts import App
-
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "": (
         "styleclip demo",
@@ -75,10 +73,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def add_examples(app: App) -> None:
-    """Let the help of an app and of its commands end with their examples."""
-    for words, lines in EXAMPLES.items():
-        command = app
-        for word in words.split():
-            command = command[word]
-        command.help_epilogue = "\n".join(["Examples", "", *(f"    {line}" for line in lines)])
+def epilogue(words: str) -> str:
+    """Return how the help of a command ends: with its examples.
+
+    Args:
+        words: The command as in EXAMPLES.
+    """
+    return "\n".join(["Examples", "", *(f"    {line}" for line in EXAMPLES[words])])

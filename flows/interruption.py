@@ -7,8 +7,6 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-from prefect.server.api.server import SubprocessASGIServer
-
 from flows.progress import console
 
 INTERRUPTED = 130
@@ -24,7 +22,8 @@ def end_soon_when_interrupted() -> None:
 def leave() -> NoReturn:
     """End the process without waiting for shards at work, which have committed nothing yet."""
     # The server that Prefect starts for commands without one, if there is any.
-    SubprocessASGIServer().stop()
+    if module := sys.modules.get("prefect.server.api.server"):
+        module.SubprocessASGIServer().stop()
     sys.stdout.flush()
     console.print("interrupted; give the same command to continue")
     os._exit(INTERRUPTED)

@@ -3,14 +3,17 @@
 import gzip
 from functools import cache
 from importlib import resources
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPModel, CLIPTokenizer, PreTrainedTokenizerBase
 
 from styleclip_ops.errors import ConfigError, check_shape
+
+if TYPE_CHECKING:
+    # It takes seconds to import, and most of what imports this loads no CLIP.
+    from transformers import CLIPModel, CLIPTokenizer, PreTrainedTokenizerBase
 
 Preprocessing = Literal["clip", "styleclip_loss"]
 
@@ -52,8 +55,8 @@ class ClipModel(nn.Module):
 
     def __init__(
         self,
-        model: CLIPModel,
-        tokenizer: PreTrainedTokenizerBase,
+        model: "CLIPModel",
+        tokenizer: "PreTrainedTokenizerBase",
         preprocessing: Preprocessing = "clip",
     ) -> None:
         super().__init__()
@@ -172,8 +175,10 @@ def _clip_input(images: Tensor, size: int) -> Tensor:
 
 
 @cache
-def clip_tokenizer() -> CLIPTokenizer:
+def clip_tokenizer() -> "CLIPTokenizer":
     """Build CLIP's own byte-pair tokenizer from the vocabulary that comes with this package."""
+    from transformers import CLIPTokenizer
+
     archive = resources.files("styleclip_ops") / "vocabulary" / "bpe_simple_vocab_16e6.txt.gz"
     lines = gzip.decompress(archive.read_bytes()).decode("utf-8").split("\n")
     merges = [(left, right) for left, right in map(str.split, lines[1 : _NUM_MERGES + 1])]

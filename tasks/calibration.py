@@ -29,7 +29,6 @@ from tasks.mappers import LOG, MapperConfig, train_prompt_mapper
 from tasks.models import Models, open_models
 from tasks.outputs import FileOutput
 from tasks.overlap import behind
-from tasks.report import write_report
 from tasks.runs import RunSettings, open_run
 from tasks.stopwatch import Stopwatch
 from tasks.storage import Folder
@@ -220,6 +219,9 @@ class Calibration:
 
     def evaluate(self, rows: Sequence[Row], settings: RunSettings, names: Sequence[str]) -> float:
         """Return the seconds of a report on one edit a row, which hardly depend on how many."""
+        # It imports what draws, which nothing else here needs.
+        from tasks.report import write_report
+
         run, units = Folder(self.workspace) / "runs" / "sample", list[Row]()
         for number, row in enumerate(rows):
             short = {"options": _steps(row, _SHORT)} if row["method"] == "optimize" else {}

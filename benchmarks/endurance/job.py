@@ -18,6 +18,7 @@ import pyarrow as pa
 import zarr
 
 from benchmarks.endurance.small_bundle import write_small_bundle
+from flows.embedded_server import end_server_with_command
 from flows.environment import set_defaults
 from manifests.schemas import MAPPER_LOG
 from tasks.alignment import faces_table
@@ -205,6 +206,7 @@ def prefect_server(folder: Path) -> Iterator[None]:
     os.environ.update(settings)  # noqa: TID251
     # Prefect reads the environment when it is imported.
     set_defaults()
+    end_server_with_command()
     from prefect.server.api.server import SubprocessASGIServer
 
     with SubprocessASGIServer() as server:

@@ -158,6 +158,17 @@ def test_failed_rows_may_be_named_by_status_or_not(words, wanted):
     assert [*_with_statuses(words)] == wanted
 
 
+def test_help_and_version_import_nothing_that_takes_seconds():
+    look = (
+        "import sys; from flows.cli import app; app.meta(sys.argv[1:]); "
+        "print(sorted({'torch', 'transformers', 'prefect', 'pandas', 'zarr'} & {*sys.modules}))"
+    )
+    for words in (["--help"], ["--version"], ["weights", "--help"]):
+        command = [sys.executable, "-c", look, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_settings_of_prefect_are_there_before_it_is(monkeypatch):
     for name in ("PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_ANALYTICS_ENABLED"):
         monkeypatch.delenv(name, raising=False)

@@ -11,8 +11,8 @@ from pathlib import Path
 # The second server is killed before it has begun to watch.
 COMMAND = """
 import time
-from flows.environment import set_defaults
-set_defaults()
+from flows.embedded_server import end_server_with_command
+end_server_with_command()
 from prefect.server.api.server import SubprocessASGIServer
 for port in (1, 2):
     server = SubprocessASGIServer(port)

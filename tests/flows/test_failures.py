@@ -128,6 +128,7 @@ def test_what_prefect_logs_of_a_failed_task_drives_no_terminal(begun, monkeypatc
     (handler,) = [h for h in logging.root.handlers if isinstance(h, PrefectConsoleHandler)]
     shown = io.StringIO()
     monkeypatch.setattr(handler, "console", Console(file=shown))
+    monkeypatch.setattr(handler, "filters", [])
 
     def fail(shard: int) -> dict[str, int]:
         try:
