@@ -45,13 +45,16 @@ class EditConfig:
     statistics_samples: int = 10_000
     num_channels: tuple[int, ...] = (8, 16, 32, 64)
     global_alphas: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-    mapper_steps: int = 120
+    mapper_steps: int = 400
     mapper_batch: int = 4
     # The gradients of the demo models are below Ranger's eps, which makes its steps small.
     mapper_rate: float = 150.0
     mapper_loss: MapperLossConfig = field(default_factory=lambda: MapperLossConfig(l2_lambda=0.1))
     mapper_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
-    optimize: OptimizeConfig = field(default_factory=lambda: OptimizeConfig(steps=40))
+    # Weaker, the L2 term of the published settings leaves all but the prompt to chance.
+    optimize: OptimizeConfig = field(
+        default_factory=lambda: OptimizeConfig(steps=150, l2_lambda=0.03)
+    )
     optimize_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
     seed: int = 0
 
