@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from prefect import flow
 
 from flows.engines import read_engine
+from flows.progress import say
 from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
@@ -20,6 +21,7 @@ from tasks.directions import (
     RelevanceConfig,
     compute_relevance_shard,
     direction_folder,
+    measured_otherwise,
     plan_relevance,
 )
 from tasks.models import DEMO_MODELS, open_models
@@ -60,6 +62,9 @@ def build_relevance(
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
     if share.prepares:
+        networks, folder = open_models(models, device), Folder(workspace)
+        for url, options in measured_otherwise(folder, networks, relevance).items():
+            say(f"relevance: measured anew; what is in {url} would be used with {options}")
         store = plan_relevance(workspace, models, device, relevance, shard_size)
     else:
         networks = open_models(models, device)

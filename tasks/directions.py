@@ -322,6 +322,36 @@ def direction_folder(workspace: Folder, models: Models, config: RelevanceConfig)
     return workspace / "directions" / sha256(key.encode())[:16]
 
 
+def measured_otherwise(
+    workspace: Folder, models: Models, config: RelevanceConfig
+) -> dict[str, str]:
+    """Find directions of the same networks that were measured with other settings.
+
+    Args:
+        workspace: Where to look.
+        models: The networks.
+        config: The settings that are asked for.
+
+    Returns:
+        By URL of each store that is complete, the options of the command line that ask for it.
+        Empty where the store that is asked for is begun.
+    """
+    asked, found = direction_folder(workspace, models, config), dict[str, str]()
+    if DirectionStore(asked).exists:
+        return {}
+    usual = asdict(RelevanceConfig())
+    for name in (workspace / "directions").names():
+        store = DirectionStore(workspace / "directions" / name)
+        if not store.exists or store.ledger.pending():
+            continue
+        facts = store.attributes
+        if _binding(models).items() <= facts.items():
+            options = {key: facts[key] for key in usual if facts[key] != usual[key]}
+            words = [f"--{key.replace('_', '-')} {value}" for key, value in options.items()]
+            found[store.folder.url] = " ".join(words) or "no options"
+    return found
+
+
 def plan_blocks(config: RelevanceConfig, shard_size: int | None = None) -> list[dict[str, Any]]:
     """Return the units of all shards of a store: checked images one by one, blocks, and the end.
 

@@ -17,6 +17,7 @@ from tasks.directions import (
     RelevanceConfig,
     compute_relevance_shard,
     direction_folder,
+    measured_otherwise,
     plan_relevance,
 )
 from tasks.models import open_models
@@ -117,6 +118,19 @@ def test_another_way_of_measuring_is_another_store(tmp_path, models):
         direction_folder(folder, networks, CONFIG).url
         != direction_folder(folder, networks, other).url
     )
+
+
+def test_what_was_measured_otherwise_is_found_with_its_options(
+    tmp_path, models, measure_directions
+):
+    root, networks = str(tmp_path), open_models(models, "cpu")
+    plan_relevance(root, models, "cpu", CONFIG)
+    usual = RelevanceConfig()
+    assert measured_otherwise(Folder(root), networks, usual) == {}
+    store = measure_directions(root, models, CONFIG)
+    wanted = {store.folder.url: "--num-images 2 --num-statistics 50 --mode exact"}
+    assert measured_otherwise(Folder(root), networks, usual) == wanted
+    assert measured_otherwise(Folder(root), networks, CONFIG) == {}
 
 
 def test_processes_that_combine_at_once_agree(tmp_path, models):
