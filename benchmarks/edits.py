@@ -2,6 +2,8 @@
 
 Bare: synthesis, the judge's CLIP and the identity network on the same batches, nothing read and
 nothing written. One after the other: load, synthesize, score, save, as the published scripts do it.
+At 64 px a row takes hundredths of a second, so that what is done once for each shard shows; at
+256 px and published widths it takes half a second.
 """
 
 import tempfile
@@ -14,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.networks import write_large_bundle
 from benchmarks.paired import Ratio, compare
 from flows.relevance import build_relevance
 from styleclip_ops.direction import apply_direction, style_direction, text_direction
@@ -28,7 +32,7 @@ from tasks.directions import (
 )
 from tasks.edits import edit_pairs_shard
 from tasks.frozen import freeze_manifest
-from tasks.interchange import plan_import
+from tasks.interchange import plan_import, read_directions
 from tasks.inversion import invert_faces_shard
 from tasks.latents import LatentStore, latent_folder
 from tasks.manifest_files import Manifest, ask, build_manifest
@@ -41,6 +45,8 @@ ALPHAS = (2.0, 4.0)
 NUM_CHANNELS = 20
 BATCH = 8
 _RELEVANCE = RelevanceConfig(num_images=1, num_statistics=500, mode="fast")
+# Random directions cost an edit what measured ones do.
+_RANDOM = RelevanceConfig(num_statistics=500, mode="imported")
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,15 @@ class Job:
     Attributes:
         folder: Of everything.
         images: How many there are.
+        models: URL of the bundle.
+        relevance: How directions are measured; imported ones are drawn at random.
         device: Where the networks run.
     """
 
     folder: Path
     images: int
+    models: str = DEMO_MODELS
+    relevance: RelevanceConfig = _RELEVANCE
     device: str = "cpu"
 
     @property
@@ -69,13 +79,13 @@ class Job:
 
     @property
     def networks(self) -> Models:
-        """The demo's."""
-        return open_models(DEMO_MODELS, self.device)
+        """Those of the bundle."""
+        return open_models(self.models, self.device)
 
     @property
     def directions(self) -> DirectionStore:
-        """Measured on one image."""
-        folder = direction_folder(Folder(self.workspace), self.networks, _RELEVANCE)
+        """The store that edits use."""
+        folder = direction_folder(Folder(self.workspace), self.networks, self.relevance)
         return DirectionStore(folder)
 
     def prepare(self) -> None:
@@ -87,18 +97,33 @@ class Job:
             w_plus = generator.w_to_w_plus(generator.mapping(z.to(generator.w_avg)), 0.7)
         np.save(source, w_plus.cpu().numpy())
         names = [f"face-{index:04d}" for index in range(self.images)]
-        place, given = self.workspace, (DEMO_MODELS, self.device)
+        place, given = self.workspace, (self.models, self.device)
         for shard in plan_import(place, str(source), names, *given, 256):
             invert_faces_shard(place, *given, shard, BATCH)
-        build_relevance.fn(place, models=DEMO_MODELS, relevance=_RELEVANCE, device=self.device)
+        if self.relevance.mode == "imported":
+            source = self.folder / "fs3.npy"
+            np.save(source, self._random_directions())
+            read_directions(place, str(source), *given, self.relevance)
+        else:
+            build_relevance.fn(
+                place, models=self.models, relevance=self.relevance, device=self.device
+            )
         asked = ask(PROMPTS, ALPHAS, num_channels=NUM_CHANNELS)
         build_manifest(names, asked, self.manifest)
+
+    def _random_directions(self) -> NDArray[np.float32]:
+        """Unit vectors [C, E] of all editable channels."""
+        networks = self.networks
+        shape = (len(networks.generator.layout.editable_channels), networks.clip.embedding_dim)
+        drawn = np.random.default_rng(4).normal(size=shape)
+        unit: NDArray[np.float64] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        return unit.astype("float32")
 
     def edit(self, runs: Iterator[int], output: Any = "files") -> None:
         """Make all edits in a new run, as one shard."""
         folder = run_folder(self.workspace, f"run-{next(runs)}")
         settings = settings_for(
-            self.workspace, DEMO_MODELS, self.device, self.directions, [], "png", output, BATCH
+            self.workspace, self.models, self.device, self.directions, [], "png", output, BATCH
         )
         open_run(folder, settings)
         freeze_manifest(folder, Manifest(self.manifest), 4_096)
@@ -128,7 +153,7 @@ class Job:
 
 
 def run() -> Iterator[Ratio]:
-    """Compare on 128 rows of the demo's networks."""
+    """Compare on 128 rows of the demo's networks, and on 64 rows of a generator of 256 px."""
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder), 16)
         job.prepare()
@@ -142,6 +167,16 @@ def run() -> Iterator[Ratio]:
         )
         plain = partial(one_by_one, job, codes)
         yield compare(f"bulk edits, {rows}: against load, synthesize, score, save", edit, plain, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder), 8, write_large_bundle(Path(folder)), _RANDOM)
+        job.prepare()
+        codes = job.style_codes()
+        yield compare(
+            f"bulk edits, {len(codes) * BATCH} rows, 256 px: against bare forwards (limit 1)",
+            partial(job.edit, count()),
+            partial(bare, job.networks, codes),
+            3,
+        )
 
 
 @torch.no_grad()
