@@ -5,12 +5,15 @@ RUN := $(VENV)/bin/python -m
 
 # Threads that wait by spinning make a busy machine many times slower.
 export OMP_WAIT_POLICY ?= passive
+# Modules are compiled when they are first imported, and not all 20,000 by pip, which takes minutes.
+# Where this is set, as in many images, every process would compile them anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-ops check format bench constraints clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(RUN) pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	touch $@
 
 test: $(VENV)/.installed

@@ -11,7 +11,7 @@ from tasks.directions import RelevanceConfig
 from tasks.manifest_files import ask, build_manifest
 from tasks.runs import run_folder, run_ledger
 
-IMAGES, PROMPTS = 60, 10
+IMAGES, PROMPTS = 30, 10
 
 
 def test_rows_out_are_rows_in(tmp_path, models):
@@ -33,7 +33,7 @@ def test_rows_out_are_rows_in(tmp_path, models):
         relevance=RelevanceConfig(num_images=1, num_statistics=50, mode="fast"),
         device="cpu",
         batch_size=64,
-        shard_size=90,
+        shard_size=45,
     )
     table = pa.concat_tables(run_ledger(run_folder(root, "run")).results())
     assert len(table) == len(set(table["pair_id"].to_pylist())) == rows
