@@ -186,7 +186,11 @@ def _show(result: Any, as_json: bool) -> None:
 def main() -> None:
     """Run the command line and exit with its status."""
     end_soon_when_interrupted()
-    status = app.meta()
+    try:
+        status = app.meta()
+    except KeyboardInterrupt:
+        # While a command's modules were imported.
+        leave()
     if status == INTERRUPTED:
         leave()
     sys.exit(status)

@@ -62,9 +62,8 @@ def build_relevance(
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
     if share.prepares:
-        networks, folder = open_models(models, device), Folder(workspace)
-        for url, options in measured_otherwise(folder, networks, relevance).items():
-            say(f"relevance: measured anew; what is in {url} would be used with {options}")
+        if relevance.mode != "imported":
+            _tell_of_others(workspace, models, device, relevance)
         store = plan_relevance(workspace, models, device, relevance, shard_size)
     else:
         networks = open_models(models, device)
@@ -88,3 +87,9 @@ def build_relevance(
     if share.works:
         counts.update(store.combine())
     return Summary("relevance", store.folder.url, dict(counts), time.monotonic() - began)
+
+
+def _tell_of_others(workspace: str, models: str, device: str, relevance: RelevanceConfig) -> None:
+    networks = open_models(models, device)
+    for url, options in measured_otherwise(Folder(workspace), networks, relevance).items():
+        say(f"relevance: measured anew; what is in {url} would be used with {options}")
