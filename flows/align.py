@@ -1,19 +1,29 @@
 """Photographs -> aligned crops."""
 
 import time
+from itertools import islice
 
 from prefect import flow
 
 from flows.engines import read_engine
+from flows.progress import say
 from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
-from tasks.alignment import FacesPolicy, align_photos_shard, faces_ledger, plan_photos
+from tasks.alignment import (
+    FacesPolicy,
+    align_photos_shard,
+    faces_ledger,
+    plan_photos,
+    unusable_photos,
+)
 from tasks.storage import Folder
 
 # Photographs of a shard; each takes a second or so.
 ALIGN_SHARD = 64
+# Photographs without a face that are told one by one; all are rows of `faces/`.
+_NAMED = 5
 
 
 @flow(name="align-photos")
@@ -68,5 +78,8 @@ def align_photos(
         tags=(),
         engine=by,
     )
+    if {*counts} - {"ok"}:
+        for photo, reason in islice(unusable_photos(workspace, shards), _NAMED):
+            say(f"align: {photo}: {reason}")
     wrote = Folder(workspace).url_of("crops")
     return Summary("align", wrote, counts, time.monotonic() - began)

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,6 +109,9 @@ def launch(
         server: Let a Prefect server know of the run, the embedded one where none is configured.
         metrics: File to append a line of JSON to for every shard, see docs/operating.md.
     """
+    if not tokens:
+        app.meta(["--help"])
+        return 0
     # Not above, since Prefect and the networks take seconds to import.
     from flows.cancelling import StageCancelled, mark_cancelled
     from tasks.redaction import redact
@@ -161,7 +165,7 @@ def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
     """Let `--retry-failed` stand alone, for all statuses, or be followed by some."""
     from tasks.runs import FAILURES, RETRY_ALL
 
-    for word, following in zip(tokens, [*tokens[1:], ""], strict=True):
+    for word, following in pairwise([*tokens, ""]):
         yield word
         if word == "--retry-failed" and not set(following.split(",")) & {RETRY_ALL, *FAILURES}:
             yield RETRY_ALL

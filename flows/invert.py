@@ -9,6 +9,7 @@ from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
+from tasks.alignment import faces_ledger
 from tasks.inversion import invert_faces_shard, plan_inversion
 from tasks.latents import LatentStore, latent_folder
 from tasks.models import DEMO_MODELS, open_models
@@ -41,8 +42,13 @@ def invert_faces(
             `prepare` has planned before.
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
-    check_store(workspace)
     store = LatentStore(latent_folder(Folder(workspace), open_models(models, device)))
+    if not faces_ledger(workspace).plans() and not store.ledger.plans():
+        raise ValueError(
+            f"{workspace}: got no faces, expected those that `styleclip align PHOTOS {workspace}` "
+            "finds"
+        )
+    check_store(workspace)
     if share.prepares:
         shards = plan_inversion(workspace, models, device, shard_size)
     else:

@@ -32,7 +32,9 @@ def leave_errors_to_command() -> None:
 
 
 def _is_no_traceback(record: logging.LogRecord) -> bool:
-    return not (record.name in ("prefect.flow_runs", "prefect.task_runs") and record.exc_info)
+    runs = record.name in ("prefect.flow_runs", "prefect.task_runs")
+    # Of a command that was interrupted, Prefect says that it crashed.
+    return not (runs and (record.exc_info or record.getMessage().startswith("Crash detected!")))
 
 
 def _loggers() -> list[logging.Logger]:

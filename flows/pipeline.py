@@ -20,7 +20,7 @@ from tasks.arithmetic import AUTO, name_arithmetic
 from tasks.directions import RelevanceConfig
 from tasks.forecast import EditOptions, Forecast, StageForecast, rows_to_come
 from tasks.manifest_files import build_manifest, read_prompts, usable_faces
-from tasks.models import DEMO_MODELS
+from tasks.models import DEMO_MODELS, open_models
 from tasks.runs import ImageFormat, OutputLayout, run_folder, statuses_to_retry
 from tasks.selection import NOTHING, Redo
 
@@ -100,7 +100,9 @@ def run_pipeline(
             yield forecast.evaluate()
 
         return foretell(workspace, models, device, price_per_hour, stages)
-    began = time.monotonic()
+    # Mistakes in them are told before hours of work.
+    asked, began = read_prompts(prompts), time.monotonic()
+    open_models(models, device)
     align = step(align_photos)(
         photos, workspace, faces=faces, crop_size=crop_size, workers=max(workers, 2), engine=engine
     )
@@ -115,7 +117,7 @@ def run_pipeline(
     )
     say(invert.line)
     manifest = run_folder(workspace, run).url_of("pairs.parquet")
-    build_manifest(usable_faces(workspace), read_prompts(prompts), manifest)
+    build_manifest(usable_faces(workspace), asked, manifest)
     edit = step(edit_dataset)(
         workspace,
         manifest,

@@ -63,7 +63,7 @@ def build_relevance(
     check_store(workspace)
     if share.prepares:
         if relevance.mode != "imported":
-            _tell_of_others(workspace, models, device, relevance)
+            _announce(workspace, models, device, relevance)
         store = plan_relevance(workspace, models, device, relevance, shard_size)
     else:
         networks = open_models(models, device)
@@ -89,7 +89,13 @@ def build_relevance(
     return Summary("relevance", store.folder.url, dict(counts), time.monotonic() - began)
 
 
-def _tell_of_others(workspace: str, models: str, device: str, relevance: RelevanceConfig) -> None:
-    networks = open_models(models, device)
-    for url, options in measured_otherwise(Folder(workspace), networks, relevance).items():
-        say(f"relevance: measured anew; what is in {url} would be used with {options}")
+def _announce(workspace: str, models: str, device: str, relevance: RelevanceConfig) -> None:
+    folder, networks = Folder(workspace), open_models(models, device)
+    if DirectionStore(direction_folder(folder, networks, relevance)).exists:
+        return
+    say(
+        "relevance: what each style channel does is measured first, once for these networks, on "
+        f"{relevance.num_images} images (--num-images)"
+    )
+    for url, options in measured_otherwise(folder, networks, relevance).items():
+        say(f"relevance: what is in {url} would be used instead with {options}")

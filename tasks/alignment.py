@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -129,6 +129,19 @@ def faces_ledger(workspace: str) -> Ledger:
 def faces_table(workspace: str) -> pa.Table:
     """Return all faces of a workspace, of the schema FACES."""
     return pa.concat_tables([FACES.empty_table(), *faces_ledger(workspace).results()])
+
+
+def unusable_photos(workspace: str, shards: Collection[int]) -> Iterator[tuple[str, str]]:
+    """Yield photographs of shards that gave no face, and why.
+
+    Args:
+        workspace: Its URL.
+        shards: Where to look; those without a commit are passed over.
+    """
+    for table in faces_ledger(workspace).results(shards):
+        for row in table.select(["source_uri", "status", "error"]).to_pylist():
+            if row["status"] != "ok":
+                yield row["source_uri"], f"{row['status']}: {row['error']}"
 
 
 def choose_faces(found: list[Face], config: AlignmentConfig) -> list[Face]:

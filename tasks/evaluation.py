@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from styleclip_ops.metrics import bootstrap_interval
 from tasks.report_rows import Rows, distinct
-from tasks.scoring import MIXED, SCORES, WORKS, Criteria
+from tasks.scoring import MIXED, SCORES, SHARES, WORKS, Criteria
 
 Verdict = Literal["works", "mixed", "weak", "unscored"]
 _PROMPT, _STRENGTH = ["target_prompt", "method"], ["target_prompt", "method", "alpha"]
@@ -191,13 +192,17 @@ def evaluate_rows(rows: Rows, faces: Mapping[str, int], criteria: Criteria) -> E
     )
 
 
-def estimate_mean(values: Numbers, faces: Places, criteria: Criteria) -> Estimate:
+def estimate_mean(
+    values: Numbers, faces: Places, criteria: Criteria, *, share: bool = False
+) -> Estimate:
     """Estimate a mean, and by resampling faces how far it depends on them.
 
     Args:
         values: [N]; NaN is no value.
         faces: [N] number of the face of each value.
         criteria: How sure the interval is.
+        share: The values are 0 or 1. Where all are alike, resampling says that no face differs, and
+            Wilson's interval (JASA, 1927) how many still may.
     """
     known = ~np.isnan(values)
     if not known.any():
@@ -206,6 +211,11 @@ def estimate_mean(values: Numbers, faces: Places, criteria: Criteria) -> Estimat
     mean, count = float(values.mean()), int(places.max()) + 1
     if count < 2:
         return Estimate(len(values), count, mean)
+    if share and mean in (0.0, 1.0):
+        z = NormalDist().inv_cdf((1 + criteria.confidence) / 2)
+        margin = z**2 / (count + z**2)
+        low, high = (0.0, margin) if mean == 0 else (1 - margin, 1.0)
+        return Estimate(len(values), count, mean, low, high)
     # Pairs of one face are not independent, so faces are resampled: each stands for the sum of its
     # deviations (the linearised ratio estimator), whose mean over faces is the mean over pairs.
     drawn = min(count, _BUNDLES)
@@ -242,7 +252,7 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
     for name in (*SCORES, "seconds"):
         values = rows.column(name)
         for part, own, found in zip(parts, faces, scores, strict=True):
-            found[name] = estimate_mean(values[part], own, criteria)
+            found[name] = estimate_mean(values[part], own, criteria, share=name in SHARES)
     for part, own, found in zip(parts, faces, scores, strict=True):
         prompt, method = _key(rows, part)
         settings = rows.settings.loc[np.unique(rows.setting[part])]

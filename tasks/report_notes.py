@@ -33,6 +33,12 @@ def reader_notes(
         notes.append("No pair could be judged a success or not: scores are missing.")
     if 0 < faces < _FEW_FACES:
         notes.append(f"Few faces ({faces}): the intervals are rough.")
+    if lost := _lost_in_inversion(rows, evaluation.criteria.identity):
+        notes.append(
+            f"{lost:,} of {faces:,} faces are other people in the inversion already, before any "
+            f"edit (identity_inversion below {evaluation.criteria.identity:g}): what an edit "
+            "keeps is the inversion."
+        )
     if pictures_missing:
         notes.append(f"{pictures_missing:,} edited images are absent, damaged or altered.")
     return notes
@@ -75,3 +81,11 @@ def _judge_note(rows: Rows) -> str:
             f"The CLIP that steered a row judges it in {int(np.sum(own)):,} of {len(own):,} rows."
         )
     return "Another CLIP judges than the one that steered the edits."
+
+
+def _lost_in_inversion(rows: Rows, least: float) -> int:
+    values = rows.column("identity_inversion")
+    known = ~np.isnan(values)
+    counts = np.bincount(rows.face[known], minlength=len(rows.faces))
+    sums = np.bincount(rows.face[known], values[known], len(rows.faces))
+    return int((sums[counts > 0] / counts[counts > 0] < least).sum())

@@ -34,6 +34,35 @@ def test_every_mistake_of_a_manifest_is_told(capsys, mistaken):
     assert "2 failed" in out
 
 
+def test_no_command_at_all_shows_the_help(capsys):
+    for words in ((), ("--json",)):
+        status, out, _ = call(capsys, *words)
+        assert (status, "Usage: styleclip COMMAND" in out) == (0, True)
+
+
+def test_a_workspace_without_faces_is_a_mistake_and_is_not_made(capsys, tmp_path, models):
+    status, _, err = call(capsys, "invert", str(tmp_path / "wsnone"), "--models", models)
+    assert (status, "got no faces" in " ".join(err.split())) == (2, True)
+    assert not (tmp_path / "wsnone").exists()
+
+
+def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    status, out, err = call(capsys, "align", str(tmp_path / "photos"), str(tmp_path / "ws"))
+    assert (status, "1 unreadable" in out) == (0, True)
+    assert "photos/broken.jpg: unreadable: " in "".join(err.split("\n"))
+
+
+def test_prompts_are_read_before_the_work(capsys, tmp_path, models):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "prompts.csv").write_text("taget_prompt\na smile\n")
+    words = [str(tmp_path / name) for name in ("photos", "prompts.csv", "ws")]
+    status, _, err = call(capsys, "run", *words, "--models", models)
+    assert (status, "did you mean 'target_prompt'" in " ".join(err.split())) == (2, True)
+    assert not (tmp_path / "ws").exists()
+
+
 def test_json_is_one_line_for_programs(capsys, mistaken):
     status, out, _ = call(capsys, "--json", "manifest", "validate", mistaken)
     assert json.loads(out)["counts"] == {"sound": 0, "failed": 2}

@@ -207,6 +207,8 @@ def test_notes_on_judges_networks_and_repeated_pairs(tmp_path):
         "Pair ids come again in other rows: 1 times.",
         "Few faces (1): the intervals are rough.",
     ]
+    lost = [face | {"identity_inversion": float(n > 2)} for n, face in enumerate(faces)]
+    assert "3 of 20 faces are other people in the inversion already" in notes(lost)[1]
     (unscored,) = [n for n in notes([other | faces[0]]) if "success" in n]
     assert unscored == "No pair could be judged a success or not: scores are missing."
 
