@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.networks import write_large_bundle
@@ -102,7 +102,10 @@ class Job:
             invert_faces_shard(place, *given, shard, BATCH)
         if self.relevance.mode == "imported":
             source = self.folder / "fs3.npy"
-            np.save(source, self._random_directions())
+            networks = self.networks
+            channels = len(networks.generator.layout.editable_channels)
+            drawn = torch.randn(channels, networks.clip.embedding_dim, generator=random)
+            np.save(source, F.normalize(drawn, dim=1).numpy())
             read_directions(place, str(source), *given, self.relevance)
         else:
             build_relevance.fn(
@@ -110,14 +113,6 @@ class Job:
             )
         asked = ask(PROMPTS, ALPHAS, num_channels=NUM_CHANNELS)
         build_manifest(names, asked, self.manifest)
-
-    def _random_directions(self) -> NDArray[np.float32]:
-        """Unit vectors [C, E] of all editable channels."""
-        networks = self.networks
-        shape = (len(networks.generator.layout.editable_channels), networks.clip.embedding_dim)
-        drawn = np.random.default_rng(4).normal(size=shape)
-        unit: NDArray[np.float64] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-        return unit.astype("float32")
 
     def edit(self, runs: Iterator[int], output: Any = "files") -> None:
         """Make all edits in a new run, as one shard."""

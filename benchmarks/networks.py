@@ -1,6 +1,5 @@
 """The networks that the benchmarks share: a generator of published size, and the demo's."""
 
-import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.endurance.small_bundle import TRUNK, write_bundle
 from styleclip_ops.checkpoints import (
     load_arcface,
     load_clip,
@@ -18,7 +18,6 @@ from styleclip_ops.clip import ClipModel
 from styleclip_ops.encoder import E4eConfig, E4eEncoder
 from styleclip_ops.generator import Generator, GeneratorConfig
 from styleclip_ops.identity import ArcFace
-from styleclip_ops.ir_se import IrSeConfig
 
 PROMPTS = (
     "a smiling face",
@@ -65,8 +64,7 @@ def large_networks() -> Networks:
 def write_large_bundle(folder: Path) -> str:
     """Write `large_networks` with an encoder that fits them and knows nothing; return the URL."""
     generator = large_networks().generator
-    trunk = IrSeConfig((1, 1, 1, 1), (16, 16, 16, 16))
-    encoder = E4eEncoder(E4eConfig(generator.num_ws, generator.config.w_dim, 64, trunk))
+    encoder = E4eEncoder(E4eConfig(generator.num_ws, generator.config.w_dim, 64, TRUNK))
     save_safetensors(generator, folder / "generator.safetensors")
     save_safetensors(encoder.eval(), folder / "encoder.safetensors")
     models = resources.files("demo") / "models"
@@ -76,9 +74,7 @@ def write_large_bundle(folder: Path) -> str:
         "clip": str(models / "clip"),
         "identity": str(models / "identity.safetensors"),
     }
-    bundle = folder / "bundle.json"
-    bundle.write_text(json.dumps({role: {"uri": uri} for role, uri in uris.items()}))
-    return str(bundle)
+    return write_bundle(folder, uris)
 
 
 def random_latents(generator: Generator, count: int, seed: int = 0) -> Tensor:

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,13 +59,13 @@ _GROUPS = {
 }
 
 
-def _docstring(path: str) -> str:
-    """Return the docstring of `flows.module:function`, read from its source."""
-    module, name = path.removeprefix("flows.").split(":")
-    source = Path(__file__).with_name(f"{module}.py")
+@cache
+def _docstrings(module: str) -> dict[str, str]:
+    """Return the docstrings of the functions of `flows.module`, read from its source."""
+    source = Path(__file__).with_name(f"{module.removeprefix('flows.')}.py")
     tree = ast.parse(source.read_text(encoding="utf-8"))
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    return ast.get_docstring(functions[name]) or ""
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {function.name: ast.get_docstring(function) or "" for function in functions}
 
 
 def _make_app() -> App:
@@ -82,7 +83,9 @@ def _make_app() -> App:
     for words, path in _COMMANDS.items():
         group, _, name = words.rpartition(" ")
         chosen = groups[group] if group else app
-        chosen.command(path, name=name, help=_docstring(path), help_epilogue=epilogue(words))
+        module, function = path.split(":")
+        text = _docstrings(module)[function]
+        chosen.command(path, name=name, help=text, help_epilogue=epilogue(words))
     for inner in groups.values():
         app.command(inner)
     app.register_install_completion_command()

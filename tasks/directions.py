@@ -333,15 +333,12 @@ def measured_otherwise(
 
     Returns:
         By URL of each store that is complete, the options of the command line that ask for it.
-        Empty where the store that is asked for is begun.
     """
     asked, found = direction_folder(workspace, models, config), dict[str, str]()
-    if DirectionStore(asked).exists:
-        return {}
     usual = asdict(RelevanceConfig())
     for name in (workspace / "directions").names():
         store = DirectionStore(workspace / "directions" / name)
-        if not store.exists or store.ledger.pending():
+        if store.folder.url == asked.url or not store.exists or store.ledger.pending():
             continue
         facts = store.attributes
         if _binding(models).items() <= facts.items():

@@ -1,6 +1,7 @@
 """A bundle of small random networks of the real architectures: fast, and good for nothing else."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -34,9 +35,14 @@ def write_small_bundle(folder: Path, seed: int = 11) -> str:
         "clip": "clip",
         "identity": "identity.safetensors",
     }
+    return write_bundle(folder, names)
+
+
+def write_bundle(folder: Path, uris: Mapping[str, str]) -> str:
+    """Name networks by role in a bundle of a folder, and return its URL."""
     bundle = folder / "bundle.json"
     bundle.write_text(
-        json.dumps({role: {"uri": name} for role, name in names.items()}), encoding="utf-8"
+        json.dumps({role: {"uri": uri} for role, uri in uris.items()}), encoding="utf-8"
     )
     return str(bundle)
 

@@ -22,10 +22,9 @@ def test_e4e(size: int) -> None:
     noise = 0.5 * inp("e4e_x_256", (2, 3, 256, 256))
     close = lambda got, want, atol: torch.testing.assert_close(got, want, atol=atol, rtol=0)  # noqa: E731
     close(encoder.offsets(noise), arrays["offsets_noise"], 1e-4)
-    photo = encoder.offsets(photos(name))
-    close(photo, arrays["offsets_photo"], 1e-4)
-    close(encoder(noise[:1]), arrays["wplus_noise"][:1], 1e-4)
-    close(photo + encoder.latent_avg, arrays["wplus_photo"], 1e-4)
+    close(encoder(noise), arrays["wplus_noise"], 1e-4)
+    close(encoder.offsets(photos(name)), arrays["offsets_photo"], 1e-4)
+    close(encoder(photos(name)), arrays["wplus_photo"], 1e-4)
     c1, c2, c3 = encoder.features(noise[:1])
     close(c1[0, :4], arrays["c1_slice"], 1e-4)
     close(c2[0, :16], arrays["c2_slice"], 1e-4)
