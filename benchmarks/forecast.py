@@ -14,21 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.environment import set_defaults
-
-set_defaults()
-
-from flows.align import align_photos  # noqa: E402
-from flows.edit import edit_dataset  # noqa: E402
-from flows.evaluate import evaluate_run  # noqa: E402
-from flows.invert import invert_faces  # noqa: E402
-from flows.mappers import train_mappers  # noqa: E402
-from flows.pipeline import run_pipeline  # noqa: E402
-from flows.relevance import build_relevance  # noqa: E402
-from flows.summary import Summary  # noqa: E402
-from tasks.directions import RelevanceConfig  # noqa: E402
-from tasks.manifest_files import build_manifest, read_prompts, usable_faces  # noqa: E402
-from tasks.mappers import MapperConfig  # noqa: E402
+from flows.align import align_photos
+from flows.edit import edit_dataset
+from flows.embedded_server import end_server_with_command
+from flows.evaluate import evaluate_run
+from flows.invert import invert_faces
+from flows.mappers import train_mappers
+from flows.pipeline import run_pipeline
+from flows.relevance import build_relevance
+from flows.summary import Summary
+from tasks.directions import RelevanceConfig
+from tasks.manifest_files import build_manifest, read_prompts, usable_faces
+from tasks.mappers import MapperConfig
 
 PHOTOS = Path(__file__).parents[1] / "demo" / "photos"
 ALLOWED = 0.25
@@ -44,6 +41,7 @@ a sad face,optimize,1,,"{{""steps"": 8}}"
 
 def main() -> None:
     """Forecast a run, do it, and compare."""
+    end_server_with_command()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", default=str(PHOTOS))
     arguments = parser.parse_args()

@@ -12,21 +12,18 @@ from itertools import count
 from pathlib import Path
 from unittest import mock
 
-from flows.environment import set_defaults
+import torch
 
-set_defaults()
-
-import torch  # noqa: E402
-
-from benchmarks.edits import BATCH, bare  # noqa: E402
-from benchmarks.endurance.volume import _dummy_edit, _prepare  # noqa: E402
-from benchmarks.paired import Ratio, compare  # noqa: E402
-from flows.edit import edit_dataset  # noqa: E402
-from flows.tables import build_edit_manifest  # noqa: E402
-from styleclip_ops.style_statistics import sample_style_codes  # noqa: E402
-from tasks.directions import RelevanceConfig  # noqa: E402
-from tasks.edits import Editor  # noqa: E402
-from tasks.models import DEMO_MODELS, open_models  # noqa: E402
+from benchmarks.edits import BATCH, bare
+from benchmarks.endurance.volume import _dummy_edit, _prepare
+from benchmarks.paired import Ratio, compare
+from flows.edit import edit_dataset
+from flows.embedded_server import end_server_with_command
+from flows.tables import build_edit_manifest
+from styleclip_ops.style_statistics import sample_style_codes
+from tasks.directions import RelevanceConfig
+from tasks.edits import Editor
+from tasks.models import DEMO_MODELS, open_models
 
 SHARDS, SHARD = 20, 1_000
 # Of forwards, which are alike.
@@ -68,6 +65,7 @@ def _edit_without_networks(folder: str, runs: Iterator[int]) -> None:
 
 
 if __name__ == "__main__":
+    end_server_with_command()
     torch.set_num_threads(1)
     for found in run():
         print(f"{found.name}: {found.median:.0f} ({found.low:.0f} to {found.high:.0f})")

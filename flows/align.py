@@ -6,6 +6,7 @@ from itertools import islice
 from prefect import flow
 
 from flows.engines import read_engine
+from flows.options import MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
 from flows.share import read_share
@@ -18,6 +19,7 @@ from tasks.alignment import (
     plan_photos,
     unusable_photos,
 )
+from tasks.listing import require_photos
 from tasks.storage import Folder
 
 # Photographs of a shard; each takes a second or so.
@@ -34,10 +36,10 @@ def align_photos(
     faces: FacesPolicy = "largest",
     crop_size: int = 256,
     minimum_face: float = 32.0,
-    shard_size: int = ALIGN_SHARD,
-    workers: int = 2,
-    engine: str = "threads",
-    worker: str = "",
+    shard_size: MachineInt = ALIGN_SHARD,
+    workers: MachineInt = 2,
+    engine: MachineStr = "threads",
+    worker: MachineStr = "",
 ) -> Summary:
     """Find faces with dlib and cut them out as the FFHQ data set does.
 
@@ -57,6 +59,7 @@ def align_photos(
             `prepare` has planned before.
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
+    require_photos(photos)
     check_store(workspace)
     if share.prepares:
         shards = plan_photos(workspace, photos, shard_size)

@@ -7,18 +7,22 @@ import ast
 import json
 import sys
 import traceback
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
+from inspect import BoundArguments
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
+from rich.markup import escape
 
 from flows.environment import set_defaults, set_metrics_file
 from flows.examples import epilogue
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave
+from flows.options import EVERYWHERE
 from flows.progress import console, printable, say
 from flows.summary import Summary
 from tasks.provenance import CODE_VERSION
@@ -68,12 +72,24 @@ def _docstrings(module: str) -> dict[str, str]:
     return {function.name: ast.get_docstring(function) or "" for function in functions}
 
 
+def _explain(error: CycloptsError) -> str:
+    """Say what is wrong with a command's arguments, and where to look."""
+    words = " ".join(["styleclip", *(error.command_chain or ())])
+    told, missing = str(error).rstrip("."), error.argument
+    if isinstance(error, MissingArgumentError) and missing and not error.tokens_so_far:
+        is_option = missing.index is None
+        name = missing.name if is_option else missing.name.removeprefix("--").upper()
+        told = f"got {name} without a value" if is_option else f"got no {name}"
+    return f"[bold red]error[/] {escape(told)}; `{words} --help` shows its arguments and examples"
+
+
 def _make_app() -> App:
     app = App(
         name="styleclip",
         help="Edit large sets of face photographs by text with StyleCLIP.",
         help_epilogue=epilogue(""),
         version=CODE_VERSION,
+        error_formatter=_explain,
         result_action="return_value",
     )
     groups = {
@@ -98,10 +114,10 @@ app = _make_app()
 @app.meta.default
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
-    trace: Annotated[bool, Parameter(negative=())] = False,
-    server: bool = True,
-    metrics: str = "",
+    json_output: Annotated[bool, Parameter(name="--json", negative=(), group=EVERYWHERE)] = False,
+    trace: Annotated[bool, Parameter(negative=(), group=EVERYWHERE)] = False,
+    server: Annotated[bool, Parameter(group=EVERYWHERE)] = True,
+    metrics: Annotated[str, Parameter(group=EVERYWHERE)] = "",
 ) -> int:
     """Run a command.
 
@@ -147,21 +163,30 @@ def launch(
 
 def _run(tokens: list[str], server: bool, trace: bool) -> Any:
     """Run a command; one worker of several needs no server."""
-    from prefect import Flow
+    with console.status("starting"):
+        from prefect import Flow
 
-    from flows.embedded_server import end_server_with_command
-    from flows.logs import leave_errors_to_command, make_logs_plain
+        from flows.embedded_server import end_server_with_command
+        from flows.inputs import check_inputs
+        from flows.logs import leave_errors_to_command, make_logs_plain
 
-    command, given, _ = app.parse_args(tokens)
+        command, given, _ = app.parse_args(tokens)
     make_logs_plain()
     if not trace:
         leave_errors_to_command()
     if isinstance(command, Flow):
+        check_inputs(_with_defaults(given))
         if given.arguments.get("worker") or not server:
             command = command.fn
         else:
             end_server_with_command()
     return command(*given.args, **given.kwargs)
+
+
+def _with_defaults(given: BoundArguments) -> dict[str, Any]:
+    whole = BoundArguments(given.signature, OrderedDict(given.arguments))
+    whole.apply_defaults()
+    return dict(whole.arguments)
 
 
 def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:

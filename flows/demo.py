@@ -3,8 +3,10 @@
 from importlib import resources
 from pathlib import Path
 
-from flows.embedded_server import end_server_with_command
+from prefect import flow
+
 from flows.pipeline import run_pipeline
+from flows.share import step
 from flows.summary import Summary
 from tasks.directions import RelevanceConfig
 
@@ -12,15 +14,15 @@ from tasks.directions import RelevanceConfig
 _RELEVANCE = RelevanceConfig(num_images=12, num_statistics=4000, mode="fast")
 
 
+@flow(name="demo")
 def run_demo(output: str = "demo-output") -> Summary:
     """Align, invert, edit and judge the demo photographs by all three methods.
 
     Args:
         output: Folder for everything that is made.
     """
-    end_server_with_command()
     demo = resources.files("demo")
-    return run_pipeline(
+    return step(run_pipeline)(
         str(demo / "photos"),
         str(demo / "prompts.csv"),
         str(Path(output).resolve()),

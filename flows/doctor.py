@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
+from flows.options import MachineStr
 from flows.progress import console, say
 from flows.summary import Check, Summary
 from tasks.doctor import diagnose
@@ -20,7 +21,7 @@ def examine_assets(
     models: str = DEMO_MODELS,
     channels: int = 20,
     images: int = 8,
-    device: str = "auto",
+    device: MachineStr = "auto",
 ) -> Summary:
     """Check a bundle and the assets of a workspace against each other, before a run.
 
@@ -55,8 +56,9 @@ def _table(findings: list[Finding]) -> Table:
     table = Table("", "what", "got", "expected", "remedy")
     for finding in findings:
         colour = _COLOURS[finding.verdict]
-        remedy = "" if finding.verdict == "sound" else finding.remedy
-        cells = (finding.what, finding.got, finding.expected, remedy)
+        sound = finding.verdict == "sound"
+        wanted = ("", "") if sound else (finding.expected, finding.remedy)
+        cells = (finding.what, finding.got, *wanted)
         escaped = (cell.replace("[", r"\[") for cell in cells)
         table.add_row(f"[{colour}]{finding.verdict}[/]", *escaped)
     return table

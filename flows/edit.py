@@ -10,6 +10,7 @@ from flows.artifacts import show_run
 from flows.assets import make_assets
 from flows.engines import read_engine
 from flows.forecast import foretell
+from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
 from flows.share import read_share
@@ -34,6 +35,8 @@ from tasks.runs import (
 from tasks.selection import NOTHING, Redo, read_selection, shards_to_redo
 
 _DEFAULT = RelevanceConfig()
+# What is prepared in less is no matter.
+_TOLD_SECONDS = 2.0
 
 
 @flow(name="edit-dataset")
@@ -43,19 +46,19 @@ def edit_dataset(
     *,
     run: str = "run",
     models: str = DEMO_MODELS,
-    relevance: Annotated[RelevanceConfig, Parameter(name="*")] = _DEFAULT,
+    relevance: Annotated[RelevanceConfig, Parameter(name="*", group=DIRECTIONS)] = _DEFAULT,
     image_format: ImageFormat = "png",
     output: OutputLayout = "files",
-    device: str = "auto",
-    batch_size: int = 8,
-    arithmetic: str = AUTO,
-    shard_size: int = 256,
-    workers: int = 1,
-    engine: str = "threads",
-    worker: str = "",
+    device: MachineStr = "auto",
+    batch_size: MachineInt = 8,
+    arithmetic: MachineStr = AUTO,
+    shard_size: MachineInt = 256,
+    workers: MachineInt = 1,
+    engine: MachineStr = "threads",
+    worker: MachineStr = "",
     retry_failed: str = "",
     update: bool = False,
-    redo: Annotated[Redo, Parameter(name="*", negative=())] = NOTHING,
+    redo: Annotated[Redo, Parameter(name="*", negative=(), group=AGAIN)] = NOTHING,
     dry_run: bool = False,
     price_per_hour: float = 0.0,
 ) -> Summary:
@@ -106,6 +109,7 @@ def edit_dataset(
     began = time.monotonic()
     check_store(workspace)
     folder = run_folder(workspace, run)
+    prepared = 0.0
     if share.prepares:
         needs = survey_manifest(manifest)
         directions, mappers = make_assets(
@@ -117,6 +121,7 @@ def edit_dataset(
         )
         open_run(folder, settings, update)
         rows = freeze_manifest(folder, Manifest(manifest), shard_size, update)
+        prepared = time.monotonic() - began
     else:
         rows = read_card(folder).get("rows", 0)
         share.require(rows > 0, folder.url)
@@ -132,4 +137,8 @@ def edit_dataset(
     )
     if counts:
         show_run(folder.url)
-    return Summary("edit", folder.url, counts, time.monotonic() - began, {"rows": rows})
+    aside = f"{prepared:.0f} s of it for directions, mappers and the manifest"
+    return Summary(
+        *("edit", folder.url, counts, time.monotonic() - began, {"rows": rows}),
+        aside=aside if prepared >= _TOLD_SECONDS else "",
+    )

@@ -15,6 +15,7 @@ from typing import Any
 from uvicorn.loops.auto import auto_loop_factory
 
 from flows.lifetimes import end_with
+from flows.progress import say
 
 _COMMAND = "STYLECLIP_SERVER_OF"
 # For the server to write down what it was told last.
@@ -37,6 +38,7 @@ def end_server_with_command() -> None:
 
     @wraps(start)
     def watched(server: SubprocessASGIServer) -> Any:
+        say("starting a Prefect server for this command (--no-server does without one)")
         mine = {_COMMAND: str(os.getpid()), "UVICORN_LOOP": f"{__name__}:watched_loop"}
         os.environ.update(mine)  # noqa: TID251
         try:

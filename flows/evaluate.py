@@ -5,6 +5,7 @@ import time
 from prefect import flow
 
 from flows.artifacts import show_report, show_table
+from flows.options import MachineStr
 from flows.progress import say
 from flows.summary import Summary
 from tasks.report import write_report
@@ -18,7 +19,7 @@ def evaluate_run(
     *,
     run: str = "run",
     models: str = "",
-    device: str = "auto",
+    device: MachineStr = "auto",
 ) -> Summary:
     """Judge a run: report/index.html, summary.json and metrics.parquet in its folder.
 

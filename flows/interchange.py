@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from prefect import flow
 
+from flows.options import MachineInt, MachineStr
 from flows.shards import run_shards
 from flows.stores import check_store
 from flows.summary import Summary
@@ -24,9 +25,9 @@ def import_latents(
     *,
     names: str = "",
     models: str = DEMO_MODELS,
-    device: str = "auto",
-    batch_size: int = 8,
-    shard_size: int = 256,
+    device: MachineStr = "auto",
+    batch_size: MachineInt = 8,
+    shard_size: MachineInt = 256,
 ) -> Summary:
     """Take latents of another tool into the W+ store; they can then be edited like photographs.
 
@@ -76,7 +77,7 @@ def import_directions(
     models: str = DEMO_MODELS,
     num_statistics: int = _IMPORTED.num_statistics,
     seed: int = _IMPORTED.seed,
-    device: str = "auto",
+    device: MachineStr = "auto",
 ) -> Summary:
     """Take the published fs3.npy into a direction store; edits use it with `--mode imported`.
 

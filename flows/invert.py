@@ -5,6 +5,7 @@ import time
 from prefect import flow
 
 from flows.engines import read_engine
+from flows.options import MachineInt, MachineStr
 from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
@@ -21,12 +22,12 @@ def invert_faces(
     workspace: str,
     *,
     models: str = DEMO_MODELS,
-    device: str = "auto",
-    batch_size: int = 8,
-    shard_size: int = 256,
-    workers: int = 1,
-    engine: str = "threads",
-    worker: str = "",
+    device: MachineStr = "auto",
+    batch_size: MachineInt = 8,
+    shard_size: MachineInt = 256,
+    workers: MachineInt = 1,
+    engine: MachineStr = "threads",
+    worker: MachineStr = "",
 ) -> Summary:
     """Invert aligned faces with e4e into the Zarr store of W+ latents.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from prefect import flow
 
+from flows.options import MachineStr
 from flows.progress import progress_bar
 from flows.shards import GPU_TAG, guarded_task, in_own_order
 from flows.share import has_server
@@ -27,7 +28,7 @@ def train_mappers(
     *,
     models: str = DEMO_MODELS,
     mapper: Annotated[MapperConfig, Parameter(name="*")] = _DEFAULT,
-    device: str = "auto",
+    device: MachineStr = "auto",
     checkpoint_steps: int = 200,
 ) -> Summary:
     """Train a mapper for each prompt that has none; a stopped training continues.

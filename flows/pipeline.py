@@ -12,6 +12,7 @@ from flows.edit import edit_dataset
 from flows.evaluate import evaluate_run
 from flows.forecast import foretell
 from flows.invert import invert_faces
+from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
 from flows.progress import say
 from flows.share import step
 from flows.summary import Summary
@@ -35,20 +36,20 @@ def run_pipeline(
     *,
     run: str = "run",
     models: str = DEMO_MODELS,
-    relevance: Annotated[RelevanceConfig, Parameter(name="*")] = _DEFAULT,
+    relevance: Annotated[RelevanceConfig, Parameter(name="*", group=DIRECTIONS)] = _DEFAULT,
     faces: FacesPolicy = "largest",
     crop_size: int = 256,
     image_format: ImageFormat = "png",
     output: OutputLayout = "files",
-    device: str = "auto",
-    batch_size: int = 8,
-    arithmetic: str = AUTO,
-    shard_size: int = 256,
-    workers: int = 1,
-    engine: str = "threads",
+    device: MachineStr = "auto",
+    batch_size: MachineInt = 8,
+    arithmetic: MachineStr = AUTO,
+    shard_size: MachineInt = 256,
+    workers: MachineInt = 1,
+    engine: MachineStr = "threads",
     retry_failed: str = "",
     update: bool = False,
-    redo: Annotated[Redo, Parameter(name="*", negative=())] = NOTHING,
+    redo: Annotated[Redo, Parameter(name="*", negative=(), group=AGAIN)] = NOTHING,
     dry_run: bool = False,
     price_per_hour: float = 0.0,
 ) -> Summary:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from prefect import flow
 
 from flows.engines import read_engine
+from flows.options import DIRECTIONS, MACHINE, MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
 from flows.share import read_share
@@ -35,13 +36,13 @@ def build_relevance(
     workspace: str,
     *,
     models: str = DEMO_MODELS,
-    relevance: Annotated[RelevanceConfig, Parameter(name="*")] = _DEFAULT,
-    device: str = "auto",
-    batch_size: int = 16,
-    shard_size: int | None = None,
-    workers: int = 1,
-    engine: str = "threads",
-    worker: str = "",
+    relevance: Annotated[RelevanceConfig, Parameter(name="*", group=DIRECTIONS)] = _DEFAULT,
+    device: MachineStr = "auto",
+    batch_size: MachineInt = 16,
+    shard_size: Annotated[int | None, Parameter(group=MACHINE)] = None,
+    workers: MachineInt = 1,
+    engine: MachineStr = "threads",
+    worker: MachineStr = "",
 ) -> Summary:
     """Measure the CLIP direction of every style channel, once for a generator.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flows.progress import describe_counts
 
@@ -16,6 +17,7 @@ class Summary:
         counts: Rows by status that this call worked on; empty where all was done before.
         seconds: How long it took.
         facts: Further plain values.
+        aside: What took a part of the time and is not what was counted.
     """
 
     stage: str
@@ -23,6 +25,7 @@ class Summary:
     counts: Mapping[str, int]
     seconds: float
     facts: Mapping[str, object] = field(default_factory=dict)
+    aside: str = field(default="", kw_only=True)
 
     @property
     def failed(self) -> bool:
@@ -34,13 +37,19 @@ class Summary:
     @property
     def line(self) -> str:
         """One line for people."""
-        return f"{self.work}; wrote {self.wrote}"
+        return f"{self.work}; wrote {_address(self.wrote)}"
 
     @property
     def work(self) -> str:
         """What was done, and how long it took."""
         counts = describe_counts(self.counts) or "nothing left to do"
-        return f"{self.stage}: {counts} in {self.seconds:.0f} s"
+        aside = f" ({self.aside})" if self.aside else ""
+        return f"{self.stage}: {counts} in {self.seconds:.0f} s{aside}"
+
+
+def _address(url: str) -> str:
+    """A page of this machine as terminals and browsers open it; all else as it is."""
+    return Path(url).as_uri() if url.startswith("/") and url.endswith(".html") else url
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flows.artifacts import show_table
 from flows.assets import make_assets
+from flows.options import DIRECTIONS, MachineInt, MachineStr
 from flows.progress import console, printable, progress_bar, say
 from flows.shards import guarded_task
 from flows.share import has_server
@@ -46,9 +47,9 @@ def tune_strengths(
     bisections: int = 4,
     best_effort: bool = False,
     models: str = DEMO_MODELS,
-    relevance: Annotated[RelevanceConfig, Parameter(name="*")] = _DEFAULT,
-    device: str = "auto",
-    batch_size: int = 8,
+    relevance: Annotated[RelevanceConfig, Parameter(name="*", group=DIRECTIONS)] = _DEFAULT,
+    device: MachineStr = "auto",
+    batch_size: MachineInt = 8,
 ) -> Summary:
     """Find the smallest strength of every prompt that reaches a target, and write a manifest.
 
@@ -115,7 +116,7 @@ def tune_strengths(
 
 def _show(tuned: Sequence[Tuned], best_effort: bool) -> None:
     """Show the best of every budget, and what was chosen, on the terminal and in Prefect."""
-    names = ("channels", "alpha", "directional", "identity", "gain", "reached")
+    names = ("channels", "alpha", "directional", "identity", "gain", "mean reaches", "alone")
     table, rows = Table("prompt"), list[dict[str, str]]()
     for name in names:
         table.add_column(name, no_wrap=True)
@@ -125,6 +126,7 @@ def _show(tuned: Sequence[Tuned], best_effort: bool) -> None:
             chosen = one.chosen is not None and budget.best is one.chosen
             cells = [str(budget.num_channels or ""), *_cells(budget.best)]
             cells.append("yes" if budget.found else "no")
+            cells.append(f"{budget.best.share:.0%}" if budget.best else "")
             shown = "" if place else words.replace("[", r"\[")
             table.add_row(shown, *cells, style="bold" * chosen)
             rows.append({"prompt": words, "method": one.instruction.method})

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from prefect import flow
 
+from flows.options import MachineStr
 from flows.progress import progress_bar, say
 from flows.summary import Check, Summary
 from tasks.findings import Finding
@@ -22,7 +23,7 @@ def verify_run(
     models: str = "",
     sample: int = 12,
     seed: int = 0,
-    device: str = "auto",
+    device: MachineStr = "auto",
 ) -> Summary:
     """Recheck every checksum and count of a run, and render a sample of its edits again.
 

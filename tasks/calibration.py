@@ -29,7 +29,7 @@ from tasks.mappers import LOG, MapperConfig, train_prompt_mapper
 from tasks.models import Models, open_models
 from tasks.outputs import FileOutput
 from tasks.overlap import behind
-from tasks.runs import RunSettings, open_run
+from tasks.runs import RunSettings, open_run, run_folder
 from tasks.stopwatch import Stopwatch
 from tasks.storage import Folder
 
@@ -222,7 +222,7 @@ class Calibration:
         # It imports what draws, which nothing else here needs.
         from tasks.report import write_report
 
-        run, units = Folder(self.workspace) / "runs" / "sample", list[Row]()
+        run, units = run_folder(self.workspace, "sample"), list[Row]()
         for number, row in enumerate(rows):
             short = {"options": _steps(row, _SHORT)} if row["method"] == "optimize" else {}
             own = {"image_id": names[number % len(names)], "pair_id": f"{number}"}

@@ -25,5 +25,7 @@ class Finding:
     verdict: Verdict = "wrong"
 
     def __str__(self) -> str:
-        remedy = f"; {self.remedy}" if self.remedy and self.verdict != "sound" else ""
+        if self.verdict == "sound":
+            return f"{self.what}: {self.got}"
+        remedy = f"; {self.remedy}" if self.remedy else ""
         return f"{self.what}: got {self.got}, expected {self.expected}{remedy}"

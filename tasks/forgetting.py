@@ -29,7 +29,7 @@ from tasks.latents import LATENT_STORES, STORE, LatentStore
 from tasks.ledger import PLANS, RESULTS, Ledger
 from tasks.outputs import IMAGES
 from tasks.report import REPORT
-from tasks.runs import RUN, run_ledger
+from tasks.runs import RUN, RUNS, run_ledger
 from tasks.storage import Folder, sha256, split_url
 from tasks.traces import Person, Trace, find_traces
 
@@ -242,7 +242,7 @@ class Forgetting:
         return [LatentStore(folder / name) for name in names]
 
     def _run_folders(self) -> list[Folder]:
-        folder = self._root / "runs"
+        folder = self._root / RUNS
         inside = [folder / name for name in folder.names() if (folder / name).exists(RUN)]
         return [*inside, *self._outside]
 

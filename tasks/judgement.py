@@ -60,6 +60,25 @@ class Look:
     rose: Estimate
     lpips: Estimate
 
+    @property
+    def elsewhere(self) -> str:
+        """The prompt that the edits lead to more than to their own; empty where to none."""
+        own = self.towards[self.target_prompt].mean
+        prompt, most = max(self.towards.items(), key=lambda found: found[1].mean or 0.0)
+        least = most.mean if most.low is None else most.low
+        return prompt if own is not None and least is not None and least > own else ""
+
+    @property
+    def elsewhere_note(self) -> str:
+        """The same in words; empty where the edits lead to their own prompt."""
+        if not self.elsewhere:
+            return ""
+        own, most = (self.towards[name].mean for name in (self.target_prompt, self.elsewhere))
+        return (
+            f"{self.target_prompt!r} by {self.method} leads more to {self.elsewhere!r} "
+            f"({most:.2f}) than to itself ({own:.2f})"
+        )
+
 
 @dataclass(frozen=True)
 class Judgement:

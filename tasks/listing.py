@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 from fsspec.utils import glob_translate
@@ -59,6 +59,7 @@ def list_photos(source: str) -> pa.Table:
         ListingError: There are no photographs, or the listing has mistakes: the message has the
             first 20, with their rows, and the number of all.
     """
+    require_photos(source)
     is_listing = PurePosixPath(source).suffix.lower() in LISTINGS and is_file(source)
     photos = read_listing(source) if is_listing else [*_find(source)]
     if not photos:
@@ -69,6 +70,20 @@ def list_photos(source: str) -> pa.Table:
     given = [photo.image_id for photo in photos if photo.image_id is not None]
     columns = {"image_id": given or _image_ids(photos), "source_uri": [p.uri for p in photos]}
     return pa.table(columns, PHOTOS.with_metadata({GIVEN_IDS: b""} if given else None))
+
+
+def require_photos(source: str) -> None:
+    """Refuse an input of this machine that is not there; a store has no folders to be there.
+
+    Raises:
+        ListingError: It is not there.
+    """
+    folder = Folder(source)
+    if folder.is_local and not _MAGIC.search(source) and not Path(folder.url).exists():
+        raise ListingError(
+            f"photographs: got {source}, which is not there; expected a folder, a glob, a prefix, "
+            "a photograph, or a CSV or Parquet listing"
+        )
 
 
 def distinct_id(image_id: str, key: str) -> str:

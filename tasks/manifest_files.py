@@ -19,7 +19,17 @@ from manifests.validation import validate_edits
 from tasks.alignment import faces_ledger
 from tasks.interchange import imported_images
 from tasks.mappers import MapperConfig
-from tasks.storage import split_url
+from tasks.storage import is_file, split_url
+
+
+def require_table(url: str) -> None:
+    """Refuse the URL of a manifest or a table of prompts that is not there.
+
+    Raises:
+        ManifestError: It is not there.
+    """
+    if not is_file(url):
+        raise ManifestError(_absent(url))
 
 
 def stream_manifest(manifest: str) -> Iterator[pa.RecordBatch]:
@@ -191,6 +201,12 @@ def _opened(url: str) -> Iterator[Any]:
         with folder.open(name) as file:
             yield file
     except FileNotFoundError as error:
-        raise ManifestError(
-            f"table: got {url}, which is not there, expected a CSV or Parquet file"
-        ) from error
+        raise ManifestError(_absent(url)) from error
+
+
+def _absent(url: str) -> str:
+    return (
+        f"table: got {url}, which is not there, expected a CSV or Parquet file; a manifest is made "
+        f'with `styleclip manifest build WORKSPACE {url} --target "a smiling face"`, and a table '
+        "of prompts is a CSV with the columns target_prompt, neutral_prompt, method and alpha"
+    )

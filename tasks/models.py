@@ -102,7 +102,9 @@ def read_bundle(url: str) -> Bundle:
         weights = {role: Weights(**entry) for role, entry in values.items()}
     except FileNotFoundError:
         raise BundleError(
-            f"models: got {url}, which is not there, expected the JSON file of a bundle"
+            f"models: got {url}, which is not there, expected the JSON file of a bundle; "
+            f"`styleclip weights add generator FILE --models {url}` begins one, and `demo` is the "
+            "one that comes with the product"
         ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise BundleError(f"{url}: got no bundle of weights ({error}), expected JSON") from error

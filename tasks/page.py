@@ -146,6 +146,7 @@ class Page:
         gallery: See `tasks.gallery.gallery_columns`.
         side: Pixels of the edited images.
         instruments: What measured, by the kind of number.
+        own_judge: Whether the CLIP that judges steered all edits.
         judgement: What networks said of the pictures again.
         stages: What every stage did.
         comparisons: With other runs.
@@ -164,6 +165,7 @@ class Page:
     gallery: Mapping[str, Any]
     side: int
     instruments: Mapping[str, str]
+    own_judge: bool
     judgement: Judgement
     stages: Sequence[Stage]
     comparisons: Sequence[ComparisonPart]

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from tasks.evaluation import Estimate, Group, Numbers
 from tasks.scoring import Criteria
@@ -78,15 +79,19 @@ def frontier_plot(strengths: Mapping[str, Sequence[Group]], criteria: Criteria) 
     figure, (axes,) = _figure(_HEIGHT, bottom=0.5)
     axes.axvline(criteria.identity, color=_LINE, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
     axes.axhline(criteria.directional, color=_LINE, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+    labels = list[tuple[Group, Estimate, Estimate, str]]()
     for number, (name, groups) in enumerate(strengths.items()):
         series = _place(name) if name in _METHODS else number % len(_SERIES)
         scores = [(g, g.scores["identity_edit"], g.scores["directional_edit"]) for g in groups]
         known = [(g, x, y) for g, x, y in scores if x.mean is not None and y.mean is not None]
         if known:
-            _frontier_line(axes, name, series, *zip(*known, strict=True))
+            _, identity, directional = zip(*known, strict=True)
+            _frontier_line(axes, name, series, identity, directional)
+            labels += [(g, x, y, _SERIES[series]) for g, x, y in known]
     axes.set_xlabel("identity kept (cosine)")
     axes.set_ylabel("directional similarity")
     axes.margins(0.12)
+    _name_strengths(axes, labels)
     _legend(figure, axes)
     return _plot(figure, "What strength buys and costs: means at each alpha; dashed, the criteria")
 
@@ -178,7 +183,6 @@ def _frontier_line(
     axes: Axes,
     name: str,
     series: int,
-    groups: Sequence[Group],
     identity: Sequence[Estimate],
     directional: Sequence[Estimate],
 ) -> None:
@@ -195,15 +199,27 @@ def _frontier_line(
         linewidth=1.6,
         elinewidth=0.7,
     )
-    for group, right, up in zip(groups, x, y, strict=True):
-        axes.annotate(
+
+
+def _name_strengths(axes: Axes, labels: Sequence[tuple[Group, Estimate, Estimate, str]]) -> None:
+    """Write each alpha beside its point, those with intervals first, where it hides no other."""
+    placed = list[Bbox]()
+    # Else only drawing would find out where the points are.
+    axes.autoscale_view()
+    for group, x, y, color in sorted(labels, key=lambda label: label[1].low is None):
+        told = axes.annotate(
             f"{group.alpha:g}",
-            (right, up),
+            (x.mean or 0.0, y.mean or 0.0),
             (4, 4),
             textcoords="offset points",
-            color=_SERIES[series],
+            color=color,
             fontsize=8,
         )
+        box = told.get_window_extent()
+        if any(box.overlaps(other) for other in placed):
+            told.remove()
+        else:
+            placed.append(box)
 
 
 def _errors(estimates: Sequence[Estimate]) -> list[list[float]]:

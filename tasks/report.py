@@ -31,7 +31,7 @@ from tasks.page import ComparisonPart, Page, PromptPart, SideBySide, render_page
 from tasks.pictures import Picture, find_edited, find_pictures
 from tasks.plots import Plot, ordered_methods, stages_plot, status_plot, timing_plot
 from tasks.prompt_parts import Findings, prompt_part, prompt_plots
-from tasks.report_notes import instruments, reader_notes
+from tasks.report_notes import instruments, is_own_judge, reader_notes
 from tasks.report_rows import Rows, collect_rows
 from tasks.run_tables import RunTables, Stage, read_run, read_stages
 from tasks.scoring import Criteria
@@ -44,6 +44,7 @@ PAGE, SUMMARY, ROWS = "index.html", "summary.json", "metrics.parquet"
 # A page holds the rows of its gallery and a thumbnail of each; beyond this it is slow to open.
 GALLERY_LIMIT = 10_000
 PROMPTS_LIMIT = 60
+_ELSEWHERE_TOLD = 3
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ def _write(
         for one, gallery in zip(beside, galleries, strict=True)
     ]
     notes = reader_notes(rows, evaluation, run.waiting, pictures.missing)
+    notes += _led_elsewhere(judgement)
     notes += _limits(len(shown), len(rows), len(findings.prompts))
     report.write(SUMMARY, _summary(mine, judgement, comparisons, notes))
     page = Page(
@@ -202,6 +204,7 @@ def _write(
         gallery=gallery_columns(shown, pictures, galleries),
         side=max((picture.side for picture in pictures.edits.values()), default=0),
         instruments=instruments(rows),
+        own_judge=bool(is_own_judge(rows).all()),
         judgement=judgement,
         stages=mine.stages,
         comparisons=comparisons,
@@ -217,11 +220,11 @@ def _write(
         run.waiting,
         (*notes, *judgement.notes),
         tuple(sentence for part in comparisons for sentence in part.drift),
-        tuple(_verdicts(evaluation)),
+        tuple(_verdicts(evaluation, judgement)),
     )
 
 
-def _verdicts(evaluation: Evaluation) -> Iterator[dict[str, str]]:
+def _verdicts(evaluation: Evaluation, judgement: Judgement) -> Iterator[dict[str, str]]:
     """The table of the first screen, as plain text."""
     for group in evaluation.by_prompt:
         best = evaluation.best_strength(group.method, group.target_prompt)
@@ -233,6 +236,8 @@ def _verdicts(evaluation: Evaluation) -> Iterator[dict[str, str]]:
             told[name] = "" if score.mean is None else f"{score.mean:.2f}"
             if score.low is not None and score.high is not None:
                 told[name] += f" ({score.low:.2f} to {score.high:.2f})"
+        look = judgement.find(group.method, group.target_prompt)
+        told |= {"leads more to": look.elsewhere if look else ""}
         yield told | {"pairs": f"{group.pairs}", "failed": f"{group.failed}"}
 
 
@@ -284,6 +289,14 @@ def _shown(rows: Rows, examples: Examples, telling: Sequence[int]) -> Places:
     chosen = {place for found in examples.values() for one in found for place in one.strip}
     drawn = np.random.default_rng(0).choice(len(rows), GALLERY_LIMIT, replace=False)
     return np.array(sorted(chosen.union(drawn.tolist(), telling)), np.int32)
+
+
+def _led_elsewhere(judgement: Judgement) -> Iterator[str]:
+    told = [look.elsewhere_note for look in judgement.looks if look.elsewhere]
+    if told:
+        more = f", and {len(told) - _ELSEWHERE_TOLD} more" if len(told) > _ELSEWHERE_TOLD else ""
+        said = "; ".join(told[:_ELSEWHERE_TOLD])
+        yield f"Edits that change something else, whatever their success: {said}{more}."
 
 
 def _limits(shown: int, rows: int, prompts: int) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What a reader must know before trusting a report's numbers."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.evaluation import Evaluation
 from tasks.report_rows import FINGERPRINTS, Rows
@@ -68,9 +69,15 @@ def instruments(rows: Rows) -> dict[str, str]:
     }
 
 
-def _judge_note(rows: Rows) -> str:
+def is_own_judge(rows: Rows) -> NDArray[np.bool_]:
+    """[N] whether the CLIP that judges a row is the one that steered it."""
     judges, steering = rows.settings["judge_fingerprint"], rows.settings["clip_fingerprint"]
-    own = (judges.isna() | (judges == steering)).to_numpy(bool)[rows.setting]
+    own: NDArray[np.bool_] = (judges.isna() | (judges == steering)).to_numpy(bool)
+    return own[rows.setting]
+
+
+def _judge_note(rows: Rows) -> str:
+    own = is_own_judge(rows)
     if own.all():
         return (
             "The CLIP that judges is the one that steered the edits, which flatters its scores; "

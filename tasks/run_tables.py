@@ -11,7 +11,7 @@ from tasks.latents import LATENTS
 from tasks.ledger import Ledger, read_table
 from tasks.mappers import LOG
 from tasks.pictures import RunPlaces
-from tasks.runs import RUN, read_run_values, run_folder, run_ledger
+from tasks.runs import RUN, RUNS, read_run_values, run_folder, run_ledger
 from tasks.storage import Folder, split_url
 
 
@@ -138,5 +138,5 @@ def places_of(folder: Folder, values: Mapping[str, Any]) -> RunPlaces:
     parent, _ = split_url(folder.url)
     began = str(values.get("workspace") or split_url(parent.url)[0].url)
     # A workspace may have been moved as a whole; a run outside one names its own.
-    workspace = split_url(parent.url)[0] if parent.name == "runs" else Folder(began)
+    workspace = split_url(parent.url)[0] if parent.name == RUNS else Folder(began)
     return RunPlaces(folder, workspace, began)

@@ -15,9 +15,12 @@ from tasks.ledger import Ledger
 from tasks.mappers import mapper_fingerprint
 from tasks.models import Models, Role, open_models
 from tasks.provenance import CODE_VERSION
-from tasks.storage import Folder
+from tasks.storage import Folder, split_url
 
 RUN = "run.json"
+RUNS = "runs"
+# Of those that are there, where one is not.
+_RUNS_NAMED = 20
 # What no update can change: where the edited images are, and in which form.
 _FIXED = ("name", "workspace", "image_format", "output")
 FAILURES = tuple(status for status in RESULT_STATUSES if status != "ok")
@@ -73,7 +76,7 @@ class RunSettings:
 
 def run_folder(workspace: str, run: str) -> Folder:
     """Return the folder of a run: its name in the workspace, or its URL."""
-    return Folder(run) if "/" in run else Folder(workspace) / "runs" / run
+    return Folder(run) if "/" in run else Folder(workspace) / RUNS / run
 
 
 def run_ledger(folder: Folder) -> Ledger:
@@ -199,8 +202,11 @@ def read_run_values(folder: Folder) -> dict[str, Any]:
         name = generation_name(RUN, latest_generation(folder, RUN))
         values: dict[str, Any] = json.loads(folder.read(name))
     except FileNotFoundError:
+        beside = split_url(folder.url)[0]
+        runs = ", ".join(beside.names()[:_RUNS_NAMED]) if beside.name == RUNS else ""
         raise RunError(
-            f"run: got {folder.url}, which holds no {RUN}, expected the folder of a run"
+            f"run: got {folder.url}, which holds no {RUN}, expected the folder of a run; "
+            + (f"runs there: {runs}" if runs else "`styleclip edit` begins one")
         ) from None
     return values
 

@@ -29,27 +29,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.environment import set_defaults
+import psutil
+import pyarrow as pa
+import torch
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-set_defaults()
-
-import psutil  # noqa: E402
-import pyarrow as pa  # noqa: E402
-import torch  # noqa: E402
-import yaml  # noqa: E402
-from prefect.client.orchestration import SyncPrefectClient, get_client  # noqa: E402
-from prefect.client.schemas.actions import DeploymentScheduleCreate  # noqa: E402
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId  # noqa: E402
-from prefect.client.schemas.objects import FlowRun  # noqa: E402
-from prefect.client.schemas.schedules import IntervalSchedule  # noqa: E402
-from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
-
-from benchmarks.endurance.small_bundle import write_small_bundle  # noqa: E402
-from benchmarks.endurance.verdict import tell_checks  # noqa: E402
-from flows.deploy import deploy_flows  # noqa: E402
-from flows.interchange import import_latents  # noqa: E402
-from tasks.manifest_files import ask, build_manifest  # noqa: E402
-from tasks.runs import run_folder, run_ledger  # noqa: E402
+from benchmarks.endurance.small_bundle import write_small_bundle
+from benchmarks.endurance.verdict import tell_checks
+from flows.deploy import deploy_flows
+from flows.interchange import import_latents
+from tasks.manifest_files import ask, build_manifest
+from tasks.runs import run_folder, run_ledger
 
 _ROOT = Path(__file__).parents[2]
 _LONGEST = 900.0

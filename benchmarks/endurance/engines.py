@@ -21,26 +21,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.environment import set_defaults
+import pyarrow as pa
+import torch
+from prefect import flow
 
-set_defaults()
-
-import pyarrow as pa  # noqa: E402
-import torch  # noqa: E402
-from prefect import flow  # noqa: E402
-
-from benchmarks.endurance.job import prefect_server  # noqa: E402
-from benchmarks.endurance.small_bundle import write_small_bundle  # noqa: E402
-from benchmarks.endurance.verdict import tell_checks  # noqa: E402
-from flows.edit import edit_dataset  # noqa: E402
-from flows.engines import Engine  # noqa: E402
-from flows.interchange import import_latents  # noqa: E402
-from flows.shards import run_shards  # noqa: E402
-from tasks import models  # noqa: E402
-from tasks.edits import Editor, edit_pairs_shard  # noqa: E402
-from tasks.manifest_files import ask, build_manifest  # noqa: E402
-from tasks.models import open_models  # noqa: E402
-from tasks.runs import run_folder, run_ledger  # noqa: E402
+from benchmarks.endurance.job import prefect_server
+from benchmarks.endurance.small_bundle import write_small_bundle
+from benchmarks.endurance.verdict import tell_checks
+from flows.edit import edit_dataset
+from flows.engines import Engine
+from flows.interchange import import_latents
+from flows.shards import run_shards
+from tasks import models
+from tasks.edits import Editor, edit_pairs_shard
+from tasks.manifest_files import ask, build_manifest
+from tasks.models import open_models
+from tasks.runs import run_folder, run_ledger
 
 _LEAST_EFFICIENCY = 0.8
 _ROWS = 4

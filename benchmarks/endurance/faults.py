@@ -23,26 +23,23 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from flows.environment import set_defaults
+import boto3
+import numpy as np
+from moto.server import ThreadedMotoServer
+from prefect.testing.utilities import prefect_test_harness
 
-set_defaults()
-
-import boto3  # noqa: E402
-import numpy as np  # noqa: E402
-from moto.server import ThreadedMotoServer  # noqa: E402
-from prefect.testing.utilities import prefect_test_harness  # noqa: E402
-
-from benchmarks.endurance.comparison import count_compared, differences  # noqa: E402
-from benchmarks.endurance.faulty_proxy import FAULTS, faulty_proxy  # noqa: E402
-from benchmarks.endurance.small_bundle import NUM_WS, W_DIM, write_small_bundle  # noqa: E402
-from flows.edit import edit_dataset  # noqa: E402
-from flows.interchange import import_latents  # noqa: E402
-from flows.pipeline import run_pipeline  # noqa: E402
-from tasks.directions import RelevanceConfig  # noqa: E402
-from tasks.manifest_files import build_manifest, read_prompts  # noqa: E402
-from tasks.runs import run_folder, run_ledger  # noqa: E402
-from tasks.storage import Folder  # noqa: E402
-from tasks.store_faults import retried_requests  # noqa: E402
+from benchmarks.endurance.comparison import count_compared, differences
+from benchmarks.endurance.faulty_proxy import FAULTS, faulty_proxy
+from benchmarks.endurance.small_bundle import NUM_WS, W_DIM, write_small_bundle
+from flows.edit import edit_dataset
+from flows.embedded_server import end_server_with_command
+from flows.interchange import import_latents
+from flows.pipeline import run_pipeline
+from tasks.directions import RelevanceConfig
+from tasks.manifest_files import build_manifest, read_prompts
+from tasks.runs import run_folder, run_ledger
+from tasks.storage import Folder
+from tasks.store_faults import retried_requests
 
 BUCKET, LATENTS = "endurance", 2
 # Any will do for moto.
@@ -228,6 +225,7 @@ def show(outcome: Outcome, seconds: float) -> int:
 
 def main() -> None:
     """Run the program."""
+    end_server_with_command()
     parser = argparse.ArgumentParser(description="The pipeline on a store that fails requests.")
     parser.add_argument("--rate", type=float, default=0.1, help="share of requests that fail")
     parser.add_argument("--seed", type=int, default=0)

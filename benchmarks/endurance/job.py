@@ -19,7 +19,6 @@ import zarr
 
 from benchmarks.endurance.small_bundle import write_small_bundle
 from flows.embedded_server import end_server_with_command
-from flows.environment import set_defaults
 from manifests.schemas import MAPPER_LOG
 from tasks.alignment import faces_table
 from tasks.directions import STORE as DIRECTIONS
@@ -205,7 +204,6 @@ def prefect_server(folder: Path) -> Iterator[None]:
     settings = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
     os.environ.update(settings)  # noqa: TID251
     # Prefect reads the environment when it is imported.
-    set_defaults()
     end_server_with_command()
     from prefect.server.api.server import SubprocessASGIServer
 

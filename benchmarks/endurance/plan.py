@@ -20,23 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.environment import set_defaults
+import torch
 
-set_defaults()
-
-import torch  # noqa: E402
-
-from benchmarks.endurance.faults import BUCKET, s3_server  # noqa: E402
-from benchmarks.endurance.small_bundle import write_small_bundle  # noqa: E402
-from benchmarks.endurance.verdict import tell_checks  # noqa: E402
-from benchmarks.endurance.volume import _dummy_edit  # noqa: E402
-from flows.edit import edit_dataset  # noqa: E402
-from flows.interchange import import_latents  # noqa: E402
-from tasks.edits import Editor, edit_pairs_shard  # noqa: E402
-from tasks.enduring_s3 import EnduringS3  # noqa: E402
-from tasks.manifest_files import ask, build_manifest  # noqa: E402
-from tasks.runs import run_folder, run_ledger  # noqa: E402
-from tasks.storage import Folder  # noqa: E402
+from benchmarks.endurance.faults import BUCKET, s3_server
+from benchmarks.endurance.small_bundle import write_small_bundle
+from benchmarks.endurance.verdict import tell_checks
+from benchmarks.endurance.volume import _dummy_edit
+from flows.edit import edit_dataset
+from flows.embedded_server import end_server_with_command
+from flows.interchange import import_latents
+from tasks.edits import Editor, edit_pairs_shard
+from tasks.enduring_s3 import EnduringS3
+from tasks.manifest_files import ask, build_manifest
+from tasks.runs import run_folder, run_ledger
+from tasks.storage import Folder
 
 # Dollars, as S3 standard in us-east-1 lists them: 1,000 requests that write or list, and that read.
 PRICE_WRITE, PRICE_READ = 0.005, 0.0004
@@ -268,6 +265,7 @@ def _share(measured: Measured, plan: Plan) -> float:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the program."""
+    end_server_with_command()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=100_000_000)
     parser.add_argument("--images", type=int, default=1_000_000)

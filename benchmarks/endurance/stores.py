@@ -11,19 +11,16 @@ import tempfile
 from collections import Counter
 from importlib import resources
 
-from flows.environment import set_defaults
+import pyarrow as pa
+from prefect.testing.utilities import prefect_test_harness
 
-set_defaults()
-
-import pyarrow as pa  # noqa: E402
-from prefect.testing.utilities import prefect_test_harness  # noqa: E402
-
-from benchmarks.endurance.comparison import count_compared, differences  # noqa: E402
-from benchmarks.endurance.faults import BUCKET, s3_server  # noqa: E402
-from flows.pipeline import run_pipeline  # noqa: E402
-from tasks.directions import RelevanceConfig  # noqa: E402
-from tasks.runs import run_folder, run_ledger  # noqa: E402
-from tasks.storage import Folder  # noqa: E402
+from benchmarks.endurance.comparison import count_compared, differences
+from benchmarks.endurance.faults import BUCKET, s3_server
+from flows.embedded_server import end_server_with_command
+from flows.pipeline import run_pipeline
+from tasks.directions import RelevanceConfig
+from tasks.runs import run_folder, run_ledger
+from tasks.storage import Folder
 
 _RELEVANCE = RelevanceConfig(num_images=2, num_statistics=500, mode="fast")
 
@@ -65,6 +62,7 @@ def _faces(workspace: str) -> list[dict[str, str]]:
 
 def main() -> None:
     """Run the program."""
+    end_server_with_command()
     parser = argparse.ArgumentParser(description="The same edits in a directory and on S3.")
     parser.add_argument("--prompts", type=int, default=154, help="rows for each of 13 faces")
     arguments = parser.parse_args()

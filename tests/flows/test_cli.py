@@ -40,6 +40,52 @@ def test_no_command_at_all_shows_the_help(capsys):
         assert (status, "Usage: styleclip COMMAND" in out) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["edit"], "got no WORKSPACE; `styleclip edit --help` shows its arguments"),
+        (["edit", "ws", "edits.csv", "--workers"], "got --workers without a value"),
+        (["edit", "ws", "edits.csv", "--modles", "m"], "Did you mean --models?;"),
+        (["manifest", "biuld"], 'Did you mean "build"?'),
+        (["edi"], 'Did you mean "edit"?'),
+    ],
+)
+def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, words, told):
+    with pytest.raises(SystemExit) as ended:
+        app.meta(words)
+    assert ended.value.code == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert told in err
+    assert "--help` shows its arguments and examples" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["align", "{place}/photos", "{place}/ws"], "photos, which is not there"),
+        (["edit", "{place}/ws", "{place}/edits.csv"], "made with `styleclip manifest build"),
+        (["edit", "{place}/ws", "edits.csv", "--models", "{place}/b.json"], "begins one"),
+        (["edit", "{place}/ws", "edits.csv", "--engine", "treads"], "expected threads"),
+        (["tune", "{place}/ws", "t.parquet", "--prompts", "{place}/p.csv"], "p.csv, which is not"),
+        (["evaluate", "{place}", "--run", "b"], "runs there: autumn, summer"),
+        (["verify", "{place}", "--run", "b"], "runs there: autumn, summer"),
+    ],
+)
+def test_what_is_not_there_is_told_before_a_server_is_started(
+    capsys, monkeypatch, tmp_path, words, told
+):
+    def start(*_: object) -> None:
+        raise AssertionError("a server")
+
+    monkeypatch.setattr("flows.embedded_server.end_server_with_command", start)
+    for name in ("autumn", "summer"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    status, _, err = call(capsys, *(word.format(place=tmp_path) for word in words))
+    assert status == 2
+    assert told in " ".join(err.split())
+    assert not (tmp_path / "ws").exists()
+
+
 def test_a_workspace_without_faces_is_a_mistake_and_is_not_made(capsys, tmp_path, models):
     status, _, err = call(capsys, "invert", str(tmp_path / "wsnone"), "--models", models)
     assert (status, "got no faces" in " ".join(err.split())) == (2, True)

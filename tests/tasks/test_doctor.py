@@ -39,7 +39,7 @@ def test_a_sound_set(finished):
     findings = examine(finished)
     assert {finding.verdict for finding in findings} == {"sound"}
     said = "\n".join(map(str, findings))
-    for what in ("device: got cpu", "effect of 20 channels", "mapper a-face", "embeddings of 4"):
+    for what in ("device: cpu", "effect of 20 channels", "mapper a-face", "embeddings of 4"):
         assert what in said
     # What the same images measure is what is stored.
     assert "a median cosine of 1.00 to the stored directions" in said

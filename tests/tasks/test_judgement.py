@@ -11,8 +11,8 @@ from PIL import Image
 
 from benchmarks.endurance.small_bundle import write_small_bundle
 from styleclip_ops.lpips import Lpips
-from tasks.evaluation import evaluate_rows
-from tasks.judgement import Judgement, judge_pairs
+from tasks.evaluation import Estimate, evaluate_rows
+from tasks.judgement import Judgement, Look, judge_pairs
 from tasks.models import read_models
 from tasks.report_rows import collect_rows
 from tasks.run_tables import read_run
@@ -74,6 +74,25 @@ def test_entanglement_is_that_of_a_plain_recomputation(run, models, tmp_path):
             means = [look.towards[name].mean for name in judgement.prompts]
             assert means == pytest.approx(np.mean(cosines, axis=0), abs=1e-5)
             assert look.directional.mean == pytest.approx(means[place], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "elsewhere"),
+    [
+        (Estimate(9, 9, 0.30, 0.2, 0.4), Estimate(9, 9, 0.46, 0.4, 0.5), "glasses"),
+        (Estimate(9, 9, 0.30, 0.2, 0.4), Estimate(9, 9, 0.46, 0.2, 0.7), ""),
+        (Estimate(9, 9, 0.50, 0.4, 0.6), Estimate(9, 9, 0.46, 0.4, 0.5), ""),
+        (Estimate(1, 1, 0.30), Estimate(1, 1, 0.46), "glasses"),
+        (Estimate(), Estimate(), ""),
+    ],
+)
+def test_edits_that_lead_to_another_prompt_are_told(own, other, elsewhere):
+    towards = {"sunglasses": own, "glasses": other}
+    rest = dict.fromkeys(("directional", "rose", "lpips"), Estimate())
+    look = Look("global", "sunglasses", 6.0, 9, towards, **rest)
+    assert look.elsewhere == elsewhere
+    told = "'sunglasses' by global leads more to 'glasses' (0.46) than to itself (0.30)"
+    assert look.elsewhere_note == (told if elsewhere else "")
 
 
 def test_what_is_absent_is_said(run, models, tmp_path):

@@ -19,9 +19,11 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 import tasks.report
 from manifests.schemas import RESULTS
-from tasks.evaluation import evaluate_rows
+from tasks.evaluation import Estimate, Group, evaluate_rows
+from tasks.judgement import Judgement, Look
 from tasks.ledger import Ledger
 from tasks.page import tile_side
+from tasks.plots import frontier_plot
 from tasks.report import write_report
 from tasks.report_notes import reader_notes
 from tasks.report_rows import collect_rows
@@ -211,6 +213,35 @@ def test_notes_on_judges_networks_and_repeated_pairs(tmp_path):
     assert "3 of 20 faces are other people in the inversion already" in notes(lost)[1]
     (unscored,) = [n for n in notes([other | faces[0]]) if "success" in n]
     assert unscored == "No pair could be judged a success or not: scores are missing."
+
+
+def test_an_edit_that_changes_something_else_is_not_just_called_a_success(tmp_path, monkeypatch):
+    run = FakeRun(Folder(str(tmp_path)), num_faces=2, plan=SHORT)
+    run.write()
+    prompt, method = SHORT[0][:2]
+    towards = {prompt: Estimate(2, 2, 0.3), "a hat": Estimate(2, 2, 0.4, 0.35, 0.5)}
+    look = Look(method, prompt, 2.0, 2, towards, *[Estimate()] * 3)
+    judgement = Judgement("CLIP", prompts=[*towards], looks=[look])
+    monkeypatch.setattr("tasks.report.judge_pairs", lambda *_: judgement)
+    summary = write_report(run.folder.url, QUICK)
+    (note,) = [note for note in summary.notes if "change something else" in note]
+    assert look.elsewhere_note in note
+    assert summary.verdicts[0]["leads more to"] == "a hat"
+    text = " ".join(Document(report_of(run)).text.split())
+    assert "leads more to a hat" in text
+    assert "its own CLIP says" in text
+
+
+def test_labels_of_strengths_do_not_hide_each_other(finished):
+    def group(alpha: float, mean: float) -> Group:
+        scores = dict.fromkeys(("identity_edit", "directional_edit"), Estimate(1, 1, mean))
+        return Group("global", "a smile", alpha, 1, 1, 1, {}, scores, Estimate())
+
+    near = [group(1 + n / 8, 0.5 + n / 1e4) for n in range(8)]
+    svg = frontier_plot({"global": [*near, group(9.25, 0.9)]}, QUICK).svg.decode()
+    assert ">1<" in svg
+    assert ">9.25<" in svg
+    assert ">1.125<" not in svg
 
 
 def test_another_run_is_shown_beside_with_differences_and_drift(finished):

@@ -1,0 +1,35 @@
+"""What a command is given -> whether it is there, before anything is started for it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flows.engines import read_engine
+from tasks.listing import require_photos
+from tasks.manifest_files import read_prompts, require_table
+from tasks.models import read_bundle
+from tasks.run_tables import find_run
+from tasks.runs import read_run_values
+from tasks.storage import Folder
+
+
+def check_inputs(given: Mapping[str, Any]) -> None:
+    """Refuse what is not there: a flow would find out, but after the seconds that a server takes.
+
+    Args:
+        given: Arguments of a flow, whose names mean the same in all of them.
+
+    Raises:
+        ValueError: What names a bundle, an engine, photographs, a table or a run names none.
+    """
+    if given.get("models"):
+        read_bundle(given["models"])
+    if given.get("engine"):
+        read_engine(given["engine"])
+    if given.get("photos"):
+        require_photos(given["photos"])
+    if given.get("manifest"):
+        require_table(given["manifest"])
+    elif given.get("prompts"):
+        read_prompts(given["prompts"])
+    elif given.get("run"):
+        read_run_values(Folder(find_run(given["workspace"], given["run"])))
