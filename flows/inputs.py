@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flows.engines import read_engine
+from tasks.arithmetic import name_arithmetic
 from tasks.listing import require_photos
 from tasks.manifest_files import read_prompts, require_table
 from tasks.models import read_bundle
@@ -19,8 +20,11 @@ def check_inputs(given: Mapping[str, Any]) -> None:
         given: Arguments of a flow, whose names mean the same in all of them.
 
     Raises:
-        ValueError: What names a bundle, an engine, photographs, a table or a run names none.
+        ValueError: What names an arithmetic, a bundle, an engine, photographs, a table or a run
+            names none.
     """
+    if given.get("arithmetic"):
+        name_arithmetic(given["arithmetic"])
     if given.get("models"):
         read_bundle(given["models"])
     if given.get("engine"):
