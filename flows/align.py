@@ -59,7 +59,8 @@ def align_photos(
             `prepare` has planned before.
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
-    require_photos(photos)
+    if share.prepares:
+        require_photos(photos)
     check_store(workspace)
     if share.prepares:
         shards = plan_photos(workspace, photos, shard_size)

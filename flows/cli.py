@@ -5,6 +5,7 @@ What a command needs is imported when it is called: torch, transformers and Pref
 
 import ast
 import json
+import re
 import sys
 import traceback
 from collections import OrderedDict
@@ -75,7 +76,8 @@ def _docstrings(module: str) -> dict[str, str]:
 def _explain(error: CycloptsError) -> str:
     """Say what is wrong with a command's arguments, and where to look."""
     words = " ".join(["styleclip", *(error.command_chain or ())])
-    told, missing = str(error).rstrip("."), error.argument
+    # Of a list that goes on, the dots stay.
+    told, missing = re.sub(r"(?<!\.)\.$", "", str(error)), error.argument
     if isinstance(error, MissingArgumentError) and missing and not error.tokens_so_far:
         is_option = missing.index is None
         name = missing.name if is_option else missing.name.removeprefix("--").upper()
@@ -175,10 +177,10 @@ def _run(tokens: list[str], server: bool, trace: bool) -> Any:
     if not trace:
         leave_errors_to_command()
     if isinstance(command, Flow):
-        check_inputs(_with_defaults(given))
         if given.arguments.get("worker") or not server:
             command = command.fn
         else:
+            check_inputs(_with_defaults(given))
             end_server_with_command()
     return command(*given.args, **given.kwargs)
 

@@ -1,6 +1,6 @@
 """What a command is given -> whether it is there, before anything is started for it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flows.engines import read_engine
@@ -11,6 +11,14 @@ from tasks.models import read_bundle
 from tasks.run_tables import find_run
 from tasks.runs import read_run_values
 from tasks.storage import Folder
+
+# Arguments that mean something by themselves, and what refuses those that do not.
+_CHECKS: Mapping[str, Callable[[str], object]] = {
+    "arithmetic": name_arithmetic,
+    "models": read_bundle,
+    "engine": read_engine,
+    "photos": require_photos,
+}
 
 
 def check_inputs(given: Mapping[str, Any]) -> None:
@@ -23,14 +31,9 @@ def check_inputs(given: Mapping[str, Any]) -> None:
         ValueError: What names an arithmetic, a bundle, an engine, photographs, a table or a run
             names none.
     """
-    if given.get("arithmetic"):
-        name_arithmetic(given["arithmetic"])
-    if given.get("models"):
-        read_bundle(given["models"])
-    if given.get("engine"):
-        read_engine(given["engine"])
-    if given.get("photos"):
-        require_photos(given["photos"])
+    for name, check in _CHECKS.items():
+        if given.get(name):
+            check(given[name])
     if given.get("manifest"):
         require_table(given["manifest"])
     elif given.get("prompts"):

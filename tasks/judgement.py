@@ -279,8 +279,8 @@ def _look(
     judge: _Judge,
     criteria: Criteria,
 ) -> Look:
-    def estimate(values: Tensor) -> Estimate:
-        return estimate_mean(values.double().cpu().numpy(), faces, criteria)
+    def estimate(values: Tensor, share: bool = False) -> Estimate:
+        return estimate_mean(values.double().cpu().numpy(), faces, criteria, share=share)
 
     faces = np.arange(len(seen.rows), dtype=np.int32)
     neutral, target = (
@@ -302,7 +302,7 @@ def _look(
         pairs=len(faces),
         towards=towards,
         directional=estimate(directional_similarity(*change, neutral, target)),
-        rose=estimate((after > before).float()),
+        rose=estimate((after > before).float(), share=True),
         lpips=estimate(seen.lpips),
     )
 

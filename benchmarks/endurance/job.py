@@ -201,9 +201,8 @@ def prefect_server(folder: Path) -> Iterator[None]:
     if "PREFECT_API_URL" in os.environ:  # noqa: TID251
         yield
         return
-    settings = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
-    os.environ.update(settings)  # noqa: TID251
     # Prefect reads the environment when it is imported.
+    os.environ["PREFECT_HOME"] = str(folder / "prefect")  # noqa: TID251
     end_server_with_command()
     from prefect.server.api.server import SubprocessASGIServer
 

@@ -86,6 +86,15 @@ def test_what_is_not_there_is_told_before_a_server_is_started(
     assert not (tmp_path / "ws").exists()
 
 
+def test_a_worker_needs_nothing_of_what_was_prepared_elsewhere(capsys, tmp_path, models):
+    words = [str(tmp_path), str(tmp_path / "none.parquet"), "--models", models]
+    status, _, err = call(capsys, "edit", *words, "--worker", "0/2")
+    assert (status, "is not prepared" in " ".join(err.split())) == (2, True)
+    words = [str(tmp_path / "none"), str(tmp_path)]
+    status, _, err = call(capsys, "align", *words, "--worker", "0/2")
+    assert (status, "is not prepared" in " ".join(err.split())) == (2, True)
+
+
 def test_a_workspace_without_faces_is_a_mistake_and_is_not_made(capsys, tmp_path, models):
     status, _, err = call(capsys, "invert", str(tmp_path / "wsnone"), "--models", models)
     assert (status, "got no faces" in " ".join(err.split())) == (2, True)

@@ -74,6 +74,7 @@ def test_entanglement_is_that_of_a_plain_recomputation(run, models, tmp_path):
             means = [look.towards[name].mean for name in judgement.prompts]
             assert means == pytest.approx(np.mean(cosines, axis=0), abs=1e-5)
             assert look.directional.mean == pytest.approx(means[place], abs=1e-6)
+            assert look.rose.low < look.rose.high
 
 
 @pytest.mark.parametrize(
