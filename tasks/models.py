@@ -25,6 +25,7 @@ from styleclip_ops.errors import StyleClipError
 from styleclip_ops.generator import Generator
 from styleclip_ops.identity import ArcFace
 from styleclip_ops.lpips import Lpips, load_lpips
+from tasks.memory import keep_freed_memory
 from tasks.slots import own_slot
 from tasks.storage import Folder, sha256, split_url
 
@@ -324,5 +325,6 @@ def read_models(url: str, device: str = "auto") -> Models:
 
 @cache
 def open_models(url: str, device: str = "auto") -> Models:
-    """Open a bundle once a process, see `read_models`."""
+    """Open a bundle once a process, see `read_models`, and have freed memory kept from then on."""
+    keep_freed_memory()
     return read_models(url, device)
