@@ -117,10 +117,8 @@ class Job:
     def edit(self, runs: Iterator[int], output: Any = "files") -> None:
         """Make all edits in a new run, as one shard."""
         folder = run_folder(self.workspace, f"run-{next(runs)}")
-        settings = settings_for(
-            self.workspace, self.models, self.device, self.directions, [], "png", output, BATCH
-        )
-        open_run(folder, settings)
+        settings = settings_for(self.workspace, self.models, self.device, "png", output, BATCH)
+        open_run(folder, settings.with_assets(self.directions, []))
         freeze_manifest(folder, Manifest(self.manifest), 4_096)
         for shard in run_ledger(folder).pending():
             edit_pairs_shard(folder.url, self.device, shard)

@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from inspect import BoundArguments
@@ -22,7 +22,7 @@ from rich.markup import escape
 
 from flows.environment import set_defaults, set_metrics_file
 from flows.examples import epilogue
-from flows.interruption import INTERRUPTED, end_soon_when_interrupted, leave
+from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_signals, leave
 from flows.options import EVERYWHERE
 from flows.progress import console, printable, say
 from flows.summary import Summary
@@ -82,7 +82,7 @@ def _explain(error: CycloptsError) -> str:
         is_option = missing.index is None
         name = missing.name if is_option else missing.name.removeprefix("--").upper()
         told = f"got {name} without a value" if is_option else f"got no {name}"
-    return f"[bold red]error[/] {escape(told)}; `{words} --help` shows its arguments and examples"
+    return f"[bold red]error[/]: {escape(told)}; `{words} --help` shows its arguments and examples"
 
 
 def _make_app() -> App:
@@ -95,7 +95,7 @@ def _make_app() -> App:
         result_action="return_value",
     )
     groups = {
-        name: App(name=name, help=text, result_action="return_value")
+        name: App(name=name, help=text, help_epilogue=epilogue(name), result_action="return_value")
         for name, text in _GROUPS.items()
     }
     for words, path in _COMMANDS.items():
@@ -151,8 +151,8 @@ def launch(
     except (ValueError, OSError, RuntimeError) as error:
         if trace:
             traceback.print_exc()
-        console.print(f"[bold red]error[/] {type(error).__name__}", end=": ")
-        say(redact(str(error)))
+        console.print("[bold red]error[/]", end=": ")
+        say(redact(str(error)) or type(error).__name__)
         return STAGE_FAILED if isinstance(error, RuntimeError) else USER_ERROR
     if isinstance(result, Summary):
         line = printable(result.line)
@@ -180,8 +180,9 @@ def _run(tokens: list[str], server: bool, trace: bool) -> Any:
         if given.arguments.get("worker") or not server:
             command = command.fn
         else:
-            check_inputs(_with_defaults(given))
+            check_inputs(command.name, _with_defaults(given))
             end_server_with_command()
+            keep_signals()
     return command(*given.args, **given.kwargs)
 
 
@@ -213,8 +214,10 @@ def _refuse_credentials(tokens: tuple[str, ...]) -> None:
             )
 
 
-def _show(result: Any, as_json: bool) -> None:
-    print(json.dumps(result) if as_json else result)  # noqa: T201
+def _show(result: Sequence[Mapping[str, str]], as_json: bool) -> None:
+    """Print what a command lists: a line of JSON, or a paragraph for each."""
+    paragraphs = ("\n".join(f"{n}: {v}" for n, v in one.items() if v) for one in result)
+    print(json.dumps(result) if as_json else printable("\n\n".join(paragraphs)))  # noqa: T201
 
 
 def main() -> None:

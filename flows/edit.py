@@ -17,15 +17,16 @@ from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.arithmetic import AUTO, name_arithmetic
-from tasks.directions import RelevanceConfig
+from tasks.directions import RelevanceConfig, measured_otherwise
 from tasks.edits import edit_pairs_shard
 from tasks.forecast import EditOptions
 from tasks.frozen import freeze_manifest, read_card
 from tasks.manifest_files import Manifest, survey_manifest
-from tasks.models import DEMO_MODELS
+from tasks.models import DEMO_MODELS, open_models
 from tasks.runs import (
     ImageFormat,
     OutputLayout,
+    check_run,
     open_run,
     run_folder,
     settings_for,
@@ -33,6 +34,7 @@ from tasks.runs import (
     statuses_to_retry,
 )
 from tasks.selection import NOTHING, Redo, read_selection, shards_to_redo
+from tasks.storage import Folder
 
 _DEFAULT = RelevanceConfig()
 # What is prepared in less is no matter.
@@ -112,14 +114,15 @@ def edit_dataset(
     prepared = 0.0
     if share.prepares:
         needs = survey_manifest(manifest)
-        directions, mappers = make_assets(
-            workspace, needs, models, relevance, device, workers, engine
-        )
         settings = settings_for(
-            *(workspace, models, device, directions, mappers, image_format, output),
-            *(batch_size, arithmetic),
+            workspace, models, device, image_format, output, batch_size, arithmetic
         )
-        open_run(folder, settings, update)
+        networks, otherwise = open_models(models, device), dict[str, str]()
+        if "global" in needs.methods:
+            otherwise = measured_otherwise(Folder(workspace), networks, relevance)
+        check_run(folder, settings, update, otherwise)
+        assets = make_assets(workspace, needs, models, relevance, device, workers, engine)
+        open_run(folder, settings.with_assets(*assets), update)
         rows = freeze_manifest(folder, Manifest(manifest), shard_size, update)
         prepared = time.monotonic() - began
     else:

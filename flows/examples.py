@@ -74,9 +74,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
 
 
 def epilogue(words: str) -> str:
-    """Return how the help of a command ends: with its examples.
+    """Return how the help of a command, or of a group of commands, ends: with examples.
 
     Args:
-        words: The command as in EXAMPLES.
+        words: The command as in EXAMPLES, or the first word of those of a group.
     """
-    return "\n".join(["Examples", "", *(f"    {line}" for line in EXAMPLES[words])])
+    lines = EXAMPLES.get(words) or [
+        line for name, some in EXAMPLES.items() if name.startswith(f"{words} ") for line in some
+    ]
+    return "\n".join(["Examples", "", *(f"    {line}" for line in lines)])

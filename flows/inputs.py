@@ -19,24 +19,34 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
     "engine": read_engine,
     "photos": require_photos,
 }
+# Flows that begin no workspace.
+_READERS = ("invert-faces", "edit-dataset", "tune-strengths", "evaluate-run", "verify-run")
 
 
-def check_inputs(given: Mapping[str, Any]) -> None:
+def check_inputs(flow: str, given: Mapping[str, Any]) -> None:
     """Refuse what is not there: a flow would find out, but after the seconds that a server takes.
 
     Args:
-        given: Arguments of a flow, whose names mean the same in all of them.
+        flow: Name of a flow.
+        given: Its arguments, whose names mean the same in all of them.
 
     Raises:
-        ValueError: What names an arithmetic, a bundle, an engine, photographs, a table or a run
-            names none.
+        ValueError: What names an arithmetic, a bundle, an engine, photographs, a table, a run or a
+            workspace to read from names none.
     """
     for name, check in _CHECKS.items():
         if given.get(name):
             check(given[name])
     if given.get("manifest"):
         require_table(given["manifest"])
-    elif given.get("prompts"):
-        read_prompts(given["prompts"])
-    elif given.get("run"):
-        read_run_values(Folder(find_run(given["workspace"], given["run"])))
+    # Those of train-mapper are a list of texts.
+    elif isinstance(prompts := given.get("prompts"), str) and prompts:
+        read_prompts(prompts)
+    workspace = given.get("workspace", "")
+    if flow in _READERS and not Folder(workspace).names():
+        raise ValueError(
+            f"workspace: got {workspace}, which is not there or empty; "
+            f"`styleclip align PHOTOS {workspace}` begins one"
+        )
+    if given.get("run") and not given.get("manifest") and not given.get("prompts"):
+        read_run_values(Folder(find_run(workspace, given["run"])))

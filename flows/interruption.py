@@ -1,22 +1,36 @@
-"""Ctrl-C: a command ends soon, whatever its threads do, since the next one continues anyway."""
+"""Ctrl-C and SIGTERM: a command ends soon, whatever its threads do, for the next one continues."""
 
 import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from types import FrameType
 from typing import NoReturn
 
 from flows.progress import console
 
 INTERRUPTED = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # For Prefect to note that the run was stopped, and for shards that are nearly done.
 _GRACE_SECONDS = 3.0
 
 
 def end_soon_when_interrupted() -> None:
-    """Let the first Ctrl-C end the process in a few seconds, and the second at once."""
-    signal.signal(signal.SIGINT, _interrupt)
+    """Let the first Ctrl-C or SIGTERM end the process in a few seconds, and the second at once."""
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def keep_signals() -> None:
+    """Keep Prefect from handling SIGTERM in its flows: it would first talk to its server.
+
+    It does so for a worker that cancels a run, which a command has not; and who ends a command's
+    process group, as `timeout` does, has ended the server that Prefect would talk to.
+    """
+    from prefect import flow_engine
+
+    setattr(flow_engine, "capture_sigterm", nullcontext)  # noqa: B010
 
 
 def leave() -> NoReturn:
@@ -30,7 +44,8 @@ def leave() -> NoReturn:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGINT, lambda *_: leave())
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: leave())
     timer = threading.Timer(_GRACE_SECONDS, leave)
     timer.daemon = True
     timer.start()

@@ -16,6 +16,8 @@ from rich.progress import (
 )
 
 _SECONDS_BETWEEN_LINES = 10.0
+# What is counted beside statuses.
+_PLURALS = ("rows", "shards", "steps")
 
 # Progress goes to stderr; stdout is for the result.
 console = Console(stderr=True, highlight=False)
@@ -93,4 +95,8 @@ def progress_bar(label: str, total: int) -> Iterator[Bar]:
 
 def describe_counts(counts: Mapping[str, int]) -> str:
     """Write counts by status, as `38 ok, 2 no_face`."""
-    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return ", ".join(
+        f"{count} {status[:-1] if count == 1 and status in _PLURALS else status}"
+        for status, count in counts.items()
+        if count
+    )

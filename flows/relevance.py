@@ -92,7 +92,8 @@ def build_relevance(
 
 def _announce(workspace: str, models: str, device: str, relevance: RelevanceConfig) -> None:
     folder, networks = Folder(workspace), open_models(models, device)
-    if DirectionStore(direction_folder(folder, networks, relevance)).exists:
+    store = DirectionStore(direction_folder(folder, networks, relevance))
+    if store.exists and not store.ledger.pending():
         return
     say(
         "relevance: what each style channel does is measured first, once for these networks, on "

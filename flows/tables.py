@@ -1,9 +1,8 @@
 """Commands about manifests."""
 
 import time
-from itertools import islice
 
-from flows.progress import console, say
+from flows.progress import say
 from flows.summary import Check, Summary
 from manifests.schemas import Method
 from tasks.manifest_files import (
@@ -63,13 +62,14 @@ def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
         workspace: Whose faces it must name; not checked where empty.
     """
     began = time.monotonic()
-    errors = manifest_errors(manifest, workspace)
-    shown = [*islice(errors, _SHOWN_ERRORS)]
-    for error in shown:
-        say(str(error))
-    count = len(shown) + sum(1 for _ in errors)
-    if count > len(shown):
-        console.print(f"... and {count - len(shown):,} more")
-    rows = 0 if count else sum(len(batch) for batch in stream_manifest(manifest))
-    counts = {"sound": rows, "failed": count}
-    return Check("manifest", manifest, counts, time.monotonic() - began)
+    mistakes, wrong = 0, set[int]()
+    for mistakes, error in enumerate(manifest_errors(manifest, workspace), 1):
+        wrong.add(error.row)
+        if mistakes <= _SHOWN_ERRORS:
+            say(str(error))
+    if mistakes > _SHOWN_ERRORS:
+        say(f"... and {mistakes - _SHOWN_ERRORS:,} more")
+    rows = 0 if mistakes else sum(len(batch) for batch in stream_manifest(manifest))
+    counts, facts = {"sound": rows, "failed": len(wrong)}, {"mistakes": mistakes}
+    aside = f"{mistakes} mistakes" if mistakes > len(wrong) else ""
+    return Check("manifest", manifest, counts, time.monotonic() - began, facts, aside=aside)

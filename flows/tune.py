@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from prefect import flow
+from rich.markup import escape
 from rich.table import Table
 
 from flows.artifacts import show_table
@@ -87,8 +88,8 @@ def tune_strengths(
     search = Search(goal, (*(alpha or ()),), (*(num_channels or ()),), bisections, batch_size)
     asked = prompts_to_tune(given)
     check_store(workspace)
-    directions, mappers = make_assets(workspace, survey_prompts(asked), models, relevance, device)
-    made = settings_for(workspace, models, device, directions, mappers, "png", "files", batch_size)
+    assets = make_assets(workspace, survey_prompts(asked), models, relevance, device)
+    made = settings_for(workspace, models, device, "png", "files", batch_size).with_assets(*assets)
     images = choose_images(made, image or (), sample, sample_seed)
     tuned = list[Tuned]()
     for one in asked:
@@ -100,8 +101,13 @@ def tune_strengths(
     chosen = [t.instruction for t in tuned if t.reached or (best_effort and t.chosen)]
     rows = build_manifest(images.images, chosen, destination) if chosen else 0
     _show(tuned, best_effort)
-    reached = sum(t.reached for t in tuned)
-    counts = {"reached": reached, "failed": len(tuned) - reached}
+    reached = [t for t in tuned if t.reached]
+    doubtful = sum(t.check is not None and not t.check_reached for t in reached)
+    counts = {
+        "reached": len(reached) - doubtful,
+        "reached on the sample alone": doubtful,
+        "failed": len(tuned) - len(reached),
+    }
     facts = {
         "rows": rows,
         "page": page,
@@ -117,23 +123,19 @@ def tune_strengths(
 def _show(tuned: Sequence[Tuned], best_effort: bool) -> None:
     """Show the best of every budget, and what was chosen, on the terminal and in Prefect."""
     names = ("channels", "alpha", "directional", "identity", "gain", "mean reaches", "alone")
-    table, rows = Table("prompt"), list[dict[str, str]]()
-    for name in names:
-        table.add_column(name, no_wrap=True)
+    rows = list[dict[str, str]]()
     for one in tuned:
         words = printable(one.instruction.target_prompt)
-        for place, budget in enumerate(one.budgets):
+        table = Table(*names, title=escape(words), title_justify="left", title_style="bold")
+        for budget in one.budgets:
             chosen = one.chosen is not None and budget.best is one.chosen
             cells = [str(budget.num_channels or ""), *_cells(budget.best)]
             cells.append("yes" if budget.found else "no")
             cells.append(f"{budget.best.share:.0%}" if budget.best else "")
-            shown = "" if place else words.replace("[", r"\[")
-            table.add_row(shown, *cells, style="bold" * chosen)
+            table.add_row(*cells, style="bold" * chosen)
             rows.append({"prompt": words, "method": one.instruction.method})
             rows[-1] |= dict(zip(names, cells, strict=True)) | {"why not": budget.limit}
-        table.add_section()
-    console.print(table)
-    for one in tuned:
+        console.print(table)
         say(f"{one.instruction.target_prompt}: {_verdict(one, best_effort)}")
     show_table("tune", "Smallest strengths", rows)
 

@@ -2,6 +2,7 @@
 
 import time
 
+from flows.progress import say
 from flows.summary import Check, Summary
 from tasks.models import DEMO_MODELS, Role, Weights
 from tasks.weights import (
@@ -57,8 +58,10 @@ def verify_weights(models: str = DEMO_MODELS, *, device: str = "auto") -> Summar
     """
     began = time.monotonic()
     rows = verify_bundle(models, device)
-    wrong = sum(bool(row["error"]) for row in rows)
-    counts = {"sound": len(rows) - wrong, "failed": wrong}
+    wrong = [row for row in rows if row["error"]]
+    for row in wrong:
+        say(f"{row['role']} ({row['url']}): {row['error']}")
+    counts = {"sound": len(rows) - len(wrong), "failed": len(wrong)}
     return Check("weights", models, counts, time.monotonic() - began, {"weights": rows})
 
 

@@ -196,11 +196,9 @@ class Forecast:
             stage, mappers = self._mappers(survey.mappers)
             yield stage
         settings = settings_for(
-            *(self._workspace, self._models, self._device, directions),
-            *([*survey.mapper_uris, *mappers.values()], options.image_format, "files"),
-            options.batch_size,
-            options.arithmetic,
-        )
+            *(self._workspace, self._models, self._device, options.image_format, "files"),
+            *(options.batch_size, options.arithmetic),
+        ).with_assets(directions, [*survey.mapper_uris, *mappers.values()])
         # Measured in the sample's workspace, since nothing may be written in the run's.
         measured = choose_arithmetic(
             settings.arithmetic, self._calibration.workspace, self._networks, settings.batch_size

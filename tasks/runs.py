@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from manifests.schemas import RESULT_STATUSES, RESULTS
@@ -23,6 +23,7 @@ RUNS = "runs"
 _RUNS_NAMED = 20
 # What no update can change: where the edited images are, and in which form.
 _FIXED = ("name", "workspace", "image_format", "output")
+_ASSETS = ("directions", "directions_fingerprint", "mappers")
 FAILURES = tuple(status for status in RESULT_STATUSES if status != "ok")
 # Stands for all of them.
 RETRY_ALL = "all"
@@ -64,14 +65,33 @@ class RunSettings:
     models: str
     fingerprints: Mapping[str, str]
     latents: str
-    directions: str
-    directions_fingerprint: str
-    mappers: Mapping[str, str]
+    directions: str = ""
+    directions_fingerprint: str = ""
+    mappers: Mapping[str, str] = field(default_factory=dict)
     image_format: ImageFormat = "png"
     output: OutputLayout = "files"
     batch_size: int = 8
     arithmetic: str = str(PLAIN)
     code_version: str = CODE_VERSION
+
+    def with_assets(
+        self, directions: DirectionStore | None, mappers: Iterable[str]
+    ) -> "RunSettings":
+        """Return these settings with assets.
+
+        Args:
+            directions: Where one is needed.
+            mappers: URLs of those that are needed.
+
+        Raises:
+            DirectionStoreError: The direction store is not finished.
+        """
+        return replace(
+            self,
+            directions=directions.folder.url if directions else "",
+            directions_fingerprint=directions.read().fingerprint if directions else "",
+            mappers={url: mark for url in mappers if (mark := mapper_fingerprint(url))},
+        )
 
 
 def run_folder(workspace: str, run: str) -> Folder:
@@ -88,28 +108,21 @@ def settings_for(
     workspace: str,
     models: str,
     device: str,
-    directions: DirectionStore | None,
-    mappers: Iterable[str],
     image_format: ImageFormat,
     output: OutputLayout,
     batch_size: int,
     arithmetic: str = AUTO,
 ) -> RunSettings:
-    """Gather what a run is made with.
+    """Gather what a run is made with, save for its assets, see `RunSettings.with_assets`.
 
     Args:
         workspace: URL of the workspace.
         models: URL of the bundle.
         device: See `tasks.models.open_models`.
-        directions: Where one is needed.
-        mappers: URLs of those that are needed.
         image_format: See `RunSettings`.
         output: See `RunSettings`.
         batch_size: See `RunSettings`.
         arithmetic: See `RunSettings`.
-
-    Raises:
-        DirectionStoreError: The direction store is not finished.
     """
     networks = open_models(models, device)
     wanted: tuple[Role, ...] = ("generator", "encoder", "clip", "identity")
@@ -119,9 +132,6 @@ def settings_for(
         models=models,
         fingerprints=networks.fingerprints(*roles) | {"judge": judge_fingerprint(networks)},
         latents=latent_folder(Folder(workspace), networks).url,
-        directions=directions.folder.url if directions else "",
-        directions_fingerprint=directions.read().fingerprint if directions else "",
-        mappers={url: mark for url in mappers if (mark := mapper_fingerprint(url))},
         image_format=image_format,
         output=output,
         batch_size=batch_size,
@@ -154,17 +164,7 @@ def open_run(folder: Folder, settings: RunSettings, update: bool = False) -> Non
         return
     # Mappers that come to be there later change no row.
     wanted["mappers"] = got.get("mappers", {}) | wanted["mappers"]
-    differing = [name for name in wanted if _differs(name, got, wanted)]
-    fixed = [name for name in differing if name in _FIXED]
-    if differing and (fixed or not update):
-        lines = [f"  {n}: got {wanted[n]!r}, begun with {got.get(n)!r}" for n in differing]
-        remedy = "take a new run name, or the settings that it was begun with"
-        if not fixed:
-            remedy += ", or --update to compute again what depends on them"
-        raise RunError(
-            f"run {folder.url}: asked to continue with other settings; {remedy}:\n"
-            + "\n".join(lines)
-        )
+    _refuse_other_settings(folder, got, wanted, update)
     if got != wanted:
         content = json.dumps(wanted, indent=2, sort_keys=True).encode()
         with suppress(FileExistsError):
@@ -173,6 +173,36 @@ def open_run(folder: Folder, settings: RunSettings, update: bool = False) -> Non
             raise RunError(
                 f"run {folder.url}: another process updated it with other settings meanwhile; "
                 "decide for one, and give its command again"
+            )
+
+
+def check_run(
+    folder: Folder, settings: RunSettings, update: bool, measured: Mapping[str, str]
+) -> None:
+    """Check that a run, if it is begun, may go on so, before hours are spent on assets for it.
+
+    Args:
+        folder: Of the run.
+        settings: What it is asked to be made with; the assets in them do not count.
+        update: Go on with these, if they differ in what can be computed again.
+        measured: Options by URL of the directions of the same networks that are there and not asked
+            for, see `tasks.directions.measured_otherwise`.
+
+    Raises:
+        RunError: A setting differs, or the run was begun with such directions.
+    """
+    if not folder.exists(RUN):
+        return
+    got = read_run_values(folder)
+    wanted = {name: value for name, value in asdict(settings).items() if name not in _ASSETS}
+    _refuse_other_settings(folder, got, wanted, update)
+    for url, options in measured.items():
+        # A workspace may have been moved.
+        if not update and got["directions"].endswith("/" + Folder(url).name):
+            raise RunError(
+                f"run {folder.url}: asked to continue with directions that are measured with other "
+                f"options; it was begun with {options}; give those, take a new run name, or "
+                "--update to measure anew and compute again what depends on it"
             )
 
 
@@ -268,6 +298,22 @@ def shards_to_do(
         if any(row["status"] in retry or is_stale(row, settings) for row in rows):
             shards.add(shard)
     return sorted(shards)
+
+
+def _refuse_other_settings(
+    folder: Folder, got: Mapping[str, Any], wanted: Mapping[str, Any], update: bool
+) -> None:
+    differing = [name for name in wanted if _differs(name, got, wanted)]
+    fixed = [name for name in differing if name in _FIXED]
+    if differing and (fixed or not update):
+        lines = [f"  {n}: got {wanted[n]!r}, begun with {got.get(n)!r}" for n in differing]
+        remedy = "take a new run name, or the settings that it was begun with"
+        if not fixed:
+            remedy += ", or --update to compute again what depends on them"
+        raise RunError(
+            f"run {folder.url}: asked to continue with other settings; {remedy}:\n"
+            + "\n".join(lines)
+        )
 
 
 def _differs(name: str, got: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from prefect import flow, flow_engine
+from prefect.utilities.engine import capture_sigterm
 
 from flows.cli import _with_statuses, app
+from flows.interruption import keep_signals
 
 
 def call(capsys, *words: str) -> tuple[int, str, str]:
@@ -32,6 +35,27 @@ def test_every_mistake_of_a_manifest_is_told(capsys, mistaken):
     assert "row 2, column method: got 'globl'" in err
     assert "row 3, column alpha: got 'four', expected a finite number" in err
     assert "2 failed" in out
+
+
+def test_rows_with_several_mistakes_are_counted_once(capsys, tmp_path):
+    (tmp_path / "edits.csv").write_text(MISTAKEN.replace("globl,4", "globl,four"))
+    _, out, err = call(capsys, "manifest", "validate", str(tmp_path / "edits.csv"))
+    assert err.count("row 2, column") == 2
+    assert "2 failed" in out
+    assert "(3 mistakes)" in out
+
+
+def test_help_of_a_group_has_the_examples_of_its_commands(capsys):
+    _, out, _ = call(capsys, "weights", "--help")
+    assert "styleclip weights verify ffhq.json" in out
+    assert "styleclip demo" not in out
+
+
+def test_networks_of_a_bundle_are_listed_in_lines(capsys):
+    _, out, _ = call(capsys, "weights", "list")
+    assert out.startswith("role: generator\nurl: ")
+    _, out, _ = call(capsys, "--json", "weights", "list")
+    assert [network["role"] for network in json.loads(out)][:2] == ["generator", "encoder"]
 
 
 def test_no_command_at_all_shows_the_help(capsys):
@@ -68,6 +92,8 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["edit", "{place}/ws", "edits.csv", "--engine", "treads"], "expected threads"),
         (["tune", "{place}/ws", "t.parquet", "--prompts", "{place}/p.csv"], "p.csv, which is not"),
         (["evaluate", "{place}", "--run", "b"], "runs there: autumn, summer"),
+        (["evaluate", "{place}/ws", "--run", "b"], "ws, which is not there or empty; `styleclip"),
+        (["invert", "{place}/ws"], "ws, which is not there or empty; `styleclip align PHOTOS"),
         (["verify", "{place}", "--run", "b"], "runs there: autumn, summer"),
     ],
 )
@@ -86,6 +112,12 @@ def test_what_is_not_there_is_told_before_a_server_is_started(
     assert not (tmp_path / "ws").exists()
 
 
+def test_prompts_of_train_mapper_are_texts_and_no_table(capsys, tmp_path, models):
+    words = [str(tmp_path / "ws"), "a hat", "a smile", "--steps", "1", "--batch-size", "1"]
+    status, out, _ = call(capsys, "train-mapper", *words, "--models", models, "--device", "cpu")
+    assert (status, "mappers: 2 ready" in out) == (0, True)
+
+
 def test_a_worker_needs_nothing_of_what_was_prepared_elsewhere(capsys, tmp_path, models):
     words = [str(tmp_path), str(tmp_path / "none.parquet"), "--models", models]
     status, _, err = call(capsys, "edit", *words, "--worker", "0/2")
@@ -96,9 +128,10 @@ def test_a_worker_needs_nothing_of_what_was_prepared_elsewhere(capsys, tmp_path,
 
 
 def test_a_workspace_without_faces_is_a_mistake_and_is_not_made(capsys, tmp_path, models):
-    status, _, err = call(capsys, "invert", str(tmp_path / "wsnone"), "--models", models)
+    (tmp_path / "runs").mkdir()
+    status, _, err = call(capsys, "invert", str(tmp_path), "--models", models)
     assert (status, "got no faces" in " ".join(err.split())) == (2, True)
-    assert not (tmp_path / "wsnone").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
@@ -181,6 +214,7 @@ def test_forgetting_asks_first_and_tells_what_is_left(capsys, tmp_path):
 
 
 def test_a_run_that_is_not_there_cannot_be_verified(capsys, tmp_path):
+    (tmp_path / "runs").mkdir()
     status, _, err = call(capsys, "verify", str(tmp_path), "--run", "none")
     assert (status, "holds no run.json" in " ".join(err.split())) == (2, True)
 
@@ -219,15 +253,30 @@ finally:
 """
 
 
-def test_ctrl_c_ends_a_command_whose_threads_are_busy():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_whose_threads_are_busy(number):
     process = subprocess.Popen(
         [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "busy\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err == "interrupted; give the same command to continue\n"
+
+
+def test_in_a_flow_sigterm_ends_the_command_as_before_it(monkeypatch):
+    # As before a command of another test, and put back after this one.
+    monkeypatch.setattr(flow_engine, "capture_sigterm", capture_sigterm)
+
+    @flow(name="look")
+    def handler_in_a_flow():
+        return signal.getsignal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert handler_in_a_flow() != before
+    keep_signals()
+    assert handler_in_a_flow() == before
 
 
 @pytest.mark.parametrize(

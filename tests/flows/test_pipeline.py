@@ -207,8 +207,14 @@ def test_an_update_computes_what_is_new_or_depends_on_what_changed(tmp_path, lat
     assert all(after[key] == before[key] for key in before if key in after)
     # Directions that were measured otherwise: two of the three rows depend on them.
     other = RelevanceConfig(num_images=2, num_statistics=50, mode="fast")
-    with pytest.raises(RunError, match=r"(?s)or --update to .* directions_fingerprint: got"):
+    stores = Folder(latents) / "directions"
+    measured = stores.names()
+    told = "begun with --num-images 1 --num-statistics 50; .* --update to measure anew"
+    with pytest.raises(RunError, match=told):
         edit(latents, models, relevance=other)
+    assert stores.names() == measured
+    with pytest.raises(RunError, match="batch_size: got 5, begun with"):
+        edit(latents, models, relevance=other, batch_size=5)
     assert edit(latents, models, relevance=other, update=True) == {"ok": 2}
     last = rows_of(latents)
     assert [key for key in after if last[key] == after[key]] == [("a-00001", "a sad face")]

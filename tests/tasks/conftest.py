@@ -73,8 +73,8 @@ class Finished:
         networks = open_models(self.models, "cpu")
         store = DirectionStore(direction_folder(self.folder, networks, RELEVANCE))
         mappers = [(self.folder / "mappers").url_of(n) for n in (self.folder / "mappers").names()]
-        settings = settings_for(self.root, self.models, "cpu", store, mappers, "png", output, 3)
-        open_run(self.run(name), settings)
+        settings = settings_for(self.root, self.models, "cpu", "png", output, 3)
+        open_run(self.run(name), settings.with_assets(store, mappers))
         freeze_manifest(self.run(name), Manifest(f"{self.root}/edits.parquet"), 6)
         for shard in run_ledger(self.run(name)).pending()[:shards]:
             edit_pairs_shard(self.run(name).url, "cpu", shard)
