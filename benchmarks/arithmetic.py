@@ -35,7 +35,9 @@ def run(device: str = "cpu") -> Iterator[Ratio]:
         if arithmetic.precision == "bfloat16" and not has_bfloat16_units(s.device):
             continue
         other = partial(_render, synthesizer(generator, arithmetic), s)
-        yield compare(f"synthesis 256 px, batch {BATCH}: {arithmetic}", other, plain, 3)
+        yield compare(
+            f"synthesis 256 px, batch {BATCH}: {arithmetic}", other, plain, 3, same_memory=True
+        )
 
 
 @torch.no_grad()

@@ -157,6 +157,7 @@ def run() -> Iterator[Ratio]:
             edit,
             partial(bare, job.networks, codes),
             5,
+            same_memory=True,
         )
         plain = partial(one_by_one, job, codes)
         yield compare(f"bulk edits, {rows}: against load, synthesize, score, save", edit, plain, 3)
@@ -169,6 +170,7 @@ def run() -> Iterator[Ratio]:
             partial(job.edit, count()),
             partial(bare, job.networks, codes),
             3,
+            same_memory=True,
         )
 
 

@@ -4,20 +4,18 @@ What is gained on processors, at 256 px and batch 4 (profiles are in docs/speed.
 for all images of a batch where weights outweigh activations, weights modulated and images taken one
 by one where it is the other way round; Winograd's algorithm from 64 px on; the gain folded into the
 demodulation, bias and noise added together, activations in place. The bare convolutions are direct
-ones, so that Winograd's may fall below them. The first ratios are of a process as it comes; the
-pipeline tells the C library to keep freed memory (`tasks.memory`), which the last one shows.
+ones, so that Winograd's may fall below them. What of the ratios is freed memory that the pipeline
+keeps (`tasks.memory`) shows in the last one, where rosinality's form keeps it as well.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from benchmarks import plain_generator
 from benchmarks.paired import Ratio, compare
 from styleclip_ops.generator import Generator, GeneratorConfig
-from tasks.memory import keep_freed_memory, set_malloc
 
 
 @torch.no_grad()
@@ -38,26 +36,6 @@ def run() -> Iterator[Ratio]:
         what = f"generator 256 px, batch {batch}"
         yield compare(f"{what}: against rosinality's form", ours, rosinality, 3)
         yield compare(f"{what}: against NVIDIA's form", ours, nvidia, 3)
-        yield compare(f"{what}: against its bare convolutions", ours, bare, 3)
-        yield compare(
-            f"{what}: memory kept, against rosinality's form as it comes",
-            partial(_keeping_memory, ours),
-            partial(_giving_memory_back, rosinality),
-            3,
-        )
-    _as_glibc_comes()
-
-
-def _keeping_memory(forward: Callable[[], Tensor]) -> Tensor:
-    keep_freed_memory()
-    return forward()
-
-
-def _giving_memory_back(forward: Callable[[], Tensor]) -> Tensor:
-    _as_glibc_comes()
-    return forward()
-
-
-def _as_glibc_comes() -> None:
-    """Set what glibc comes to by itself once a block of 32 MB was freed."""
-    set_malloc(trim_threshold=64 << 20, mmap_max=65536)
+        yield compare(f"{what}: against its bare convolutions", ours, bare, 3, same_memory=True)
+        name = f"{what}: against rosinality's form with our memory"
+        yield compare(name, ours, rosinality, 3, same_memory=True)

@@ -45,7 +45,9 @@ def run(pairs: int = 3) -> Iterator[Ratio]:
         )
         name = f"{SHARDS * SHARD:,} rows: forwards by Prefect, manifest and commits (50 is 2 %)"
         around = partial(_edit_without_networks, folder, count())
-        ratio = compare(name, around, partial(bare, networks, [codes] * BATCHES), pairs)
+        ratio = compare(
+            name, around, partial(bare, networks, [codes] * BATCHES), pairs, same_memory=True
+        )
     times = SHARDS * SHARD / (BATCHES * BATCH)
     scaled = {key: getattr(ratio, key) * times for key in ("median", "low", "high")}
     yield dataclasses.replace(ratio, **scaled)

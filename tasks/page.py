@@ -194,7 +194,7 @@ def render_page(page: Page) -> str:
     }
     texts = {name: _source(templates, name) for name in ("page.css", "page.js")}
     tile = tile_side(page.side)
-    style = f":root{{--tile:{tile}px}}\n{texts['page.css']}"
+    style = f":root{{--tile:{tile}px;--large:{tile * 3 // 2}px}}\n{texts['page.css']}"
     return templates.get_template("page.html").render(
         page=page,
         rank=RANK,
