@@ -1,11 +1,16 @@
 """Paired timing: two procedures in turn, so that a machine's drift cancels in their ratio."""
 
+import ctypes
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tasks.memory import keep_freed_memory, set_malloc
+from tasks.memory import keep_freed_memory
+
+# Trim threshold, mmap threshold and most mappings, as malloc.h numbers them.
+_USUAL = {-1: 64 << 20, -3: 32 << 20, -4: 65536}
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,20 @@ def compare(
     Ours runs as the pipeline does, with freed memory kept (`tasks.memory`); a published procedure
     as it comes; a limit, and what is ours, with the same memory.
     """
-    own, other_memory = keep_freed_memory, keep_freed_memory if same_memory else as_glibc_comes
+    keep_freed_memory()
     if not warm:
-        seconds_of(ours, own)
-        seconds_of(theirs, other_memory)
+        ours()
+        theirs()
     ratios, seconds = [], []
     for _ in range(pairs):
-        mine, other = seconds_of(ours, own), seconds_of(theirs, other_memory)
+        mine = seconds_of(ours)
+        if same_memory:
+            other = seconds_of(theirs)
+        else:
+            with memory_as_it_comes():
+                other = seconds_of(theirs)
+            # What was given back comes again, once for a process.
+            ours()
         ratios.append(other / mine)
         seconds.append(mine)
     return median_of(name, ratios, statistics.median(seconds))
@@ -58,16 +70,22 @@ def median_of(name: str, ratios: Sequence[float], ours_s: float = 0.0) -> Ratio:
     return Ratio(name, statistics.median(ratios), min(ratios), max(ratios), ours_s)
 
 
-def as_glibc_comes() -> None:
-    """Set what glibc comes to by itself once a block of 32 MB was freed."""
-    set_malloc(trim_threshold=64 << 20, mmap_max=65536)
+@contextmanager
+def memory_as_it_comes() -> Iterator[None]:
+    """Give free memory back, and let glibc do as it does once a block of 32 MB was freed."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        for parameter, value in _USUAL.items():
+            libc.mallopt(parameter, value)
+        libc.malloc_trim(0)
+    try:
+        yield
+    finally:
+        keep_freed_memory()
 
 
-def seconds_of(
-    run: Callable[[], object], memory: Callable[[], object] = keep_freed_memory
-) -> float:
-    """Time a call, after `memory` has set what becomes of freed memory."""
-    memory()
+def seconds_of(run: Callable[[], object]) -> float:
+    """Time a call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start

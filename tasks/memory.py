@@ -3,7 +3,7 @@
 import ctypes
 
 # Parameters of mallopt as malloc.h numbers them.
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
@@ -16,15 +16,6 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library is one that can be told; glibc is.
     """
-    return set_malloc(trim_threshold=2**31 - 1, mmap_max=0)
-
-
-def set_malloc(*, trim_threshold: int, mmap_max: int) -> bool:
-    """Set how many free bytes the C library keeps, and how many blocks lie outside its heap.
-
-    Returns:
-        Whether the C library is one that can be told; glibc is.
-    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    told = ((TRIM_THRESHOLD, trim_threshold), (MMAP_MAX, mmap_max))
+    told = ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_MAX, 0))
     return mallopt is not None and all(mallopt(*one) for one in told)
