@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tasks.memory import keep_freed_memory
+from tasks.memory import MMAP_MAX, TRIM_THRESHOLD, keep_freed_memory
 
-# Trim threshold, mmap threshold and most mappings, as malloc.h numbers them.
-_USUAL = {-1: 64 << 20, -3: 32 << 20, -4: 65536}
+_MMAP_THRESHOLD = -3
+# What glibc comes to by itself once a block of 32 MB was freed.
+_USUAL = {TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20, MMAP_MAX: 65536}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def median_of(name: str, ratios: Sequence[float], ours_s: float = 0.0) -> Ratio:
 
 @contextmanager
 def memory_as_it_comes() -> Iterator[None]:
-    """Give free memory back, and let glibc do as it does once a block of 32 MB was freed."""
+    """Give free memory back, and let glibc do meanwhile as it does when nobody tells it."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         for parameter, value in _USUAL.items():

@@ -17,7 +17,7 @@ from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.arithmetic import AUTO, name_arithmetic
-from tasks.directions import RelevanceConfig, measured_otherwise
+from tasks.directions import RelevanceConfig
 from tasks.edits import edit_pairs_shard
 from tasks.forecast import EditOptions
 from tasks.frozen import freeze_manifest, read_card
@@ -34,7 +34,6 @@ from tasks.runs import (
     statuses_to_retry,
 )
 from tasks.selection import NOTHING, Redo, read_selection, shards_to_redo
-from tasks.storage import Folder
 
 _DEFAULT = RelevanceConfig()
 # What is prepared in less is no matter.
@@ -117,10 +116,8 @@ def edit_dataset(
         settings = settings_for(
             workspace, models, device, image_format, output, batch_size, arithmetic
         )
-        networks, otherwise = open_models(models, device), dict[str, str]()
-        if "global" in needs.methods:
-            otherwise = measured_otherwise(Folder(workspace), networks, relevance)
-        check_run(folder, settings, update, otherwise)
+        measured = relevance if "global" in needs.methods else None
+        check_run(folder, settings, open_models(models, device), measured, update)
         assets = make_assets(workspace, needs, models, relevance, device, workers, engine)
         open_run(folder, settings.with_assets(*assets), update)
         rows = freeze_manifest(folder, Manifest(manifest), shard_size, update)

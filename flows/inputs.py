@@ -42,11 +42,12 @@ def check_inputs(flow: str, given: Mapping[str, Any]) -> None:
     # Those of train-mapper are a list of texts.
     elif isinstance(prompts := given.get("prompts"), str) and prompts:
         read_prompts(prompts)
-    workspace = given.get("workspace", "")
-    if flow in _READERS and not Folder(workspace).names():
+    workspace, run = given.get("workspace", ""), given.get("run", "")
+    # A run's URL says all.
+    if flow in _READERS and "/" not in run and not Folder(workspace).names():
         raise ValueError(
             f"workspace: got {workspace}, which is not there or empty; "
             f"`styleclip align PHOTOS {workspace}` begins one"
         )
-    if given.get("run") and not given.get("manifest") and not given.get("prompts"):
-        read_run_values(Folder(find_run(workspace, given["run"])))
+    if run and not given.get("manifest") and not given.get("prompts"):
+        read_run_values(Folder(find_run(workspace, run)))

@@ -247,9 +247,9 @@ class SynthesisNetwork(nn.Module):
     def style_layer(self, layer: StyleLayer) -> StyledConv | ToRGB:
         """Find the module of one style layer."""
         kind = layer.name.split("_")[0].lower()
-        # Attributes, since torch.compile sees through these and not through get_submodule, and no
-        # check of a union of types, at which it breaks its graph.
-        module: StyledConv | ToRGB = getattr(getattr(self, f"b{layer.resolution}"), kind)
+        # Attributes, since torch.compile sees through these and not through get_submodule.
+        module = getattr(getattr(self, f"b{layer.resolution}"), kind)
+        assert isinstance(module, StyledConv | ToRGB)
         return module
 
     def initial_state(self, batch: int) -> SynthesisState:

@@ -3,7 +3,7 @@
 import ctypes
 
 # Parameters of mallopt as malloc.h numbers them.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
@@ -17,5 +17,5 @@ def keep_freed_memory() -> bool:
         Whether the C library is one that can be told; glibc is.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    told = ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_MAX, 0))
+    told = ((TRIM_THRESHOLD, 2**31 - 1), (MMAP_MAX, 0))
     return mallopt is not None and all(mallopt(*one) for one in told)

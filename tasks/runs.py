@@ -9,7 +9,7 @@ from typing import Any, Literal
 from manifests.schemas import RESULT_STATUSES, RESULTS
 from styleclip_ops.arithmetic import PLAIN
 from tasks.arithmetic import AUTO
-from tasks.directions import DirectionStore
+from tasks.directions import DirectionStore, RelevanceConfig, measured_otherwise
 from tasks.latents import LatentStore, latent_folder
 from tasks.ledger import Ledger
 from tasks.mappers import mapper_fingerprint
@@ -177,28 +177,35 @@ def open_run(folder: Folder, settings: RunSettings, update: bool = False) -> Non
 
 
 def check_run(
-    folder: Folder, settings: RunSettings, update: bool, measured: Mapping[str, str]
+    folder: Folder,
+    settings: RunSettings,
+    networks: Models,
+    relevance: RelevanceConfig | None,
+    update: bool = False,
 ) -> None:
     """Check that a run, if it is begun, may go on so, before hours are spent on assets for it.
 
     Args:
         folder: Of the run.
         settings: What it is asked to be made with; the assets in them do not count.
+        networks: Those of the settings.
+        relevance: How its directions are to be measured; None where no row needs them.
         update: Go on with these, if they differ in what can be computed again.
-        measured: Options by URL of the directions of the same networks that are there and not asked
-            for, see `tasks.directions.measured_otherwise`.
 
     Raises:
-        RunError: A setting differs, or the run was begun with such directions.
+        RunError: A setting differs, or the run was begun with directions that were measured
+            otherwise.
     """
     if not folder.exists(RUN):
         return
     got = read_run_values(folder)
     wanted = {name: value for name, value in asdict(settings).items() if name not in _ASSETS}
     _refuse_other_settings(folder, got, wanted, update)
-    for url, options in measured.items():
+    if relevance is None or update:
+        return
+    for url, options in measured_otherwise(Folder(settings.workspace), networks, relevance).items():
         # A workspace may have been moved.
-        if not update and got["directions"].endswith("/" + Folder(url).name):
+        if got["directions"].endswith("/" + Folder(url).name):
             raise RunError(
                 f"run {folder.url}: asked to continue with directions that are measured with other "
                 f"options; it was begun with {options}; give those, take a new run name, or "

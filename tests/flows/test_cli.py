@@ -95,6 +95,7 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["evaluate", "{place}/ws", "--run", "b"], "ws, which is not there or empty; `styleclip"),
         (["invert", "{place}/ws"], "ws, which is not there or empty; `styleclip align PHOTOS"),
         (["verify", "{place}", "--run", "b"], "runs there: autumn, summer"),
+        (["verify", "none", "--run", "{place}/runs/b"], "runs there: autumn, summer"),
     ],
 )
 def test_what_is_not_there_is_told_before_a_server_is_started(
@@ -128,10 +129,10 @@ def test_a_worker_needs_nothing_of_what_was_prepared_elsewhere(capsys, tmp_path,
 
 
 def test_a_workspace_without_faces_is_a_mistake_and_is_not_made(capsys, tmp_path, models):
-    (tmp_path / "runs").mkdir()
-    status, _, err = call(capsys, "invert", str(tmp_path), "--models", models)
+    words = ["invert", str(tmp_path / "wsnone"), "--models", models]
+    status, _, err = call(capsys, "--no-server", *words)
     assert (status, "got no faces" in " ".join(err.split())) == (2, True)
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert not (tmp_path / "wsnone").exists()
 
 
 def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
@@ -214,8 +215,7 @@ def test_forgetting_asks_first_and_tells_what_is_left(capsys, tmp_path):
 
 
 def test_a_run_that_is_not_there_cannot_be_verified(capsys, tmp_path):
-    (tmp_path / "runs").mkdir()
-    status, _, err = call(capsys, "verify", str(tmp_path), "--run", "none")
+    status, _, err = call(capsys, "--no-server", "verify", str(tmp_path), "--run", "none")
     assert (status, "holds no run.json" in " ".join(err.split())) == (2, True)
 
 

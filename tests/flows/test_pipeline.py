@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from manifests.schemas import RESULTS
 from tasks.directions import RelevanceConfig
 from tasks.outputs import read_image
 from tasks.provenance import read_facts
-from tasks.runs import RunError, run_folder, run_ledger
+from tasks.runs import RunError, open_run, read_settings, run_folder, run_ledger
 from tasks.storage import Folder, read_url, sha256
 
 RELEVANCE = RelevanceConfig(num_images=1, num_statistics=50, mode="fast")
@@ -215,6 +216,10 @@ def test_an_update_computes_what_is_new_or_depends_on_what_changed(tmp_path, lat
     assert stores.names() == measured
     with pytest.raises(RunError, match="batch_size: got 5, begun with"):
         edit(latents, models, relevance=other, batch_size=5)
+    run = run_folder(latents, "run")
+    measured_anew = replace(read_settings(run), directions_fingerprint="another")
+    with pytest.raises(RunError, match=r"(?s)or --update to .* directions_fingerprint: got"):
+        open_run(run, measured_anew)
     assert edit(latents, models, relevance=other, update=True) == {"ok": 2}
     last = rows_of(latents)
     assert [key for key in after if last[key] == after[key]] == [("a-00001", "a sad face")]
