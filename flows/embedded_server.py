@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import ExitStack
 from functools import wraps
 from typing import Any
 
@@ -20,13 +21,23 @@ from flows.progress import say
 _COMMAND = "STYLECLIP_SERVER_OF"
 # For the server to write down what it was told last.
 _GRACE_SECONDS = 10.0
+# Until the process ends.
+_settings = ExitStack()
 
 
 def end_server_with_command() -> None:
-    """Let the servers that Prefect starts in this process end with it."""
+    """Let the servers that Prefect starts in this process end with it, without heartbeats to them.
+
+    Heartbeats tell a server that outlives a run whether the run does. To end them takes Prefect up
+    to a second for every flow.
+    """
     # Not above: the server imports this before it has an event loop, and what has a server of its
     # own need not spend the seconds that importing Prefect's takes.
-    from prefect.settings import PREFECT_API_URL
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
 
     if PREFECT_API_URL.value():
         return
@@ -47,6 +58,7 @@ def end_server_with_command() -> None:
             for name in mine:
                 del os.environ[name]  # noqa: TID251
 
+    _settings.enter_context(temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
     SubprocessASGIServer._run_uvicorn_command = watched  # type: ignore[assignment, method-assign]
 
 

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_API_URL
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, show_counts
@@ -120,7 +121,8 @@ def run_shards(
         arguments: What `work` takes besides.
         budget: How many may fail before no more are begun.
         share: Which of them this process does.
-        tags: Of the tasks, see `styleclip deploy`.
+        tags: Of the tasks, for the limits of a server, see `styleclip deploy`. A command's own
+            server has none, and asking for a slot would take a fifth of a second a shard.
         engine: What carries them.
 
     Returns:
@@ -137,7 +139,8 @@ def run_shards(
     counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
     waiting, running = deque(in_own_order(shards)), deque[tuple[int, Any]]()
     lost, began = Counter[int](), time.monotonic()
-    shard_work, retried = shard_task(work, tags), retried_requests()
+    shard_work = shard_task(work, tags if PREFECT_API_URL.value() else ())
+    retried = retried_requests()
     if not shards:
         return {}
     shown, cancel = ProgressArtifact(label, len(shards)), CancelWatch()

@@ -44,6 +44,8 @@ from tasks.stopwatch import EDITING, LOADING, READING, SCORING, WRITING, Stopwat
 from tasks.storage import Folder, sha256
 
 Row = dict[str, Any]
+# A schema makes the list anew each time it is asked.
+_COLUMNS = tuple(RESULTS.names)
 
 # A network in another memory format is a copy, and a compiled one takes long to make.
 _synthesizer = lru_cache(maxsize=4)(synthesizer)
@@ -407,9 +409,9 @@ def _mapper(url: str, networks: Models) -> tuple[Any, str]:
 
 def begin_row(unit: Row, settings: RunSettings, shard: int) -> Row:
     """Return a result row that has nothing but its manifest row and provenance."""
-    row = dict.fromkeys(RESULTS.names) | unit
+    row = dict.fromkeys(_COLUMNS) | unit
     marks = {f"{role}_fingerprint": value for role, value in settings.fingerprints.items()}
-    row |= {name: value for name, value in marks.items() if name in RESULTS.names}
+    row |= {name: value for name, value in marks.items() if name in _COLUMNS}
     return row | {"shard": shard, "code_version": CODE_VERSION, "status": "failed"}
 
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+
 # The second server is killed before it has begun to watch.
 COMMAND = """
 import time
@@ -54,3 +56,8 @@ def test_the_server_of_a_killed_command_ends(tmp_path):
         command.send_signal(signal.SIGKILL)
     until(lambda: has_ended(early))
     until(lambda: has_ended(late))
+
+
+def test_a_server_of_a_command_gets_no_heartbeats():
+    # tests/flows/conftest.py asks for one.
+    assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() is None
