@@ -22,19 +22,23 @@ def make_logs_plain() -> None:
 
 
 def leave_errors_to_command() -> None:
-    """Show no traceback of a flow or shard that failed: the command says why, in a line."""
+    """Show no traceback of a flow or shard that failed: the command says why, in a line.
+
+    Nor that a server is still being told of what is done.
+    """
     from prefect.logging.handlers import PrefectConsoleHandler
 
     for logger in _loggers():
         for handler in logger.handlers:
             if isinstance(handler, PrefectConsoleHandler):
-                handler.addFilter(_is_no_traceback)
+                handler.addFilter(_is_for_people)
 
 
-def _is_no_traceback(record: logging.LogRecord) -> bool:
-    runs = record.name in ("prefect.flow_runs", "prefect.task_runs")
-    # Of a command that was interrupted, Prefect says that it crashed.
-    return not (runs and (record.exc_info or record.getMessage().startswith("Crash detected!")))
+def _is_for_people(record: logging.LogRecord) -> bool:
+    if record.name in ("prefect.flow_runs", "prefect.task_runs"):
+        # Of a command that was interrupted, Prefect says that it crashed.
+        return not (record.exc_info or record.getMessage().startswith("Crash detected!"))
+    return not record.getMessage().startswith("Still processing items:")
 
 
 def _loggers() -> list[logging.Logger]:

@@ -159,6 +159,10 @@ def test_a_command_shows_why_shards_failed_and_no_traceback(begun, monkeypatch):
     assert "shard 0: ValueError: a chunk is damaged" in attempt(fail, 1)
     assert "Finished in state Failed" in shown.getvalue()
     assert "Traceback" not in shown.getvalue()
+    logging.getLogger("EventsWorker").warning("Still processing items: 2 items remaining...")
+    logging.getLogger("EventsWorker").warning("the server is away")
+    assert "Still processing" not in shown.getvalue()
+    assert "the server is away" in shown.getvalue()
 
 
 def test_a_full_disk_ends_a_stage_which_then_continues(tmp_path, models, monkeypatch, capsys):
