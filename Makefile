@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 test: $(VENV)/.installed
-	$(RUN) pytest --numprocesses=2 --dist=loadscope
+	$(RUN) pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
 test-ops: $(VENV)/.installed
 	$(RUN) pytest tests/ops
