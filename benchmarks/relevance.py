@@ -5,7 +5,8 @@ for 100 images and all channels: `exact` renders them in batches from the pertur
 does so in two images, and in the others for the channels that are not linear there, besides one
 backward pass for each main direction of CLIP's 512 dimensions. Which shares of channels and of
 dimensions these are, and how near `fast` comes, is measured on the demo's trained networks
-(docs/speed.md has what else was tried).
+(docs/speed.md has what else was tried). For one prompt without any of that, two backward passes an
+image do.
 """
 
 import statistics
@@ -25,12 +26,15 @@ from styleclip_ops.relevance import (
     CHECK_IMAGES,
     channel_clip_directions,
     check_slopes,
+    prompt_relevance,
     sum_channel_directions,
 )
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 
 _IMAGES = 100
 _DIMENSIONS = 512
+# That a prompt without any asset is measured on.
+_PROMPT_IMAGES = 16
 _CHANNELS = 6
 # Channels of a layer that go through it together.
 _BATCH = 8
@@ -51,7 +55,7 @@ class SmallClip:
 def run() -> Iterator[Ratio]:
     """Compare speed at 256 px, then fidelity on the demo's networks."""
     share, main, *fidelity = _fidelity(images=8, every=6)
-    exact, slopes = _speed()
+    exact, slopes, prompt = _speed()
     yield exact
     # In units of the published loop of one image.
     check = CHECK_IMAGES / _IMAGES
@@ -60,13 +64,14 @@ def run() -> Iterator[Ratio]:
     name = "relevance 256 px, fast: 100 images, from the parts"
     yield Ratio(name, 1 / cost, 1 / cost, 1 / cost, 0.0)
     yield slopes
+    yield prompt
     yield Ratio("relevance, fast: share of the channels that are rendered", share, share, share, 0)
     yield Ratio("relevance, fast: share of CLIP's dimensions that are taken", main, main, main, 0)
     yield from fidelity
 
 
-def _speed() -> tuple[Ratio, Ratio]:
-    """How many times faster renders, and the slopes of all channels, are than the published loop.
+def _speed() -> tuple[Ratio, Ratio, Ratio]:
+    """How many times faster than the published loop renders, slopes, and a prompt's slopes are.
 
     The published time of one image is that of some channels, spread over the layers, times their
     number; a graph of slopes is walked for two dimensions, and the walks are as many as CLIP has.
@@ -116,20 +121,28 @@ def _speed() -> tuple[Ratio, Ratio]:
         for value in embedding[:2]:
             torch.autograd.grad(value, code, retain_graph=True)
 
+    def prompt() -> Tensor:
+        return prompt_relevance(generator, clip, s, std, F.normalize(torch.ones(64), dim=0))
+
     agreement = F.cosine_similarity(published(), exact()).min()
     if agreement < 0.9999:
         raise RuntimeError(f"the two relevances agree to cosine {agreement:.5f} only")
     times, walks = len(editable) / _CHANNELS, _DIMENSIONS / 2
-    pairs = list[tuple[float, float, float]]()
+    pairs = list[tuple[float, float, float, float]]()
     for _ in range(3):
-        mine = whole(), seconds_of(slopes)
+        mine = whole(), seconds_of(slopes), seconds_of(prompt)
         with memory_as_it_comes():
-            pairs.append((mine[0], seconds_of(published) * times, mine[1]))
+            pairs.append((seconds_of(published) * times, *mine))
         slopes()
     name = "relevance 256 px, exact: against two whole renders"
-    rendered = median_of(name, [theirs / ours for ours, theirs, _ in pairs])
+    rendered = median_of(name, [theirs / ours for theirs, ours, _, _ in pairs])
     name = "relevance 256 px: slopes of all channels, one image"
-    return rendered, median_of(name, [theirs / ours / walks for _, theirs, ours in pairs])
+    sloped = median_of(name, [theirs / ours / walks for theirs, _, ours, _ in pairs])
+    name = f"relevance 256 px, one prompt: {_PROMPT_IMAGES} images against {_IMAGES} measured"
+    seconds = _PROMPT_IMAGES * statistics.median(ours for *_, ours in pairs)
+    more = _IMAGES / _PROMPT_IMAGES
+    alone = median_of(name, [theirs / ours * more for theirs, _, _, ours in pairs], seconds)
+    return rendered, sloped, alone
 
 
 def _fidelity(images: int, every: int) -> tuple[float, float, Ratio, Ratio]:
