@@ -93,6 +93,8 @@ def _make_app() -> App:
         version=CODE_VERSION,
         error_formatter=_explain,
         result_action="return_value",
+        # A list has no --empty-... beside it.
+        default_parameter=Parameter(negative_iterable=()),
     )
     groups = {
         name: App(name=name, help=text, help_epilogue=epilogue(name), result_action="return_value")

@@ -6,6 +6,7 @@ import os
 _SETTINGS = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
     # The first start makes a database, which takes a minute on a busy machine.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
     # A processor's threads that wait by spinning slow the others down.

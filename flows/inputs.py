@@ -9,7 +9,7 @@ from tasks.listing import require_photos
 from tasks.manifest_files import read_prompts, require_table
 from tasks.models import read_bundle
 from tasks.run_tables import find_run
-from tasks.runs import read_run_values
+from tasks.runs import name_run, read_run_values
 from tasks.storage import Folder
 
 # Arguments that mean something by themselves, and what refuses those that do not.
@@ -19,6 +19,8 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
     "engine": read_engine,
     "photos": require_photos,
 }
+# Flows that begin a run.
+_MAKERS = ("edit-dataset", "run-pipeline")
 # Flows that begin no workspace.
 _READERS = ("invert-faces", "edit-dataset", "tune-strengths", "evaluate-run", "verify-run")
 
@@ -32,8 +34,10 @@ def check_inputs(flow: str, given: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: What names an arithmetic, a bundle, an engine, photographs, a table, a run or a
-            workspace to read from names none.
+            workspace to read from names none; a new run's name is a path.
     """
+    if flow in _MAKERS:
+        name_run(given.get("run", ""))
     for name, check in _CHECKS.items():
         if given.get(name):
             check(given[name])

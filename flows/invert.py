@@ -52,6 +52,11 @@ def invert_faces(
     check_store(workspace)
     if share.prepares:
         shards = plan_inversion(workspace, models, device, shard_size)
+        if not store.ledger.plans():
+            raise ValueError(
+                f"{workspace}: got no usable face in any photograph; "
+                "`styleclip align` told why, and its table of faces does"
+            )
     else:
         shards = share.prepared(store.ledger)
     arguments = {

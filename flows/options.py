@@ -3,12 +3,15 @@
 from typing import Annotated
 
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
+from pydantic import Field
 
 DIRECTIONS = Group.create_ordered("Measuring directions")
 AGAIN = Group.create_ordered("Doing results again")
 MACHINE = Group.create_ordered("Machine and workers")
 EVERYWHERE = Group.create_ordered("Of every command")
 
-# Of options that say what computes, and change no result.
-MachineInt = Annotated[int, Parameter(group=MACHINE)]
+# Of options that say what computes, and change no result. The command line refuses a number below 1
+# as cyclopts does, a flow that is called or deployed as pydantic does.
+MachineInt = Annotated[int, Parameter(group=MACHINE, validator=Number(gte=1)), Field(ge=1)]
 MachineStr = Annotated[str, Parameter(group=MACHINE)]

@@ -12,8 +12,15 @@ def check_store(workspace: str) -> None:
 
     Raises:
         StoreError: It cannot be read or written.
+        ValueError: It is no folder, or none that this user may write.
     """
-    _announce(Folder(workspace).url)
+    try:
+        _announce(Folder(workspace).url)
+    except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
+        raise ValueError(
+            f"workspace: got {workspace}, where no file can be made ({error.strerror}); "
+            "expected a folder that can be written, or a URL"
+        ) from error
 
 
 @cache

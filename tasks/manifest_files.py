@@ -83,8 +83,8 @@ def build_manifest(
     """
     if not image_ids:
         raise ManifestError(
-            "images: got none, expected aligned faces or imported latents; "
-            "run `styleclip align` first"
+            "images: got none, expected aligned faces or imported latents; `styleclip align` makes "
+            "them, and the table of faces says why a photograph has none"
         )
     folder, name = split_url(destination)
     with tempfile.TemporaryDirectory() as place:

@@ -72,6 +72,8 @@ def test_no_command_at_all_shows_the_help(capsys):
         (["edit", "ws", "edits.csv", "--modles", "m"], "Did you mean --models?;"),
         (["manifest", "biuld"], 'Did you mean "build"?'),
         (["edi"], 'Did you mean "edit"?'),
+        (["edit", "ws", "edits.csv", "--batch-size", "0"], "--batch-size. Must be >= 1;"),
+        (["run", "photos", "prompts.csv", "ws", "--workers=-2"], "--workers. Must be >= 1;"),
     ],
 )
 def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, words, told):
@@ -90,6 +92,8 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["edit", "{place}/ws", "{place}/edits.csv"], "made with `styleclip manifest build"),
         (["edit", "{place}/ws", "edits.csv", "--models", "{place}/b.json"], "begins one"),
         (["edit", "{place}/ws", "edits.csv", "--engine", "treads"], "expected threads"),
+        (["edit", "{place}/ws", "edits.csv", "--run", "../x"], "a name without slashes, as in"),
+        (["run", "photos", "p.csv", "{place}/ws", "--run", ".."], "a name without slashes, as in"),
         (["tune", "{place}/ws", "t.parquet", "--prompts", "{place}/p.csv"], "p.csv, which is not"),
         (["evaluate", "{place}", "--run", "b"], "runs there: autumn, summer"),
         (["evaluate", "{place}/ws", "--run", "b"], "ws, which is not there or empty; `styleclip"),
@@ -126,6 +130,22 @@ def test_a_worker_needs_nothing_of_what_was_prepared_elsewhere(capsys, tmp_path,
     words = [str(tmp_path / "none"), str(tmp_path)]
     status, _, err = call(capsys, "align", *words, "--worker", "0/2")
     assert (status, "is not prepared" in " ".join(err.split())) == (2, True)
+
+
+def test_photographs_without_a_usable_face_are_no_success_of_invert(capsys, tmp_path, models):
+    (tmp_path / "nobody.png").write_bytes(b"no picture")
+    workspace = str(tmp_path / "ws")
+    assert call(capsys, "--no-server", "align", str(tmp_path), workspace)[0] == 0
+    status, _, err = call(capsys, "--no-server", "invert", workspace, "--models", models)
+    assert (status, "got no usable face" in " ".join(err.split())) == (2, True)
+
+
+def test_a_workspace_that_cannot_be_made_is_told_with_what_is_expected(capsys, tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"no picture")
+    (tmp_path / "file").touch()
+    words = ["align", str(tmp_path / "photo.png"), str(tmp_path / "file")]
+    status, _, err = call(capsys, "--no-server", *words)
+    assert (status, "where no file can be made" in " ".join(err.split())) == (2, True)
 
 
 def test_a_workspace_without_faces_is_a_mistake_and_is_not_made(capsys, tmp_path, models):
@@ -303,11 +323,12 @@ def test_help_and_version_import_nothing_that_takes_seconds():
 
 
 def test_settings_of_prefect_are_there_before_it_is(monkeypatch):
-    for name in ("PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_ANALYTICS_ENABLED"):
+    for name in ("PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK"):
         monkeypatch.delenv(name, raising=False)
     look = (
         "import flows.cli; from prefect.settings import get_current_settings as get; "
-        "print(get().logging.level, get().server.analytics_enabled)"
+        "from prefect._internal.analytics.enabled import is_telemetry_enabled as tells; "
+        "print(get().logging.level, get().server.analytics_enabled, tells())"
     )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["WARNING", "False"]
+    assert done.stdout.split() == ["WARNING", "False", "False"]
