@@ -17,7 +17,7 @@ from rich.progress import (
 
 _SECONDS_BETWEEN_LINES = 10.0
 # What is counted beside statuses.
-_PLURALS = ("rows", "shards", "steps")
+_PLURALS = ("images", "rows", "shards", "steps")
 
 # Progress goes to stderr; stdout is for the result.
 console = Console(stderr=True, highlight=False)

@@ -18,7 +18,7 @@ def check_store(workspace: str) -> None:
         _announce(Folder(workspace).url)
     except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
         raise ValueError(
-            f"workspace: got {workspace}, where no file can be made ({error.strerror}); "
+            f"workspace: got {workspace}, where no file can be made ({error.strerror or error}); "
             "expected a folder that can be written, or a URL"
         ) from error
 
