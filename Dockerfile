@@ -14,5 +14,5 @@ RUN pip install --no-cache-dir --extra-index-url "$TORCH" -c constraints.txt '.[
 COPY prefect.yaml ./
 COPY deploy deploy
 USER styleclip
-ENV OMP_WAIT_POLICY=passive PREFECT_SERVER_ANALYTICS_ENABLED=false
+ENV OMP_WAIT_POLICY=passive PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
 CMD ["styleclip", "--help"]

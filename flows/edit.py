@@ -27,8 +27,8 @@ from tasks.runs import (
     ImageFormat,
     OutputLayout,
     check_run,
-    name_run,
     open_run,
+    require_run_name,
     run_folder,
     settings_for,
     shards_to_do,
@@ -96,7 +96,7 @@ def edit_dataset(
         dry_run: Say what the edits will take, from a few seconds of them, and write nothing.
         price_per_hour: Of this machine, for the dry run.
     """
-    name_run(run)
+    require_run_name(run)
     retry, share = statuses_to_retry(retry_failed), read_share(worker)
     again, arithmetic = read_selection(redo), name_arithmetic(arithmetic)
     if dry_run:

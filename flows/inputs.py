@@ -9,7 +9,7 @@ from tasks.listing import require_photos
 from tasks.manifest_files import read_prompts, require_table
 from tasks.models import read_bundle
 from tasks.run_tables import find_run
-from tasks.runs import name_run, read_run_values
+from tasks.runs import read_run_values, require_run_name
 from tasks.storage import Folder
 
 # Arguments that mean something by themselves, and what refuses those that do not.
@@ -37,7 +37,7 @@ def check_inputs(flow: str, given: Mapping[str, Any]) -> None:
             workspace to read from names none; a new run's name is a path.
     """
     if flow in _MAKERS:
-        name_run(given.get("run", ""))
+        require_run_name(given.get("run", ""))
     for name, check in _CHECKS.items():
         if given.get(name):
             check(given[name])

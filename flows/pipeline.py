@@ -22,7 +22,7 @@ from tasks.directions import RelevanceConfig
 from tasks.forecast import EditOptions, Forecast, StageForecast, rows_to_come
 from tasks.manifest_files import build_manifest, read_prompts, usable_faces
 from tasks.models import DEMO_MODELS, open_models
-from tasks.runs import ImageFormat, OutputLayout, name_run, run_folder, statuses_to_retry
+from tasks.runs import ImageFormat, OutputLayout, require_run_name, run_folder, statuses_to_retry
 from tasks.selection import NOTHING, Redo
 
 _DEFAULT = RelevanceConfig()
@@ -85,7 +85,7 @@ def run_pipeline(
         dry_run: Say what the run will take, from a few seconds of each stage, and write nothing.
         price_per_hour: Of this machine, for the dry run.
     """
-    name_run(run)
+    require_run_name(run)
     arithmetic = name_arithmetic(arithmetic)
     if dry_run:
         options = EditOptions(

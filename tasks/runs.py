@@ -94,15 +94,14 @@ class RunSettings:
         )
 
 
-def name_run(run: str) -> str:
-    """Return the name of a run to be made, which must not lead out of its workspace.
+def require_run_name(run: str) -> None:
+    """Refuse a name of a run to be made that would lead out of its workspace.
 
     Raises:
         ValueError: It is a path.
     """
     if not run.strip(".") or {"/", "\\"} & {*run}:
         raise ValueError(f"run: got {run!r}, expected a name without slashes, as in smiles-1")
-    return run
 
 
 def run_folder(workspace: str, run: str) -> Folder:
