@@ -17,6 +17,7 @@ from styleclip_ops.losses import (
     cosine_distance,
     require_identity,
 )
+from styleclip_ops.lots import fill_up
 
 OptimizeMode = Literal["best", "published"]
 
@@ -119,8 +120,9 @@ def optimize_latents(
         text_embeddings: [N, E] one target for each image, or [1, E] or [E] for all; unit norm.
         config: Steps, weights, mode.
         identity: Needed where `config.id_lambda` is above 0.
-        batch_size: Images at work at a time; one that is finished makes room for the next. All
-            where None.
+        batch_size: Images at work at a time; one that is finished makes room for the next. A step
+            is filled up to as many, so that the result is the same to the last bit whatever the
+            other images are. All where None, fewer as they finish.
         on_step: Called with the step number and the losses before each update.
 
     Returns:
@@ -267,10 +269,7 @@ def _descend(objective: _Objective, batch_size: int | None, on_step: OnStep | No
     begun, passes = min(room, count), 0
     work = _begin(objective, 0, begun)
     while len(work.rows):
-        latents = work.latents.requires_grad_()
-        loss = objective(latents, work.rows)
-        (gradient,) = torch.autograd.grad(loss.total.sum(), latents)
-        loss, latents = OptimizeLoss(*(term.detach() for term in loss)), latents.detach()
+        latents, loss, gradient = _look(objective, work, batch_size or len(work.rows))
         if on_step is not None:
             everywhere = (torch.full((count,), math.nan).to(term) for term in loss)
             terms = zip(everywhere, loss, strict=True)
@@ -289,6 +288,17 @@ def _descend(objective: _Objective, batch_size: int | None, on_step: OnStep | No
                 work, begun = work.join(_begin(objective, begun, begun + more)), begun + more
         passes += 1
     return found
+
+
+def _look(objective: _Objective, work: _Work, lot: int) -> tuple[Tensor, OptimizeLoss, Tensor]:
+    """The latents of the rows at work, their losses and gradients, computed for a whole lot."""
+    count = len(work.rows)
+    filled = fill_up(count, lot)
+    latents = work.latents[filled].requires_grad_()
+    loss = objective(latents, work.rows[filled])
+    (gradient,) = torch.autograd.grad(loss.total.sum(), latents)
+    terms = OptimizeLoss(*(term.detach()[:count] for term in loss))
+    return latents.detach()[:count], terms, gradient[:count]
 
 
 def _begin(objective: _Objective, first: int, stop: int) -> _Work:

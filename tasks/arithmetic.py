@@ -53,7 +53,7 @@ def name_arithmetic(asked: str) -> str:
     return asked if asked == AUTO else str(read_arithmetic(asked))
 
 
-def choose_arithmetic(asked: str, workspace: str, networks: Models, batch_size: int) -> Arithmetic:
+def choose_arithmetic(asked: str, workspace: str, networks: Models) -> Arithmetic:
     """Return the arithmetic that edits are rendered in.
 
     Args:
@@ -61,7 +61,6 @@ def choose_arithmetic(asked: str, workspace: str, networks: Models, batch_size: 
             device. Processors without units for bfloat16 take float32 and measure nothing.
         workspace: Where the choice is kept.
         networks: With the generator.
-        batch_size: Images of a batch.
 
     Raises:
         ConfigError: The text names none.
@@ -70,21 +69,21 @@ def choose_arithmetic(asked: str, workspace: str, networks: Models, batch_size: 
         return read_arithmetic(asked)
     if not has_bfloat16_units(networks.device):
         return PLAIN
-    return _calibrated(workspace, networks, batch_size)
+    return _calibrated(workspace, networks)
 
 
 @lru_cache(maxsize=16)
-def _calibrated(workspace: str, networks: Models, batch_size: int) -> Arithmetic:
+def _calibrated(workspace: str, networks: Models) -> Arithmetic:
     """Read what was chosen for such a device, or measure and keep it."""
     facts = {
         "device": describe_device(networks.device),
         "generator": networks.fingerprint("generator"),
-        "batch_size": batch_size,
+        "lot": networks.lot,
     }
     folder = Folder(workspace) / CALIBRATIONS
     name = f"{sha256(json.dumps(facts).encode())[:16]}.json"
     if not folder.exists(name):
-        trials = try_arithmetics(networks.generator, batch_size)
+        trials = try_arithmetics(networks.generator, networks.lot)
         chosen = fastest(trials)
         values = facts | {"chosen": str(chosen), "trials": [asdict(trial) for trial in trials]}
         # Where another worker was faster, both take its choice.
@@ -93,17 +92,17 @@ def _calibrated(workspace: str, networks: Models, batch_size: int) -> Arithmetic
     return read_arithmetic(json.loads(folder.read(name))["chosen"])
 
 
-def try_arithmetics(generator: Generator, batch_size: int) -> list[ArithmeticTrial]:
+def try_arithmetics(generator: Generator, lot: int) -> list[ArithmeticTrial]:
     """Try float32, then one change after the other, on top of what helped so far.
 
     Args:
         generator: Of which style codes are drawn.
-        batch_size: Images of a batch.
+        lot: How many images are computed at a time.
 
     Returns:
         One for each, float32 first.
     """
-    (s,) = sample_style_codes(generator, batch_size, seed=0)
+    (s,) = sample_style_codes(generator, lot, seed=0)
     with torch.no_grad():
         wanted = to_levels(generator.synthesize(s)).float()
     trials = [_try(PLAIN, generator, s, wanted)]

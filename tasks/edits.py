@@ -20,6 +20,7 @@ from styleclip_ops.arithmetic import synthesizer
 from styleclip_ops.clip import ClipModel
 from styleclip_ops.direction import style_direction, text_direction
 from styleclip_ops.errors import NoChannelError, StyleClipError
+from styleclip_ops.lots import in_lots
 from styleclip_ops.mapper import FullStyleSpaceMapper
 from styleclip_ops.metrics import (
     EditMetrics,
@@ -194,10 +195,9 @@ class Editor:
     ) -> None:
         self._settings, self._networks = settings, networks
         self._watch = watch or Stopwatch()
-        self.arithmetic = choose_arithmetic(
-            settings.arithmetic, settings.workspace, networks, settings.batch_size
-        )
-        self._synthesize = _synthesizer(networks.generator, self.arithmetic)
+        self.arithmetic = choose_arithmetic(settings.arithmetic, settings.workspace, networks)
+        synthesize = _synthesizer(networks.generator, self.arithmetic)
+        self._synthesize = partial(in_lots, synthesize, lot=networks.lot)
         self._style_codes = dict[tuple[int, ...], Tensor]()
         self._methods: dict[str, Callable[[Batch], FoundEdit]] = {
             "global": self._global,
@@ -302,7 +302,7 @@ class Editor:
         _name_asset(batch.rows, fingerprint)
         in_style_space = isinstance(mapper, FullStyleSpaceMapper)
         latents = self._s(batch) if in_style_space else self._w_plus(batch)
-        offset = mapper.edit(latents) - latents
+        offset = in_lots(mapper.edit, latents, self._networks.lot) - latents
         return FoundEdit(latents, offset, self._render(in_style_space))
 
     def _optimize(self, batch: Batch) -> FoundEdit:
@@ -311,16 +311,18 @@ class Editor:
         in_style_space = options.pop("space", "w_plus") == "style"
         optimize = optimize_style_codes if in_style_space else optimize_latents
         latents = self._s(batch) if in_style_space else self._w_plus(batch)
-        texts = networks.clip.embed_texts([row["target_prompt"] for row in batch.rows])
+        texts = torch.cat([_target(networks.clip, row["target_prompt"]) for row in batch.rows])
         config = OptimizeConfig(**options)
         identity = networks.identity if config.id_lambda > 0 else None
-        found = optimize(generator, networks.clip, latents, texts, config, identity)
+        found = optimize(
+            generator, networks.clip, latents, texts, config, identity, batch_size=networks.lot
+        )
         return FoundEdit(latents, found - latents, self._render(in_style_space))
 
     def _render(self, in_style_space: bool) -> Callable[[Tensor], Tensor]:
         if in_style_space:
             return self._synthesize
-        return lambda w_plus: self._synthesize(self._networks.generator.w_plus_to_s(w_plus))
+        return lambda w_plus: self._synthesize(self._styles(w_plus))
 
     @torch.no_grad()
     def score(self, batch: Batch, images: Tensor) -> tuple[EditMetrics, Tensor]:
@@ -349,10 +351,11 @@ class Editor:
     def _s(self, batch: Batch) -> Tensor:
         """Style codes, computed once for the same images in the same batch."""
         if batch.places not in self._style_codes:
-            self._style_codes[batch.places] = self._networks.generator.w_plus_to_s(
-                self._w_plus(batch)
-            )
+            self._style_codes[batch.places] = self._styles(self._w_plus(batch))
         return self._style_codes[batch.places]
+
+    def _styles(self, w_plus: Tensor) -> Tensor:
+        return in_lots(self._networks.generator.w_plus_to_s, w_plus, self._networks.lot)
 
     def _w_plus(self, batch: Batch) -> Tensor:
         return torch.from_numpy(batch.latents.w_plus).to(self._networks.device)
@@ -373,6 +376,12 @@ def mapper_url(row: Row, settings: RunSettings, networks: Models) -> str:
 def _text_embeddings(judge: ClipModel, texts: tuple[str, ...]) -> Tensor:
     """Embed the texts of a batch; a batch of other texts might give other last bits."""
     return judge.embed_texts([*texts])
+
+
+@lru_cache(maxsize=1024)
+def _target(clip: ClipModel, text: str) -> Tensor:
+    """Embed one text: the target of an edit does not depend on what else is edited."""
+    return clip.embed_texts([text])
 
 
 @lru_cache(maxsize=4096)

@@ -201,7 +201,7 @@ class Forecast:
         ).with_assets(directions, [*survey.mapper_uris, *mappers.values()])
         # Measured in the sample's workspace, since nothing may be written in the run's.
         measured = choose_arithmetic(
-            settings.arithmetic, self._calibration.workspace, self._networks, settings.batch_size
+            settings.arithmetic, self._calibration.workspace, self._networks
         )
         settings = replace(settings, arithmetic=str(measured))
         work = self._work(run_folder(self._workspace, run), settings, batches, options)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from styleclip_ops.lots import in_lots
 from styleclip_ops.metrics import cosine_similarity
 from styleclip_ops.pictures import images_to_tensor, tensor_to_images
 from tasks.alignment import faces_table
@@ -145,7 +146,8 @@ def _read_latent(unit: Row, row: Row) -> NDArray[np.float32] | None:
 def _encode(crops: list[Image.Image], networks: Models) -> tuple[Tensor, Tensor]:
     """W+ [N, num_ws, w_dim] of crops, and the crops as images [N, 3, R, R]."""
     size = networks.encoder.config.input_size
-    w_plus = networks.encoder(images_to_tensor(crops, size).to(networks.device))
+    images = images_to_tensor(crops, size).to(networks.device)
+    w_plus = in_lots(networks.encoder, images, networks.lot)
     return w_plus, images_to_tensor(crops).to(networks.device)
 
 
@@ -153,7 +155,7 @@ def _encode(crops: list[Image.Image], networks: Models) -> tuple[Tensor, Tensor]
 def _render(imported: list[NDArray[np.float32]], networks: Models) -> tuple[Tensor, Tensor]:
     """Imported W+, and what the generator renders from it in place of unknown photographs."""
     w_plus = torch.from_numpy(np.stack(imported)).to(networks.device)
-    return w_plus, networks.generator(w_plus)
+    return w_plus, in_lots(networks.generator, w_plus, networks.lot)
 
 
 @torch.no_grad()
@@ -161,7 +163,7 @@ def _describe(
     w_plus: Tensor, sources: Tensor, rows: list[Row], networks: Models, root: Folder
 ) -> Latents:
     """Embed sources and inversions, write the inversions, and say in the rows how near they are."""
-    inversions = networks.generator(w_plus)
+    inversions = in_lots(networks.generator, w_plus, networks.lot)
     clip, identity = networks.judge.embed_images, networks.identity.embed
     embedded = [clip(sources), clip(inversions), identity(sources), identity(inversions)]
     image = cosine_similarity(embedded[0], embedded[1]).tolist()

@@ -24,6 +24,7 @@ from styleclip_ops.encoder import E4eEncoder
 from styleclip_ops.errors import StyleClipError
 from styleclip_ops.generator import Generator
 from styleclip_ops.identity import ArcFace
+from styleclip_ops.lots import lot_size
 from styleclip_ops.lpips import Lpips, load_lpips
 from tasks.memory import keep_freed_memory
 from tasks.slots import own_slot
@@ -144,6 +145,11 @@ class Models:
     def generator(self) -> Generator:
         """The generator."""
         return self._load("generator", load_generator)
+
+    @property
+    def lot(self) -> int:
+        """How many images the networks of an edit get at a time, see `styleclip_ops.lots`."""
+        return lot_size(self.generator.resolution, self.device)
 
     @property
     def encoder(self) -> E4eEncoder:

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,12 +68,20 @@ class Finished:
     def results(self, name: str) -> pa.Table:
         return pa.concat_tables(run_ledger(self.run(name)).results())
 
-    def edit(self, name: str, shards: int | None = None, output: str = "files") -> None:
+    def ask(self, edits: Sequence[Edit]) -> None:
+        """Write the manifest."""
+        sink = io.BytesIO()
+        write_edits([edits_batch(edits)], sink)
+        self.folder.write("edits.parquet", sink.getvalue())
+
+    def edit(
+        self, name: str, shards: int | None = None, output: str = "files", batch_size: int = 3
+    ) -> None:
         """Plan a run of the manifest, and do as many of its shards."""
         networks = open_models(self.models, "cpu")
         store = DirectionStore(direction_folder(self.folder, networks, RELEVANCE))
         mappers = [(self.folder / "mappers").url_of(n) for n in (self.folder / "mappers").names()]
-        settings = settings_for(self.root, self.models, "cpu", "png", output, 3)
+        settings = settings_for(self.root, self.models, "cpu", "png", output, batch_size)
         open_run(self.run(name), settings.with_assets(store, mappers))
         freeze_manifest(self.run(name), Manifest(f"{self.root}/edits.parquet"), 6)
         for shard in run_ledger(self.run(name)).pending()[:shards]:
@@ -122,10 +130,7 @@ def build(ws: Finished) -> None:
     _measure_directions(ws.root, ws.models, RELEVANCE)
     config = MapperConfig(steps=2, mapper_type="levels")
     train_prompt_mapper(ws.root, ws.models, "cpu", "a face with red hair", config)
-    edits = [Edit(name, read_instruction(asked)) for name in PEOPLE for asked in ASKED]
-    sink = io.BytesIO()
-    write_edits([edits_batch(edits)], sink)
-    ws.folder.write("edits.parquet", sink.getvalue())
+    ws.ask([Edit(name, read_instruction(asked)) for name in PEOPLE for asked in ASKED])
     ws.edit("single")
     ws.edit("tarred", output="webdataset")
 

@@ -38,22 +38,20 @@ def calibrations(root: str) -> list[dict]:
 
 
 def test_without_units_for_it_nothing_is_measured(root, models):
-    assert choose_arithmetic("auto", root, open_models(models, "cpu"), 2) == PLAIN
+    assert choose_arithmetic("auto", root, open_models(models, "cpu")) == PLAIN
     assert calibrations(root) == []
 
 
 def test_what_was_measured_is_kept_and_taken_by_others(root, models, units, monkeypatch):
     monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: TRIALS)
     networks = open_models(models, "cpu")
-    assert choose_arithmetic("auto", root, networks, 2) == Arithmetic("bfloat16")
+    assert choose_arithmetic("auto", root, networks) == Arithmetic("bfloat16")
     (kept,) = calibrations(root)
     assert kept["chosen"] == "bfloat16"
     assert [trial["seconds"] for trial in kept["trials"]] == [1.0, 0.5]
     choosing._calibrated.cache_clear()
     monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: TRIALS[:1])
-    assert choose_arithmetic("auto", root, networks, 2) == Arithmetic("bfloat16")
-    # Another batch size is another measurement.
-    assert choose_arithmetic("auto", root, networks, 3) == PLAIN
+    assert choose_arithmetic("auto", root, networks) == Arithmetic("bfloat16")
 
 
 def test_trials_build_on_what_helped(models, monkeypatch):

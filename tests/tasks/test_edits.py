@@ -1,10 +1,13 @@
-"""Edits of images whose latents are lost: rows with a status, and no end of the shard."""
+"""Edits of a shard: of images whose latents are lost, and in other company."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import zarr
 
+from manifests.cells import read_instruction
+from manifests.edits import Edit
 from tasks.edits import edit_pairs_shard
 from tasks.runs import run_ledger, shards_to_do
 
@@ -50,3 +53,25 @@ def test_a_missing_chunk_fails_the_rows_that_were_in_it(finished):
     assert len(rows) == 16
     assert all("got NaN or infinity in w_plus" in row["error"] for row in rows)
     assert run_ledger(finished.run("lost")).pending() == []
+
+
+def test_an_image_is_the_same_to_the_last_bit_in_any_company(finished):
+    names = ("anna", "anna.face1", "berta", "carl")
+    descent = json.dumps({"steps": 20, "lr": 0.2, "patience": 2})
+    style = json.dumps({"steps": 20, "lr": 0.2, "patience": 2, "space": "style"})
+    levels = json.dumps({"steps": 2, "mapper_type": "levels"})
+    ways = [
+        *({"target_prompt": "a smiling face", "num_channels": 20, "alpha": a} for a in (2.0, 4.0)),
+        {"target_prompt": "a face with red hair", "method": "mapper", "options": levels},
+        *({"target_prompt": p, "method": "optimize", "options": descent} for p in ("sad", "old")),
+        {"target_prompt": "sad", "method": "optimize", "options": style},
+    ]
+    edits = [Edit(name, read_instruction(way)) for way in ways for name in names]
+    seen = []
+    for turn, size in enumerate((1, 3, 4, 16)):
+        finished.ask(edits[:: -1 if turn % 2 else 1])
+        finished.edit(f"company{size}", batch_size=size)
+        rows = finished.results(f"company{size}").to_pylist()
+        seen.append({row["pair_id"]: row["output_sha256"] for row in rows})
+    assert len({*seen[0].values()}) == len(edits)
+    assert [turn for turn in seen if turn != seen[0]] == []

@@ -45,6 +45,17 @@ def test_faces_are_inverted_once_and_found_by_name(root, models, crops):
     assert (Folder(root) / "inversions").names() == [f"face{i}.png" for i in range(3)]
 
 
+def test_a_latent_is_the_same_to_the_last_bit_whatever_the_batch_size(tmp_path, models, crops):
+    found = []
+    for size in (1, 2, 3):
+        root = str(tmp_path / f"ws{size}")
+        store = planned(root, models, crops)
+        invert_faces_shard(root, models, "cpu", 0, batch_size=size)
+        found.append(store.read([0, 1, 2]).w_plus)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
 def test_new_faces_go_into_a_new_shard(tmp_path, models, crops):
     root = str(tmp_path / "ws")
     planned(root, models, crops[:2])
