@@ -25,6 +25,7 @@ from flows.relevance import build_relevance
 from styleclip_ops.direction import apply_direction, style_direction, text_direction
 from styleclip_ops.metrics import cosine_similarity
 from styleclip_ops.pictures import tensor_to_images
+from tasks.bundles import DEMO_MODELS
 from tasks.directions import (
     DirectionStore,
     RelevanceConfig,
@@ -36,7 +37,7 @@ from tasks.interchange import plan_import, read_directions
 from tasks.inversion import invert_faces_shard
 from tasks.latents import LatentStore, latent_folder
 from tasks.manifest_files import Manifest, ask, build_manifest
-from tasks.models import DEMO_MODELS, Models, open_models
+from tasks.models import Models, open_models
 from tasks.runs import open_run, run_folder, run_ledger, settings_for
 from tasks.storage import Folder
 

@@ -21,9 +21,10 @@ from flows.edit import edit_dataset
 from flows.embedded_server import end_server_with_command
 from flows.tables import build_edit_manifest
 from styleclip_ops.style_statistics import sample_style_codes
+from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.edits import Editor
-from tasks.models import DEMO_MODELS, open_models
+from tasks.models import open_models
 
 SHARDS, SHARD = 20, 1_000
 # Of forwards, which are alike.

@@ -12,14 +12,10 @@ from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
-from tasks.alignment import (
-    FacesPolicy,
-    align_photos_shard,
-    faces_ledger,
-    plan_photos,
-    unusable_photos,
-)
+from tasks.alignment import FacesPolicy, align_photos_shard, plan_photos
+from tasks.faces import faces_ledger, has_faces, unusable_photos
 from tasks.listing import require_photos
+from tasks.runs import FACE_FAILURES, statuses_to_retry
 from tasks.storage import Folder
 
 # Photographs of a shard; each takes a second or so.
@@ -40,11 +36,12 @@ def align_photos(
     workers: MachineInt = 2,
     engine: MachineStr = "threads",
     worker: MachineStr = "",
+    retry_failed: str = "",
 ) -> Summary:
     """Find faces with dlib and cut them out as the FFHQ data set does.
 
     Photographs that the workspace already has are left alone. A photograph that cannot be used
-    becomes a row with a status.
+    becomes a row with a status; where it was mended or replaced, --retry-failed looks again.
 
     Args:
         photos: A folder, a glob, an object-store prefix, or a CSV or Parquet listing.
@@ -57,13 +54,16 @@ def align_photos(
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
             `prepare` has planned before.
+        retry_failed: Look again at photographs without a face whose status is one of these,
+            separated by commas; at all of them where no status is named.
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
+    retry = statuses_to_retry(retry_failed, FACE_FAILURES)
     if share.prepares:
         require_photos(photos)
     check_store(workspace)
     if share.prepares:
-        shards = plan_photos(workspace, photos, shard_size)
+        shards = plan_photos(workspace, photos, shard_size, retry)
     else:
         shards = share.prepared(faces_ledger(workspace))
     arguments = {
@@ -71,6 +71,7 @@ def align_photos(
         "crop_size": crop_size,
         "faces": faces,
         "minimum_face": minimum_face,
+        "retry": retry,
     }
     counts = run_shards(
         "align",
@@ -85,5 +86,11 @@ def align_photos(
     if {*counts} - {"ok"}:
         for photo, reason in islice(unusable_photos(workspace, shards), _NAMED):
             say(f"align: {photo}: {reason}")
+    # Of a worker of several, others may have found some.
+    if share.prepares and counts and not counts.get("ok") and not has_faces(workspace):
+        raise ValueError(
+            f"photos: got no usable face in any photograph of {photos}, expected some; "
+            f"{faces_ledger(workspace).folder.url} says why of each"
+        )
     wrote = Folder(workspace).url_of("crops")
     return Summary("align", wrote, counts, time.monotonic() - began)

@@ -1,19 +1,48 @@
 """What edits need beside networks and latents: directions, and mappers."""
 
 from flows.mappers import train_all
+from flows.progress import say
 from flows.relevance import build_relevance
 from flows.share import step
-from tasks.directions import DirectionStore, RelevanceConfig, direction_folder
-from tasks.manifest_files import Survey
+from tasks.directions import (
+    DirectionStore,
+    RelevanceConfig,
+    choose_relevance,
+    direction_folder,
+    relevance_options,
+)
 from tasks.models import open_models
 from tasks.storage import Folder
+from tasks.surveys import Survey
+
+
+def settle_relevance(
+    workspace: str, models: str, device: str, relevance: RelevanceConfig | None, begun: str = ""
+) -> RelevanceConfig:
+    """Choose how directions are measured, and say so where it is not as usual and nobody asked.
+
+    Args:
+        workspace: URL of the workspace.
+        models: URL of the bundle.
+        device: See `tasks.models.open_models`.
+        relevance: What is asked for; None for what is there.
+        begun: URL of the directions that a run was begun with, if it was.
+    """
+    networks = open_models(models, device)
+    chosen = choose_relevance(Folder(workspace), networks, relevance, begun)
+    if relevance is None and chosen != RelevanceConfig():
+        say(
+            f"relevance: directions that are there are taken, measured with "
+            f"{relevance_options(chosen)}; `styleclip relevance {workspace}` measures as usual"
+        )
+    return chosen
 
 
 def make_assets(
     workspace: str,
     needs: Survey,
     models: str,
-    relevance: RelevanceConfig,
+    relevance: RelevanceConfig | None,
     device: str,
     workers: int = 1,
     engine: str = "threads",
@@ -24,16 +53,16 @@ def make_assets(
         workspace: URL of the workspace.
         needs: Of the edits.
         models: URL of the bundle.
-        relevance: How to measure directions.
+        relevance: How to measure directions; none are made where None.
         device: See `tasks.models.open_models`.
         workers: Shards at a time.
         engine: What carries them, see `flows.engines`.
 
     Returns:
-        The directions, None where no edit needs them, and the URLs of all mappers.
+        The directions, None where there are none, and the URLs of all mappers.
     """
     directions = None
-    if "global" in needs.methods:
+    if relevance is not None:
         step(build_relevance)(
             workspace,
             models=models,

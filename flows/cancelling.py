@@ -5,7 +5,6 @@ that was begun on the command line has no such process, so it has to ask.
 """
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -16,27 +15,9 @@ from prefect.context import FlowRunContext, SyncClientContext
 from prefect.runtime import flow_run as runtime
 from prefect.states import Cancelled
 
-from flows.failures import StageError
+from flows.failures import StageCancelled
 
 _SECONDS_BETWEEN_QUESTIONS = 5.0
-
-
-class StageCancelled(StageError):  # noqa: N818
-    """Somebody cancelled the run; what is committed stays, and the same command continues.
-
-    Args:
-        label: Of the stage.
-        done: Shards that are done.
-        shards: Shards of the stage.
-        runs: The flow runs that end with it.
-    """
-
-    def __init__(self, label: str, done: int, shards: int, runs: Sequence[UUID]) -> None:
-        super().__init__(
-            f"{label}: cancelled when {done} of {shards} shards were done; "
-            "give the same command to continue"
-        )
-        self.runs = runs
 
 
 class CancelWatch:

@@ -5,23 +5,33 @@ What a command needs is imported when it is called: torch, transformers and Pref
 
 import ast
 import json
+import os
 import re
 import sys
 import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from difflib import SequenceMatcher
 from functools import cache
 from inspect import BoundArguments
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 from rich.markup import escape
 
 from flows.environment import set_defaults, set_metrics_file
 from flows.examples import epilogue
+from flows.failures import StageCancelled
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_signals, leave
 from flows.options import EVERYWHERE
 from flows.progress import console, printable, say
@@ -31,6 +41,8 @@ from tasks.provenance import CODE_VERSION
 set_defaults()
 
 USER_ERROR, STAGE_FAILED = 2, 1
+# From which on an option is taken for a mistyped one.
+_ALIKE = 0.7
 
 _COMMANDS = {
     "demo": "flows.demo:run_demo",
@@ -48,7 +60,7 @@ _COMMANDS = {
     "deploy": "flows.deploy:deploy_flows",
     "manifest build": "flows.tables:build_edit_manifest",
     "manifest validate": "flows.tables:validate_edit_manifest",
-    "weights list": "flows.weights:list_weights",
+    "weights list": "flows.bundles:list_weights",
     "weights add": "flows.weights:add_weights",
     "weights verify": "flows.weights:verify_weights",
     "weights convert": "flows.weights:convert_weights",
@@ -82,7 +94,27 @@ def _explain(error: CycloptsError) -> str:
         is_option = missing.index is None
         name = missing.name if is_option else missing.name.removeprefix("--").upper()
         told = f"got {name} without a value" if is_option else f"got no {name}"
+    if isinstance(error, UnusedCliTokensError):
+        told = _explain_surplus(error)
+    # Cyclopts finds any two words of some equal letters alike.
+    alike = re.search(r" Did you mean --(\S+)\?$", told)
+    if isinstance(error, UnknownOptionError) and alike:
+        given = error.token.keyword or error.token.value
+        if SequenceMatcher(a=given.strip("-"), b=alike[1]).ratio() < _ALIKE:
+            told = told.removesuffix(f".{alike[0]}")
     return f"[bold red]error[/]: {escape(told)}; `{words} --help` shows its arguments and examples"
+
+
+def _explain_surplus(error: UnusedCliTokensError) -> str:
+    from tasks.runs import FACE_FAILURES, FAILURES, RETRY_ALL
+
+    surplus = [*(error.unused_tokens or ())]
+    given = [*(error.root_input_tokens or ())]
+    place = given.index(surplus[0]) if surplus and surplus[0] in given else 0
+    if given[:place][-2:] == ["--retry-failed", RETRY_ALL]:
+        failures = FACE_FAILURES if error.command_chain == ("align",) else FAILURES
+        return f"--retry-failed: got {surplus[0]}, expected some of {', '.join(failures)}"
+    return f"got {' '.join(surplus)}, which is more than this command takes"
 
 
 def _make_app() -> App:
@@ -135,8 +167,6 @@ def launch(
     if not tokens:
         app.meta(["--help"])
         return 0
-    # Not above, since Prefect and the networks take seconds to import.
-    from flows.cancelling import StageCancelled, mark_cancelled
     from tasks.redaction import redact
 
     if metrics:
@@ -147,6 +177,8 @@ def launch(
     except KeyboardInterrupt:
         return INTERRUPTED
     except StageCancelled as error:
+        from flows.cancelling import mark_cancelled
+
         mark_cancelled(error)
         say(str(error))
         return INTERRUPTED
@@ -168,13 +200,16 @@ def launch(
 def _run(tokens: list[str], server: bool, trace: bool) -> Any:
     """Run a command; one worker of several needs no server."""
     with console.status("starting"):
+        command, given, _ = app.parse_args(tokens)
+    # What needs neither Prefect nor networks does not wait for them: they take seconds to import.
+    if "prefect" not in sys.modules:
+        return command(*given.args, **given.kwargs)
+    with console.status("starting"):
         from prefect import Flow
 
         from flows.embedded_server import end_server_with_command
         from flows.inputs import check_inputs
         from flows.logs import leave_errors_to_command, make_logs_plain
-
-        command, given, _ = app.parse_args(tokens)
     make_logs_plain()
     if not trace:
         leave_errors_to_command()
@@ -196,11 +231,15 @@ def _with_defaults(given: BoundArguments) -> dict[str, Any]:
 
 def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
     """Let `--retry-failed` stand alone, for all statuses, or be followed by some."""
-    from tasks.runs import FAILURES, RETRY_ALL
+    if "--retry-failed" not in tokens:
+        yield from tokens
+        return
+    from tasks.runs import FACE_FAILURES, FAILURES, RETRY_ALL
 
+    named = {RETRY_ALL, *FAILURES, *FACE_FAILURES}
     for word, following in pairwise([*tokens, ""]):
         yield word
-        if word == "--retry-failed" and not set(following.split(",")) & {RETRY_ALL, *FAILURES}:
+        if word == "--retry-failed" and not set(following.split(",")) & named:
             yield RETRY_ALL
 
 
@@ -230,6 +269,10 @@ def main() -> None:
     except KeyboardInterrupt:
         # While a command's modules were imported.
         leave()
+    except BrokenPipeError:
+        # Whoever reads has seen enough, as `head` does; nor may Python's own end write more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = STAGE_FAILED
     if status == INTERRUPTED:
         leave()
     sys.exit(status)

@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.progress import say
 from flows.shards import GPU_TAG
 from flows.summary import Summary
-from tasks.models import DEMO_MODELS
+from tasks.bundles import DEMO_MODELS
 from tasks.redaction import redact
 
 LOST_RUNS = ("styleclip: runs without heartbeats are lost", "styleclip: lost runs go on elsewhere")

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from prefect import flow
 
 from flows.artifacts import show_run
-from flows.assets import make_assets
+from flows.assets import make_assets, settle_relevance
 from flows.engines import read_engine
 from flows.forecast import foretell
 from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
@@ -17,15 +17,17 @@ from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.arithmetic import AUTO, name_arithmetic
+from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.edits import edit_pairs_shard
 from tasks.forecast import EditOptions
 from tasks.frozen import freeze_manifest, read_card
-from tasks.manifest_files import Manifest, survey_manifest
-from tasks.models import DEMO_MODELS, open_models
+from tasks.manifest_files import Manifest
+from tasks.models import open_models
 from tasks.runs import (
     ImageFormat,
     OutputLayout,
+    begun_directions,
     check_run,
     open_run,
     require_run_name,
@@ -35,8 +37,8 @@ from tasks.runs import (
     statuses_to_retry,
 )
 from tasks.selection import NOTHING, Redo, read_selection, shards_to_redo
+from tasks.surveys import survey_manifest
 
-_DEFAULT = RelevanceConfig()
 # What is prepared in less is no matter.
 _TOLD_SECONDS = 2.0
 
@@ -48,7 +50,7 @@ def edit_dataset(
     *,
     run: str = "run",
     models: str = DEMO_MODELS,
-    relevance: Annotated[RelevanceConfig, Parameter(name="*", group=DIRECTIONS)] = _DEFAULT,
+    relevance: Annotated[RelevanceConfig | None, Parameter(name="*", group=DIRECTIONS)] = None,
     image_format: ImageFormat = "png",
     output: OutputLayout = "files",
     device: MachineStr = "auto",
@@ -75,7 +77,7 @@ def edit_dataset(
         manifest: CSV or Parquet, one row an edited image.
         run: Name of the run; its folder is runs/NAME in the workspace.
         models: Bundle of weights: the URL of its JSON file, or `demo`.
-        relevance: How to measure directions that are not there.
+        relevance: How to measure directions; as those that are there were, if nothing is said.
         image_format: Of the edited images; both are lossless and carry their provenance.
         output: Single files, or a tar a shard in the layout of webdataset.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -118,9 +120,12 @@ def edit_dataset(
         settings = settings_for(
             workspace, models, device, image_format, output, batch_size, arithmetic
         )
-        measured = relevance if "global" in needs.methods else None
-        check_run(folder, settings, open_models(models, device), measured, update)
-        assets = make_assets(workspace, needs, models, relevance, device, workers, engine)
+        networks, measured = open_models(models, device), None
+        if "global" in needs.methods:
+            begun = begun_directions(folder)
+            measured = settle_relevance(workspace, models, device, relevance, begun)
+        check_run(folder, settings, networks, measured, update)
+        assets = make_assets(workspace, needs, models, measured, device, workers, engine)
         open_run(folder, settings.with_assets(*assets), update)
         rows = freeze_manifest(folder, Manifest(manifest), shard_size, update)
         prepared = time.monotonic() - began

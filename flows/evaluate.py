@@ -7,6 +7,7 @@ from prefect import flow
 from flows.artifacts import show_report, show_table
 from flows.options import MachineStr
 from flows.progress import say
+from flows.stores import check_store
 from flows.summary import Summary
 from tasks.report import write_report
 from tasks.run_tables import find_other_run, find_run
@@ -37,6 +38,7 @@ def evaluate_run(
     """
     began = time.monotonic()
     place = find_run(workspace, run)
+    check_store(place)
     compared = [find_other_run(place, other, run) for other in others or []]
     report = write_report(place, others=compared, models=models, device=device)
     counts = {"ok": report.pairs - report.failed, "not ok": report.failed}

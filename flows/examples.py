@@ -82,4 +82,5 @@ def epilogue(words: str) -> str:
     lines = EXAMPLES.get(words) or [
         line for name, some in EXAMPLES.items() if name.startswith(f"{words} ") for line in some
     ]
-    return "\n".join(["Examples", "", *(f"    {line}" for line in lines)])
+    # Each in its line: a block of code would have empty lines around it.
+    return "Examples\n\n" + "  \n".join(f"`{line}`" for line in lines)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from tasks.redaction import redact
 from tasks.store_faults import is_everywhere
@@ -9,6 +10,24 @@ from tasks.store_faults import is_everywhere
 
 class StageError(RuntimeError):
     """Shards of a stage failed; what is committed stays, and the same command continues."""
+
+
+class StageCancelled(StageError):  # noqa: N818
+    """Somebody cancelled the run; what is committed stays, and the same command continues.
+
+    Args:
+        label: Of the stage.
+        done: Shards that are done.
+        shards: Shards of the stage.
+        runs: The flow runs that end with it.
+    """
+
+    def __init__(self, label: str, done: int, shards: int, runs: Sequence[UUID]) -> None:
+        super().__init__(
+            f"{label}: cancelled when {done} of {shards} shards were done; "
+            "give the same command to continue"
+        )
+        self.runs = runs
 
 
 @dataclass(frozen=True)

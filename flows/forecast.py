@@ -25,16 +25,18 @@ class DryRun(Summary):
         all_seconds: That the run will take.
         all_bytes: That it will write.
         price: Of its time.
+        price_per_hour: Of the machine.
     """
 
     all_seconds: float = 0.0
     all_bytes: int = 0
     price: float = 0.0
+    price_per_hour: float = 0.0
 
     @property
     def line(self) -> str:
         """One line for people."""
-        price = f", {self.price:,.2f} at that price an hour" if self.price else ""
+        price = f", {self.price:,.2f} at {self.price_per_hour:g} an hour" if self.price else ""
         return (
             f"{self.stage}: {self.counts['rows']:,} rows, {self.counts['done']:,} of them done, "
             f"{self.counts['shards']:,} shards to do: about {_duration(self.all_seconds)}, "
@@ -71,7 +73,9 @@ def foretell(
     facts = {"stages": [asdict(stage) for stage in found]}
     counts = {"rows": edits.units, "done": edits.done, "shards": edits.shards}
     took, price = time.monotonic() - began, price_per_hour * seconds / 3600
-    return DryRun("dry run", "nothing", counts, took, facts, seconds, size, price)
+    return DryRun(
+        *("dry run", "nothing", counts, took, facts, seconds, size, price, price_per_hour)
+    )
 
 
 def _table(stages: list[StageForecast]) -> Table:

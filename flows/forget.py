@@ -28,7 +28,8 @@ def forget_image(
     began = time.monotonic()
     forgetting = Forgetting(workspace, image_id, runs or ())
     _announce(forgetting, image_id)
-    if not yes:
+    # Of whom nothing is here there is nothing to lose.
+    if (forgetting.is_known or forgetting.has_pictures) and not yes:
         _ask(image_id)
     forgetting.erase()
     files, left = forgetting.files(), list[str]()

@@ -5,9 +5,9 @@ from typing import Any
 
 from flows.engines import read_engine
 from tasks.arithmetic import name_arithmetic
+from tasks.bundles import read_bundle
 from tasks.listing import require_photos
-from tasks.manifest_files import read_prompts, require_table
-from tasks.models import read_bundle
+from tasks.manifest_files import read_prompts, require_manifest
 from tasks.run_tables import find_run
 from tasks.runs import read_run_values, require_run_name
 from tasks.storage import Folder
@@ -42,7 +42,7 @@ def check_inputs(flow: str, given: Mapping[str, Any]) -> None:
         if given.get(name):
             check(given[name])
     if given.get("manifest"):
-        require_table(given["manifest"])
+        require_manifest(given["manifest"])
     # Those of train-mapper are a list of texts.
     elif isinstance(prompts := given.get("prompts"), str) and prompts:
         read_prompts(prompts)

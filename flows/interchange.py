@@ -9,10 +9,10 @@ from flows.options import MachineInt, MachineStr
 from flows.shards import run_shards
 from flows.stores import check_store
 from flows.summary import Summary
+from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.interchange import plan_import, read_directions, write_directions, write_latents
 from tasks.inversion import invert_faces_shard
-from tasks.models import DEMO_MODELS
 from tasks.storage import read_url
 
 _IMPORTED = RelevanceConfig(mode="imported")

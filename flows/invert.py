@@ -10,10 +10,11 @@ from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
-from tasks.alignment import faces_ledger
+from tasks.bundles import DEMO_MODELS
+from tasks.faces import faces_ledger
 from tasks.inversion import invert_faces_shard, plan_inversion
 from tasks.latents import LatentStore, latent_folder
-from tasks.models import DEMO_MODELS, open_models
+from tasks.models import open_models
 from tasks.storage import Folder
 
 

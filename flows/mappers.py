@@ -13,8 +13,8 @@ from flows.shards import GPU_TAG, guarded_task, in_own_order
 from flows.share import has_server
 from flows.stores import check_store
 from flows.summary import Summary
+from tasks.bundles import DEMO_MODELS
 from tasks.mappers import MapperConfig, train_prompt_mapper
-from tasks.models import DEMO_MODELS
 from tasks.storage import Folder
 
 _DEFAULT = MapperConfig()

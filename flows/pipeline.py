@@ -18,14 +18,13 @@ from flows.share import step
 from flows.summary import Summary
 from tasks.alignment import AlignmentConfig, FacesPolicy
 from tasks.arithmetic import AUTO, name_arithmetic
+from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.forecast import EditOptions, Forecast, StageForecast, rows_to_come
 from tasks.manifest_files import build_manifest, read_prompts, usable_faces
-from tasks.models import DEMO_MODELS, open_models
+from tasks.models import open_models
 from tasks.runs import ImageFormat, OutputLayout, require_run_name, run_folder, statuses_to_retry
 from tasks.selection import NOTHING, Redo
-
-_DEFAULT = RelevanceConfig()
 
 
 @flow(name="run-pipeline")
@@ -36,7 +35,7 @@ def run_pipeline(
     *,
     run: str = "run",
     models: str = DEMO_MODELS,
-    relevance: Annotated[RelevanceConfig, Parameter(name="*", group=DIRECTIONS)] = _DEFAULT,
+    relevance: Annotated[RelevanceConfig | None, Parameter(name="*", group=DIRECTIONS)] = None,
     faces: FacesPolicy = "largest",
     crop_size: int = 256,
     image_format: ImageFormat = "png",
@@ -64,7 +63,7 @@ def run_pipeline(
         workspace: Folder or URL that holds all data.
         run: Name of the run; its folder is runs/NAME in the workspace.
         models: Bundle of weights: the URL of its JSON file, or `demo`.
-        relevance: How to measure directions that are not there.
+        relevance: How to measure directions; as those that are there were, if nothing is said.
         faces: Of a photograph with several: the largest, all, or none of them (reject_several).
         crop_size: Side of the crops in pixels.
         image_format: Of the edited images; both are lossless and carry their provenance.

@@ -15,6 +15,7 @@ from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
+from tasks.bundles import DEMO_MODELS
 from tasks.directions import (
     CHECK,
     MEASURE,
@@ -25,7 +26,7 @@ from tasks.directions import (
     measured_otherwise,
     plan_relevance,
 )
-from tasks.models import DEMO_MODELS, open_models
+from tasks.models import open_models
 from tasks.storage import Folder
 
 _DEFAULT = RelevanceConfig()

@@ -13,9 +13,9 @@ from prefect.settings import PREFECT_API_URL
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, show_counts
-from flows.cancelling import CancelWatch, StageCancelled
+from flows.cancelling import CancelWatch
 from flows.engines import THREADS, Engine, hire
-from flows.failures import Failure, FailureBudget, Failures, StageError
+from flows.failures import Failure, FailureBudget, Failures, StageCancelled, StageError
 from flows.metrics import bound_arguments, measured, place_of, write_metrics
 from flows.progress import describe_counts, progress_bar, say
 from flows.share import ALL, Share

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from flows.progress import describe_counts
 
+# Less would be told as nothing.
+_TOLD_SECONDS = 0.5
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -44,7 +47,8 @@ class Summary:
         """What was done, and how long it took."""
         counts = describe_counts(self.counts) or "nothing left to do"
         aside = f" ({self.aside})" if self.aside else ""
-        return f"{self.stage}: {counts} in {self.seconds:.0f} s{aside}"
+        took = f" in {self.seconds:.0f} s" if self.seconds >= _TOLD_SECONDS else ""
+        return f"{self.stage}: {counts}{took}{aside}"
 
 
 def _address(url: str) -> str:

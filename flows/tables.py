@@ -7,9 +7,8 @@ from flows.summary import Check, Summary
 from manifests.schemas import Method
 from tasks.manifest_files import (
     build_manifest,
-    manifest_errors,
+    check_manifest,
     read_asked,
-    stream_manifest,
     usable_faces,
 )
 
@@ -62,14 +61,15 @@ def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
         workspace: Whose faces it must name; not checked where empty.
     """
     began = time.monotonic()
-    mistakes, wrong = 0, set[int]()
-    for mistakes, error in enumerate(manifest_errors(manifest, workspace), 1):
-        wrong.add(error.row)
-        if mistakes <= _SHOWN_ERRORS:
+    sound, mistakes, wrong = 0, 0, set[int]()
+    for checked in check_manifest(manifest, workspace):
+        for error in checked.errors[: max(_SHOWN_ERRORS - mistakes, 0)]:
             say(str(error))
+        sound += len(checked.edits)
+        mistakes += len(checked.errors)
+        wrong.update(error.row for error in checked.errors)
     if mistakes > _SHOWN_ERRORS:
         say(f"... and {mistakes - _SHOWN_ERRORS:,} more")
-    rows = 0 if mistakes else sum(len(batch) for batch in stream_manifest(manifest))
-    counts, facts = {"sound": rows, "failed": len(wrong)}, {"mistakes": mistakes}
+    counts, facts = {"sound": sound, "failed": len(wrong)}, {"mistakes": mistakes}
     aside = f"{mistakes} mistakes" if mistakes > len(wrong) else ""
     return Check("manifest", manifest, counts, time.monotonic() - began, facts, aside=aside)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.artifacts import show_table
-from flows.assets import make_assets
+from flows.assets import make_assets, settle_relevance
 from flows.options import DIRECTIONS, MachineInt, MachineStr
 from flows.progress import console, printable, progress_bar, say
 from flows.shards import guarded_task
@@ -19,14 +19,16 @@ from flows.stores import check_store
 from flows.summary import Summary
 from manifests.schemas import Method
 from styleclip_ops.strength import StrengthPoint, StrengthTarget
+from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
-from tasks.manifest_files import build_manifest, read_asked, survey_prompts
-from tasks.models import DEMO_MODELS, open_models
+from tasks.manifest_files import build_manifest, read_asked
+from tasks.models import open_models
 from tasks.runs import settings_for
+from tasks.surveys import survey_prompts
 from tasks.tuning import Search, Tuned, choose_images, prompts_to_tune, tune_prompt
 from tasks.tuning_page import write_tuning_page
 
-_DEFAULT, _TARGET = RelevanceConfig(), StrengthTarget()
+_TARGET = StrengthTarget()
 _TUNE = guarded_task(tune_prompt, "tune-prompt", "tune-{asked.target_prompt}")
 
 
@@ -48,7 +50,7 @@ def tune_strengths(
     bisections: int = 4,
     best_effort: bool = False,
     models: str = DEMO_MODELS,
-    relevance: Annotated[RelevanceConfig, Parameter(name="*", group=DIRECTIONS)] = _DEFAULT,
+    relevance: Annotated[RelevanceConfig | None, Parameter(name="*", group=DIRECTIONS)] = None,
     device: MachineStr = "auto",
     batch_size: MachineInt = 8,
 ) -> Summary:
@@ -79,7 +81,7 @@ def tune_strengths(
         bisections: How often an interval is halved.
         best_effort: Write rows also where the target is not reached, with what came nearest.
         models: Bundle of weights: the URL of its JSON file, or `demo`.
-        relevance: How to measure directions that are not there.
+        relevance: How to measure directions; as those that are there were, if nothing is said.
         device: auto, cpu, cuda, cuda:1, mps.
         batch_size: Images that go through the networks together.
     """
@@ -88,7 +90,10 @@ def tune_strengths(
     search = Search(goal, (*(alpha or ()),), (*(num_channels or ()),), bisections, batch_size)
     asked = prompts_to_tune(given)
     check_store(workspace)
-    assets = make_assets(workspace, survey_prompts(asked), models, relevance, device)
+    needs, measured = survey_prompts(asked), None
+    if "global" in needs.methods:
+        measured = settle_relevance(workspace, models, device, relevance)
+    assets = make_assets(workspace, needs, models, measured, device)
     made = settings_for(workspace, models, device, "png", "files", batch_size).with_assets(*assets)
     images = choose_images(made, image or (), sample, sample_seed)
     tuned = list[Tuned]()

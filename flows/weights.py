@@ -4,24 +4,8 @@ import time
 
 from flows.progress import say
 from flows.summary import Check, Summary
-from tasks.models import DEMO_MODELS, Role, Weights
-from tasks.weights import (
-    Convertible,
-    Layout,
-    add_to_bundle,
-    convert_weights_file,
-    describe_bundle,
-    verify_bundle,
-)
-
-
-def list_weights(models: str = DEMO_MODELS) -> list[dict[str, str]]:
-    """List the networks of a bundle.
-
-    Args:
-        models: The URL of its JSON file, or `demo`.
-    """
-    return describe_bundle(models)
+from tasks.bundles import DEMO_MODELS, Role, Weights
+from tasks.weights import Convertible, Layout, add_to_bundle, convert_weights_file, verify_bundle
 
 
 def add_weights(

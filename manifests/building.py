@@ -52,7 +52,7 @@ def read_instructions(file: BinaryIO) -> list[Instruction]:
         ManifestError: A row has a mistake or repeats another, or there is none.
     """
     rows_of, errors = dict[Instruction, int](), list[RowError]()
-    for batch in stream_table(file, INSTRUCTION_COLUMNS, ("target_prompt",)):
+    for batch in stream_table(file, INSTRUCTION_COLUMNS, {"target_prompt": "add it"}):
         errors += batch.errors
         for row, cells in _rows(batch):
             try:

@@ -12,6 +12,13 @@ from manifests.schemas import EDITS
 from manifests.tables import RawBatch, stream_table
 from manifests.validation import check_edits
 
+# Columns, and what to do where one is not there.
+_REQUIRED = {
+    "image_id": "add it, or let `styleclip manifest build WORKSPACE MANIFEST --prompts TABLE` make "
+    "a manifest of this table and all images",
+    "target_prompt": "add it",
+}
+
 
 def stream_edits(file: BinaryIO) -> Iterator[RawBatch]:
     """Read the rows of a manifest as they stand in a CSV or Parquet file.
@@ -23,7 +30,7 @@ def stream_edits(file: BinaryIO) -> Iterator[RawBatch]:
         ManifestError: The file is neither, has an unknown column, or lacks image_id or
             target_prompt.
     """
-    return stream_table(file, EDITS.names, ("image_id", "target_prompt"))
+    return stream_table(file, EDITS.names, _REQUIRED)
 
 
 def read_edits(

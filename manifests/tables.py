@@ -42,7 +42,7 @@ class RawBatch(NamedTuple):
 
 
 def stream_table(
-    file: BinaryIO, allowed: Collection[str], required: Iterable[str]
+    file: BinaryIO, allowed: Collection[str], required: Mapping[str, str]
 ) -> Iterator[RawBatch]:
     """Read a CSV or Parquet file a few thousand rows at a time.
 
@@ -53,7 +53,7 @@ def stream_table(
     Args:
         file: Seekable.
         allowed: Names that columns may have.
-        required: Names that must be among them.
+        required: Names that must be among them, and what to do where one is not.
 
     Raises:
         ManifestError: The file is neither, or its columns are not those expected.
@@ -66,11 +66,11 @@ def stream_table(
                 f"table: got {description}, expected CSV in UTF-8 or Parquet; export it as one"
             )
     read = _read_parquet if start == b"PAR1" else _read_csv
-    yield from read(file, allowed, [*required])
+    yield from read(file, allowed, required)
 
 
 def _read_csv(
-    file: BinaryIO, allowed: Collection[str], required: Sequence[str]
+    file: BinaryIO, allowed: Collection[str], required: Mapping[str, str]
 ) -> Iterator[RawBatch]:
     # Bytes that are not UTF-8 become surrogates, which the check of the cell reports with its row.
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -172,7 +172,7 @@ def _row_error(row: int, cells: list[str] | _Unreadable, width: int) -> RowError
 
 
 def _read_parquet(
-    file: BinaryIO, allowed: Collection[str], required: Sequence[str]
+    file: BinaryIO, allowed: Collection[str], required: Mapping[str, str]
 ) -> Iterator[RawBatch]:
     with _reading_parquet():
         metadata = pq.read_metadata(file)
@@ -251,7 +251,9 @@ def _values(column: pa.Array) -> list[object]:
     return [cell if cell.is_valid else None for cell in column]
 
 
-def _check_columns(names: Sequence[str], allowed: Collection[str], required: Sequence[str]) -> None:
+def _check_columns(
+    names: Sequence[str], allowed: Collection[str], required: Mapping[str, str]
+) -> None:
     for name in names:
         if name not in allowed:
             remedy = did_you_mean(name, allowed, "remove it")
@@ -260,7 +262,7 @@ def _check_columns(names: Sequence[str], allowed: Collection[str], required: Seq
             )
         if names.count(name) > 1:
             raise ManifestError(f"columns: got {name} twice, expected each once; remove one")
-    for name in required:
+    for name, remedy in required.items():
         if name not in names:
             got = ", ".join(names) or "nothing"
-            raise ManifestError(f"columns: got {got}, expected {name} among them; add it")
+            raise ManifestError(f"columns: got {got}, expected {name} among them; {remedy}")

@@ -48,6 +48,11 @@ _PLAIN_TYPES: list[Any] = [
     (_numpy_scalar, "numpy._core.multiarray.scalar"),
 ]
 
+_UNUSUAL = {
+    "safetensors": "a safetensors file of another kind of network",
+    "torchscript": "a TorchScript archive",
+}
+
 
 @contextmanager
 def reading(source: Source) -> Iterator[BinaryIO]:
@@ -136,8 +141,8 @@ def read_data(file: BinaryIO) -> Any:
     kind = file_kind(file)
     if kind == "pickle":
         return load_network_pickle(file)
-    if kind == "torchscript":
-        raise CheckpointError("got a TorchScript archive, expected a state dict")
+    if kind in _UNUSUAL:
+        raise CheckpointError(f"got {_UNUSUAL[kind]}, expected a torch file or a network pickle")
     try:
         _check_torch_keys(file)
         # Trainings store their options as the parser left them, and numpy's numbers: data, too.

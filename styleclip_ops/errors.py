@@ -1,8 +1,10 @@
 """The error tree of the ops. Messages say what, got, expected, and the remedy."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 # More than any network of the field has; beyond it a configuration is nonsense, or an attack.
 MAX_WIDTH = 65_536
@@ -32,7 +34,7 @@ class UnsafeCheckpointError(CheckpointError):
     """A checkpoint asks for code to be run; nothing of it was executed."""
 
 
-def check_shape(name: str, tensor: torch.Tensor, expected: Sequence[int | str]) -> None:
+def check_shape(name: str, tensor: "torch.Tensor", expected: Sequence[int | str]) -> None:
     """Check the shape of an input tensor.
 
     Args:

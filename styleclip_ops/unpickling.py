@@ -160,7 +160,14 @@ def load_network_pickle(file: BinaryIO) -> Any:
         CheckpointError: The pickle is truncated or malformed.
     """
     # From memory, where a length that the file does not have is read as far as it goes.
-    return _load(_DataUnpickler(io.BytesIO(file.read())))
+    content = file.read()
+    # A pickle of protocol 2 and later begins so, and any whole one ends so.
+    if content and not content.startswith(b"\x80") and not content.endswith(b"."):
+        raise CheckpointError(
+            f"got no checkpoint but a file that begins with {content[:12]!r}, expected a torch "
+            "file, a network pickle or safetensors"
+        )
+    return _load(_DataUnpickler(io.BytesIO(content)))
 
 
 def load_torchscript(file: BinaryIO) -> ScriptObject:
@@ -416,5 +423,7 @@ def unsafe_or_malformed(what: str, error: pickle.UnpicklingError) -> CheckpointE
                     f"{what}: asks for {wanted}, expected only tensors, containers and plain "
                     "values; refused, nothing was run"
                 )
-    reason = str(error).splitlines()[0] if str(error) else "empty"
+    # Before it torch gives the advice to let the file run code.
+    told = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    reason = told.splitlines()[0] if told else "empty"
     return CheckpointError(f"{what}: truncated or malformed ({reason})")

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -12,12 +12,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from manifests.schemas import FACES
 from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError, check_integers
 from tasks.detection import Face, FaceDetector, face_detector, finest_level, smallest_side
+from tasks.faces import faces_ledger
 from tasks.ledger import Ledger
 from tasks.listing import GIVEN_IDS, distinct_id, list_photos
 from tasks.listing_table import FURTHER_FACE, ListingError
@@ -67,13 +69,16 @@ class AlignmentConfig:
             )
 
 
-def plan_photos(workspace: str, source: str, shard_size: int) -> list[int]:
+def plan_photos(
+    workspace: str, source: str, shard_size: int, retry: Collection[str] = ()
+) -> list[int]:
     """Plan all photographs of an input that the workspace does not know yet.
 
     Args:
         workspace: URL of the workspace.
         source: See `list_photos`.
         shard_size: Most photographs of a shard.
+        retry: Statuses of photographs without a face that are looked at again.
 
     Returns:
         Shards to align, those of earlier inputs included.
@@ -84,11 +89,17 @@ def plan_photos(workspace: str, source: str, shard_size: int) -> list[int]:
     ledger = faces_ledger(workspace)
     photos = _with_new_ids(list_photos(source), ledger)
     ledger.extend(photos, "source_uri", shard_size)
-    return ledger.pending()
+    again = [s for s in ledger.committed() if _unusable(ledger.rows(s), retry)] if retry else []
+    return sorted([*ledger.pending(), *again])
 
 
 def align_photos_shard(
-    workspace: str, shard: int, crop_size: int, faces: FacesPolicy, minimum_face: float
+    workspace: str,
+    shard: int,
+    crop_size: int,
+    faces: FacesPolicy,
+    minimum_face: float,
+    retry: Collection[str] = (),
 ) -> dict[str, int]:
     """Align the photographs of one shard and commit it.
 
@@ -101,9 +112,11 @@ def align_photos_shard(
         crop_size: See `AlignmentConfig`.
         faces: See `AlignmentConfig`.
         minimum_face: See `AlignmentConfig`.
+        retry: Of a shard that is committed those photographs are looked at again that gave no face
+            and have one of these statuses.
 
     Returns:
-        Rows by status; nothing where another process committed the shard.
+        Rows by status that this call made; nothing where another process committed the shard.
 
     Raises:
         ConfigError: A value is outside its range, or the workspace has faces of other values.
@@ -111,37 +124,28 @@ def align_photos_shard(
     config = AlignmentConfig(crop_size, faces, float(minimum_face))
     ledger = faces_ledger(workspace)
     _require_same(ledger.folder, config)
-    if ledger.is_committed(shard):
-        return {}
+    before = ledger.read_commit(shard) if ledger.is_committed(shard) else None
+    units, kept = ledger.units(shard).to_pylist(), list[Row]()
+    if before:
+        known = ledger.rows(shard)
+        again = _unusable(known, retry)
+        kept = [row for row in known.to_pylist() if row["source_uri"] not in again]
+        units = [unit for unit in units if unit["source_uri"] in again]
+        if not units:
+            return {}
     aligner = _Aligner(Folder(workspace) / CROPS, face_detector(), config)
-    units = ledger.units(shard).to_pylist()
     rows = [row for rows in _threads().map(aligner.align, units) for row in rows]
-    ledger.commit(shard, pa.Table.from_pylist(rows, FACES), {"photos": len(units)})
+    facts = {"photos": len(units)}
+    ledger.commit(shard, pa.Table.from_pylist([*kept, *rows], FACES), facts, before)
     log_failures(ledger.folder.url, shard, "source_uri", rows)
     return dict(Counter(row["status"] for row in rows))
 
 
-def faces_ledger(workspace: str) -> Ledger:
-    """Return the ledger of a workspace's faces."""
-    return Ledger(Folder(workspace) / "faces", FACES)
-
-
-def faces_table(workspace: str) -> pa.Table:
-    """Return all faces of a workspace, of the schema FACES."""
-    return pa.concat_tables([FACES.empty_table(), *faces_ledger(workspace).results()])
-
-
-def unusable_photos(workspace: str, shards: Collection[int]) -> Iterator[tuple[str, str]]:
-    """Yield photographs of shards that gave no face, and why.
-
-    Args:
-        workspace: Its URL.
-        shards: Where to look; those without a commit are passed over.
-    """
-    for table in faces_ledger(workspace).results(shards):
-        for row in table.select(["source_uri", "status", "error"]).to_pylist():
-            if row["status"] != "ok":
-                yield row["source_uri"], f"{row['status']}: {row['error']}"
+def _unusable(faces: pa.Table, statuses: Collection[str]) -> set[str]:
+    """URIs of the photographs that gave no face, and have one of some statuses."""
+    usable = faces.filter(pc.equal(faces["status"], "ok"))["source_uri"].to_pylist()
+    named = faces.filter(pc.is_in(faces["status"], pa.array([*statuses], pa.string())))
+    return {*named["source_uri"].to_pylist()} - {*usable}
 
 
 def choose_faces(found: list[Face], config: AlignmentConfig) -> list[Face]:

@@ -18,9 +18,10 @@ from manifests.schemas import EDITS
 from styleclip_ops.optimize import OptimizeConfig
 from styleclip_ops.relevance import CHECK_IMAGES, RelevanceMode, SlopeCheck, sum_channel_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
-from tasks.alignment import AlignmentConfig, align_photos_shard, align_threads, faces_ledger
+from tasks.alignment import AlignmentConfig, align_photos_shard, align_threads
 from tasks.directions import DirectionStore, RelevanceConfig
 from tasks.edits import MOST_WAITING, Edited, Editor, begin_row, edit_pairs_shard
+from tasks.faces import faces_ledger
 from tasks.frozen import freeze_manifest
 from tasks.inversion import invert_faces_shard
 from tasks.latents import FACE_UNITS, LatentStore, latent_folder

@@ -334,17 +334,60 @@ def measured_otherwise(
     Returns:
         By URL of each store that is complete, the options of the command line that ask for it.
     """
-    asked, found = direction_folder(workspace, models, config), dict[str, str]()
-    usual = asdict(RelevanceConfig())
+    asked = direction_folder(workspace, models, config).url
+    return {
+        url: relevance_options(measured)
+        for url, measured in _measured(workspace, models).items()
+        if url != asked
+    }
+
+
+def relevance_options(config: RelevanceConfig) -> str:
+    """Return the options of the command line that ask for directions measured so."""
+    usual, values = asdict(RelevanceConfig()), asdict(config)
+    differing = {key: value for key, value in values.items() if value != usual[key]}
+    words = [f"--{key.replace('_', '-')} {value}" for key, value in differing.items()]
+    return " ".join(words) or "no options"
+
+
+def choose_relevance(
+    workspace: Folder, models: Models, asked: RelevanceConfig | None, begun: str = ""
+) -> RelevanceConfig:
+    """Return how the directions of edits are measured.
+
+    Args:
+        workspace: Where to look for directions.
+        models: The networks.
+        asked: What is asked for; None for what is there.
+        begun: URL of the directions that a run was begun with, if it was.
+
+    Returns:
+        What is asked for. If nothing is: as for the directions of the run; as usual, if that was
+            begun; as for the complete directions of most images; as usual if there are none.
+    """
+    if asked is not None:
+        return asked
+    measured = _measured(workspace, models)
+    # A workspace may have been moved.
+    for url, config in measured.items():
+        if begun.endswith("/" + Folder(url).name):
+            return config
+    usual = RelevanceConfig()
+    if DirectionStore(direction_folder(workspace, models, usual)).exists:
+        return usual
+    return max(measured.values(), key=lambda config: config.num_images, default=usual)
+
+
+def _measured(workspace: Folder, models: Models) -> dict[str, RelevanceConfig]:
+    """How the complete directions of some networks were measured, by URL."""
+    found = dict[str, RelevanceConfig]()
     for name in (workspace / "directions").names():
         store = DirectionStore(workspace / "directions" / name)
-        if store.folder.url == asked.url or not store.exists or store.ledger.pending():
-            continue
-        facts = store.attributes
-        if _binding(models).items() <= facts.items():
-            options = {key: facts[key] for key in usual if facts[key] != usual[key]}
-            words = [f"--{key.replace('_', '-')} {value}" for key, value in options.items()]
-            found[store.folder.url] = " ".join(words) or "no options"
+        if store.exists and not store.ledger.pending():
+            facts = store.attributes
+            if _binding(models).items() <= facts.items():
+                names = asdict(RelevanceConfig())
+                found[store.folder.url] = RelevanceConfig(**{key: facts[key] for key in names})
     return found
 
 

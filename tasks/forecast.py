@@ -14,26 +14,28 @@ import pyarrow as pa
 
 from manifests.building import build_edits, regroup
 from manifests.instructions import Instruction
-from tasks.alignment import AlignmentConfig, faces_ledger, faces_table
+from tasks.alignment import AlignmentConfig
 from tasks.arithmetic import choose_arithmetic
 from tasks.calibration import Calibration
 from tasks.directions import (
     COMBINE,
     DirectionStore,
     RelevanceConfig,
+    choose_relevance,
     direction_folder,
     plan_blocks,
 )
 from tasks.edits import mapper_url, rows_together
+from tasks.faces import faces_ledger, faces_table
 from tasks.frozen import row_marks
 from tasks.latents import LatentStore, latent_folder
 from tasks.listing import list_photos
-from tasks.manifest_files import Survey, survey_prompts
 from tasks.mappers import MapperConfig, mapper_fingerprint, mapper_folder
 from tasks.models import Models, open_models
 from tasks.runs import (
     ImageFormat,
     RunSettings,
+    begun_directions,
     is_stale,
     run_folder,
     run_ledger,
@@ -41,6 +43,7 @@ from tasks.runs import (
     store_of,
 )
 from tasks.storage import Folder
+from tasks.surveys import Survey, survey_prompts
 
 Row = dict[str, Any]
 
@@ -78,7 +81,7 @@ class EditOptions:
     """How edits are made, as the flow takes it.
 
     Attributes:
-        relevance: How directions are measured.
+        relevance: How directions are measured; as those that are there were, where None.
         image_format: Of the edited images.
         batch_size: Edits that go through the networks together.
         arithmetic: That they are rendered in.
@@ -87,7 +90,7 @@ class EditOptions:
         update: Whether rows that depend on something else than the run has now are made again.
     """
 
-    relevance: RelevanceConfig
+    relevance: RelevanceConfig | None
     image_format: ImageFormat
     batch_size: int
     arithmetic: str
@@ -190,7 +193,10 @@ class Forecast:
         """
         directions, mappers = None, dict[str, str]()
         if "global" in survey.methods:
-            stage, directions = self._relevance(options.relevance)
+            begun = begun_directions(run_folder(self._workspace, run))
+            root = Folder(self._workspace)
+            config = choose_relevance(root, self._networks, options.relevance, begun)
+            stage, directions = self._relevance(config)
             yield stage
         if survey.mappers:
             stage, mappers = self._mappers(survey.mappers)

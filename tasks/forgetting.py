@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from manifests.building import write_edits
 from manifests.schemas import EDITS
-from tasks.alignment import CROPS, faces_ledger
+from tasks.alignment import CROPS
+from tasks.faces import faces_ledger
 from tasks.frozen import refreeze_manifest
 from tasks.inversion import INVERSIONS
 from tasks.latents import LATENT_STORES, STORE, LatentStore
@@ -100,6 +101,11 @@ class Forgetting:
     def is_known(self) -> bool:
         """Whether the workspace has rows of the face, or a note that it is half forgotten."""
         return self._note.is_known
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the workspace has a crop or an inversion of the face."""
+        return any(map(self._pictures, (CROPS, INVERSIONS)))
 
     @property
     def pairs(self) -> int:
@@ -335,11 +341,14 @@ class Forgetting:
 
         self.removed["rows"] += ledger.forget(self._without, keep_units, _recount_photos)
 
+    def _pictures(self, folder: str) -> int:
+        further = self._root / folder / self._id
+        return self._root.exists(f"{folder}/{self._id}.png") + len(further.files())
+
     def _remove_pictures(self, folder: str) -> None:
-        name, further = f"{folder}/{self._id}.png", f"{folder}/{self._id}"
-        self.removed["files"] += self._root.exists(name) + len((self._root / further).files())
-        self._root.remove(name)
-        self._root.remove_all(further)
+        self.removed["files"] += self._pictures(folder)
+        self._root.remove(f"{folder}/{self._id}.png")
+        self._root.remove_all(f"{folder}/{self._id}")
 
     def _without(self, table: Any) -> Any:
         return table.filter(pc.not_equal(table["image_id"], self._id))

@@ -3,12 +3,11 @@
 import io
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -17,13 +16,10 @@ from styleclip_ops.direction import covered_channels
 from styleclip_ops.errors import ShapeError
 from tasks.directions import DirectionStore, DirectionStoreError, RelevanceConfig, direction_folder
 from tasks.latents import (
-    LATENT_STORES,
-    LATENTS,
     LatentStore,
     LatentStoreError,
     latent_folder,
 )
-from tasks.ledger import Ledger
 from tasks.listing_table import IMAGE_ID_RULE, is_image_id
 from tasks.models import open_models
 from tasks.redaction import redact
@@ -78,16 +74,6 @@ def plan_import(
     store.ledger.extend(units, "image_id", store.shard_size)
     store.grow()
     return store.ledger.pending()
-
-
-def imported_images(workspace: str) -> Iterator[str]:
-    """Yield the image ids of the latents that were taken in from other tools."""
-    folder = Folder(workspace) / LATENT_STORES
-    for name in folder.names():
-        ledger = Ledger(folder / name, LATENTS)
-        for shard in ledger.plans():
-            units = ledger.units(shard)
-            yield from units.filter(pc.is_valid(units["w_plus_uri"]))["image_id"].to_pylist()
 
 
 def write_latents(workspace: str, destination: str, models: str, device: str) -> int:

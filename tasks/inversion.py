@@ -17,10 +17,11 @@ from torch import Tensor
 from styleclip_ops.lots import in_lots
 from styleclip_ops.metrics import cosine_similarity
 from styleclip_ops.pictures import images_to_tensor, tensor_to_images
-from tasks.alignment import faces_table
+from tasks.bundles import Role
+from tasks.faces import faces_table
 from tasks.interchange import read_imported
 from tasks.latents import FACE_UNITS, LATENTS, Latents, LatentStore, latent_folder
-from tasks.models import Models, Role, open_models
+from tasks.models import Models, open_models
 from tasks.outputs import keep_picture
 from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures

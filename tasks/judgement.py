@@ -25,8 +25,9 @@ from styleclip_ops.metrics import (
     frechet_distance,
 )
 from styleclip_ops.pictures import images_to_tensor
+from tasks.bundles import Role
 from tasks.evaluation import Estimate, Evaluation, Group, Places, estimate_mean
-from tasks.models import Models, Role, read_models
+from tasks.models import Models, read_models
 from tasks.pictures import RunPlaces, before_sources, edited_sources
 from tasks.report_rows import Rows
 from tasks.scoring import Criteria

@@ -6,11 +6,11 @@ one writer. Rows that nobody wrote hold NaN.
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 from zarr.core.common import AccessModeLiteral as AccessMode
 
 from tasks.arrays import create_arrays, create_group, open_array
+from tasks.bundles import Role
 from tasks.ledger import COMMITS, Ledger
-from tasks.models import Models, Role
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, sha256
 from tasks.zarr_reading import reading_zarr, sound_array
+
+if TYPE_CHECKING:
+    from tasks.models import Models
+
 
 FORMAT, FORMAT_VERSION = "styleclip-w-plus", 1
 STORE = "w_plus.zarr"
@@ -129,7 +133,7 @@ class LatentStore:
         with self._reading():
             return dict(zarr.open_group(self.folder.zarr_store(STORE), mode="r").attrs)
 
-    def create(self, models: Models, shard_size: int) -> None:
+    def create(self, models: "Models", shard_size: int) -> None:
         """Make the Zarr group, or check that the one there is of the same networks.
 
         Args:
@@ -331,19 +335,19 @@ def _known_rows(url: str, _: Hashable) -> pa.Table:
     return pa.concat_tables(chosen or [LATENTS.empty_table()]).combine_chunks()
 
 
-def latent_folder(workspace: Folder, models: Models) -> Folder:
+def latent_folder(workspace: Folder, models: "Models") -> Folder:
     """Return where the latents of a set of networks are in a workspace."""
     return workspace / LATENT_STORES / sha256(json.dumps(_binding(models)).encode())[:16]
 
 
-def _binding(models: Models) -> dict[str, str]:
+def _binding(models: "Models") -> dict[str, str]:
     """Fingerprints of all that the stored values depend on."""
     judge = models.fingerprint("judge" if models.has("judge") else "clip")
     own = {f"{role}_fingerprint": models.fingerprint(role) for role in _BINDING}
     return own | {"judge_fingerprint": judge}
 
 
-def _widths(models: Models) -> dict[str, tuple[int, ...]]:
+def _widths(models: "Models") -> dict[str, tuple[int, ...]]:
     clip = (models.judge.embedding_dim,)
     identity = (models.identity.config.embedding_dim,)
     generator = models.generator
@@ -354,3 +358,13 @@ def _widths(models: Models) -> dict[str, tuple[int, ...]]:
         "source_identity": identity,
         "inversion_identity": identity,
     }
+
+
+def imported_images(workspace: str) -> Iterator[str]:
+    """Yield the image ids of the latents that were taken in from other tools."""
+    folder = Folder(workspace) / LATENT_STORES
+    for name in folder.names():
+        ledger = Ledger(folder / name, LATENTS)
+        for shard in ledger.plans():
+            units = ledger.units(shard)
+            yield from units.filter(pc.is_valid(units["w_plus_uri"]))["image_id"].to_pylist()

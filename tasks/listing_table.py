@@ -56,7 +56,7 @@ def read_listing(url: str) -> list[Photo]:
     reader = _Reader(folder)
     try:
         with folder.open(name) as file:
-            for batch in stream_table(file, [*_URI_COLUMNS, _ID_COLUMN], []):
+            for batch in stream_table(file, [*_URI_COLUMNS, _ID_COLUMN], {}):
                 reader.read(batch)
     except ManifestError as error:
         raise ListingError(f"{url}: {error}") from error

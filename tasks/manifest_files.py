@@ -1,35 +1,36 @@
 """Manifests and prompt tables as files on any URL."""
 
-import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.building import build_edits, instructions, read_instructions, write_edits
-from manifests.errors import ManifestError, RowError
+from manifests.errors import ManifestError
 from manifests.instructions import Instruction
 from manifests.reading import read_edits, stream_edits
-from manifests.validation import validate_edits
-from tasks.alignment import faces_ledger
-from tasks.interchange import imported_images
-from tasks.mappers import MapperConfig
-from tasks.storage import is_file, split_url
+from manifests.validation import CheckedBatch, check_edits
+from tasks.faces import faces_ledger
+from tasks.latents import imported_images
+from tasks.storage import split_url
 
 
-def require_table(url: str) -> None:
-    """Refuse the URL of a manifest or a table of prompts that is not there.
+def require_manifest(manifest: str) -> None:
+    """Refuse what is no manifest, or has a mistake in its first rows.
+
+    Args:
+        manifest: URL of a CSV or Parquet file.
 
     Raises:
-        ManifestError: It is not there.
+        ManifestError: It is not there, has other columns, or one of the first 16,384 rows has a
+            mistake.
     """
-    if not is_file(url):
-        raise ManifestError(_absent(url))
+    next(stream_manifest(manifest), None)
 
 
 def stream_manifest(manifest: str) -> Iterator[pa.RecordBatch]:
@@ -45,8 +46,8 @@ def stream_manifest(manifest: str) -> Iterator[pa.RecordBatch]:
         yield from read_edits(file)
 
 
-def manifest_errors(manifest: str, workspace: str) -> Iterator[RowError]:
-    """Yield everything that is wrong with a manifest.
+def check_manifest(manifest: str, workspace: str) -> Iterator[CheckedBatch]:
+    """Yield the rows of a manifest, those that are sound and everything that is wrong.
 
     Args:
         manifest: URL of a CSV or Parquet file.
@@ -54,7 +55,7 @@ def manifest_errors(manifest: str, workspace: str) -> Iterator[RowError]:
     """
     known = set(usable_faces(workspace)) if workspace else None
     with _opened(manifest) as file:
-        yield from validate_edits(stream_edits(file), known)
+        yield from check_edits(stream_edits(file), known)
 
 
 def usable_faces(workspace: str) -> list[str]:
@@ -144,54 +145,6 @@ class Manifest:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return stream_manifest(self.url)
-
-
-class Survey(NamedTuple):
-    """What the rows of a manifest need.
-
-    Attributes:
-        methods: Those that they use.
-        mappers: Prompts and settings of the mappers that are to be trained.
-        mapper_uris: Mappers that they name.
-    """
-
-    methods: set[str]
-    mappers: list[tuple[str, MapperConfig]]
-    mapper_uris: list[str]
-
-
-def survey_manifest(manifest: str) -> Survey:
-    """Find out what the rows of a manifest need.
-
-    Raises:
-        ManifestError: It is not there, or a row has a mistake.
-    """
-    methods, wanted = set[str](), dict[tuple[str, str | None], None]()
-    uris = dict[str, None]()
-    for batch in stream_manifest(manifest):
-        methods.update(batch["method"].to_pylist())
-        rows = batch.filter(pc.equal(batch["method"], "mapper"))
-        columns = (rows[name].to_pylist() for name in ("mapper_uri", "target_prompt", "options"))
-        for uri, prompt, options in zip(*columns, strict=True):
-            if uri is None:
-                wanted[prompt, options] = None
-            else:
-                uris[uri] = None
-    return Survey(methods, _trainings(wanted), [*uris])
-
-
-def survey_prompts(asked: Iterable[Instruction]) -> Survey:
-    """Find out what instructions need, as the rows of a manifest would."""
-    prompts = [*asked]
-    mappers = [one for one in prompts if one.method == "mapper"]
-    wanted = dict.fromkeys((m.target_prompt, m.options) for m in mappers if m.mapper_uri is None)
-    uris = dict.fromkeys(m.mapper_uri for m in mappers if m.mapper_uri is not None)
-    return Survey({one.method for one in prompts}, _trainings(wanted), [*uris])
-
-
-def _trainings(wanted: Iterable[tuple[str, str | None]]) -> list[tuple[str, MapperConfig]]:
-    """Prompts with options -> prompts with settings."""
-    return [(prompt, MapperConfig(**json.loads(options or "{}"))) for prompt, options in wanted]
 
 
 @contextmanager

@@ -9,118 +9,26 @@ import io
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
 import torch
 
 from styleclip_ops.checkpoints import load_arcface, load_clip, load_e4e, load_generator
 from styleclip_ops.clip import ClipModel
 from styleclip_ops.encoder import E4eEncoder
-from styleclip_ops.errors import StyleClipError
 from styleclip_ops.generator import Generator
 from styleclip_ops.identity import ArcFace
 from styleclip_ops.lots import lot_size
 from styleclip_ops.lpips import Lpips, load_lpips
+from tasks.bundles import Bundle, BundleError, Role, read_bundle
 from tasks.memory import keep_freed_memory
 from tasks.slots import own_slot
 from tasks.storage import Folder, sha256, split_url
 
-# Names the bundle that comes with the product.
-DEMO_MODELS = "demo"
-
-Role = Literal["generator", "encoder", "clip", "identity", "judge", "alexnet", "lpips"]
-ROLES: tuple[Role, ...] = get_args(Role)
-
 M = TypeVar("M", bound=torch.nn.Module)
-
-
-class BundleError(StyleClipError, ValueError):
-    """A bundle of weights is incomplete, or a file in it is not what it says."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where the weights of one network are.
-
-    Attributes:
-        uri: A file, or the folder of a Hugging Face CLIP; relative to the bundle or absolute.
-        sha256: Expected digest of the file; not checked where empty.
-        licence: Under which they may be used.
-        source: Where their authors published them.
-    """
-
-    uri: str
-    sha256: str = ""
-    licence: str = ""
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """The weights of a pipeline, by role; `judge`, `alexnet` and `lpips` only judge.
-
-    Attributes:
-        url: Of the JSON file.
-        weights: By role.
-    """
-
-    url: str
-    weights: Mapping[Role, Weights]
-
-    def locate(self, role: Role) -> str:
-        """Return the URL of a network's weights.
-
-        Raises:
-            BundleError: The bundle has no such network.
-        """
-        if role not in self.weights:
-            raise BundleError(
-                f"{self.url}: got weights for {[*self.weights]}, expected also {role!r}; "
-                f"add them with `styleclip weights add {role} URI --models {self.url}`"
-            )
-        uri = self.weights[role].uri
-        if "://" in uri or uri.startswith("/"):
-            return uri
-        folder, _ = split_url(self.url)
-        return folder.url_of(uri)
-
-
-def read_bundle(url: str) -> Bundle:
-    """Read a bundle.
-
-    Raises:
-        BundleError: There is no such file, or it is no bundle.
-    """
-    if url == DEMO_MODELS:
-        url = str(resources.files("demo") / "models" / "bundle.json")
-    folder, name = split_url(url)
-    try:
-        values = json.loads(folder.read(name))
-        weights = {role: Weights(**entry) for role, entry in values.items()}
-    except FileNotFoundError:
-        raise BundleError(
-            f"models: got {url}, which is not there, expected the JSON file of a bundle; "
-            f"`styleclip weights add generator FILE --models {url}` begins one, and `demo` is the "
-            "one that comes with the product"
-        ) from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise BundleError(f"{url}: got no bundle of weights ({error}), expected JSON") from error
-    unknown = sorted(set(weights) - set(ROLES))
-    if unknown:
-        raise BundleError(f"{url}: got roles {unknown}, expected some of {[*ROLES]}")
-    return Bundle(url, weights)
-
-
-def write_bundle(bundle: Bundle) -> None:
-    """Write a bundle to its URL."""
-    folder, name = split_url(bundle.url)
-    values = {role: asdict(entry) for role, entry in bundle.weights.items()}
-    folder.write(name, (json.dumps(values, indent=2) + "\n").encode())
 
 
 class Models:
@@ -175,7 +83,12 @@ class Models:
         return self._load("judge", load_clip) if self.has("judge") else self.clip
 
     def load(self, *roles: Role) -> None:
-        """Load some networks now, so that nothing waits for them later."""
+        """Load some networks now, so that nothing waits for them later.
+
+        Raises:
+            BundleError: The bundle lacks some.
+        """
+        self.bundle.require(*(role for role in roles if role != "judge"))
         for role in roles:
             getattr(self, role)
 
@@ -205,7 +118,12 @@ class Models:
             return self._fingerprints[role]
 
     def fingerprints(self, *roles: Role) -> dict[str, str]:
-        """Return the fingerprints of several networks, by role."""
+        """Return the fingerprints of several networks, by role.
+
+        Raises:
+            BundleError: The bundle lacks some, or a digest is not the expected one.
+        """
+        self.bundle.require(*roles)
         return {role: self.fingerprint(role) for role in roles}
 
     def _digest(self, role: Role) -> str:
@@ -240,12 +158,20 @@ class Models:
             return cast(M, self._networks[role])
 
 
+class _Content(io.BytesIO):
+    """What was read of a file, which errors name."""
+
+    def __init__(self, content: bytes, url: str) -> None:
+        super().__init__(content)
+        self.name = url
+
+
 def _read(url: str, read: Callable[[Any], M]) -> M:
     folder, name = split_url(url)
     inside = folder / name
     names = inside.names()
     if not names:
-        return read(io.BytesIO(folder.read(name)))
+        return read(_Content(folder.read(name), url))
     # transformers reads folders of this machine only.
     with tempfile.TemporaryDirectory() as copy:
         for entry in names:

@@ -39,12 +39,13 @@ _COLORS = {
     "#020202": ("#6a655d", "#a8a39a"),
     "#030303": ("#cfc9bf", "#4a4741"),
     "#040404": ("#8f887c", "#8a847a"),
+    "#090909": ("#ffffff", "#211f1d"),
     "#050505": ("#0072b2", "#56b4e9"),
     "#060606": ("#c14f00", "#f0a04b"),
     "#070707": ("#007d5b", "#3ecfa0"),
     "#080808": ("#a8558a", "#e29fcb"),
 }
-_INK, _QUIET, _LINE, _BAR, *_SERIES = _COLORS
+_INK, _QUIET, _LINE, _BAR, _PAPER, *_SERIES = _COLORS
 _MARKERS = "os^D"
 _METHODS = ("global", "mapper", "optimize")
 
@@ -214,6 +215,8 @@ def _name_strengths(axes: Axes, labels: Sequence[tuple[Group, Estimate, Estimate
             textcoords="offset points",
             color=color,
             fontsize=8,
+            # Above the intervals, which else cross out the digits.
+            bbox={"facecolor": _PAPER, "edgecolor": "none", "boxstyle": "square,pad=0.05"},
         )
         box = told.get_window_extent()
         if any(box.overlaps(other) for other in placed):

@@ -6,14 +6,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from manifests.schemas import RESULT_STATUSES, RESULTS
+from manifests.schemas import FACE_STATUSES, RESULT_STATUSES, RESULTS
 from styleclip_ops.arithmetic import PLAIN
 from tasks.arithmetic import AUTO
+from tasks.bundles import Role
 from tasks.directions import DirectionStore, RelevanceConfig, measured_otherwise
 from tasks.latents import LatentStore, latent_folder
 from tasks.ledger import Ledger
 from tasks.mappers import mapper_fingerprint
-from tasks.models import Models, Role, open_models
+from tasks.models import Models, open_models
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, split_url
 
@@ -25,6 +26,7 @@ _RUNS_NAMED = 20
 _FIXED = ("name", "workspace", "image_format", "output")
 _ASSETS = ("directions", "directions_fingerprint", "mappers")
 FAILURES = tuple(status for status in RESULT_STATUSES if status != "ok")
+FACE_FAILURES = tuple(status for status in FACE_STATUSES if status != "ok")
 # Stands for all of them.
 RETRY_ALL = "all"
 # Columns of a result that say what it was made with.
@@ -223,6 +225,11 @@ def check_run(
             )
 
 
+def begun_directions(folder: Folder) -> str:
+    """Return the URL of the directions that a run was begun with; empty where it has none."""
+    return str(read_run_values(folder)["directions"]) if folder.exists(RUN) else ""
+
+
 def is_updated(folder: Folder) -> bool:
     """Return whether the settings of a run were changed since it was begun."""
     return latest_generation(folder, RUN) > 0
@@ -277,19 +284,23 @@ def is_stale(row: Mapping[str, Any], settings: RunSettings) -> bool:
     return asset not in settings.mappers.values()
 
 
-def statuses_to_retry(named: str) -> list[str]:
+def statuses_to_retry(named: str, failures: Sequence[str] = FAILURES) -> list[str]:
     """Return the statuses that a comma-separated text names, all but ok for `all`.
+
+    Args:
+        named: The text.
+        failures: What it may name.
 
     Raises:
         RunError: There is no such status.
     """
     if named == RETRY_ALL:
-        return [*FAILURES]
+        return [*failures]
     statuses = [status.strip() for status in named.split(",") if status.strip()]
-    unknown = [status for status in statuses if status not in FAILURES]
+    unknown = [status for status in statuses if status not in failures]
     if unknown:
         raise RunError(
-            f"retry_failed: got {', '.join(unknown)}, expected some of {', '.join(FAILURES)}"
+            f"retry_failed: got {', '.join(unknown)}, expected some of {', '.join(failures)}"
         )
     return statuses
 

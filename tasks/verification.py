@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from manifests.ids import IdIndex
 from manifests.schemas import EDITS, RESULT_STATUSES
 from styleclip_ops.arithmetic import PLAIN
-from tasks.alignment import faces_ledger
 from tasks.directions import DirectionStore
 from tasks.edits import mapper_url
+from tasks.faces import faces_ledger
 from tasks.findings import Finding
 from tasks.frozen import manifest_card, read_card, row_marks
 from tasks.latents import CHUNK, LatentStore

@@ -2,8 +2,9 @@
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Literal
+
+import torch
 
 from styleclip_ops.checkpoints import (
     load_arcface,
@@ -13,20 +14,14 @@ from styleclip_ops.checkpoints import (
     save_rosinality_generator,
     save_safetensors,
 )
-from tasks.models import (
-    Bundle,
-    BundleError,
-    Models,
-    Role,
-    Weights,
-    open_models,
-    read_bundle,
-    write_bundle,
-)
+from tasks.bundles import Bundle, BundleError, Role, Weights, read_bundle, write_bundle
+from tasks.models import Models, open_models
 from tasks.storage import read_url, split_url
 
 Convertible = Literal["generator", "encoder", "identity", "mapper"]
 Layout = Literal["safetensors", "rosinality"]
+
+_LPIPS: tuple[Role, ...] = ("alexnet", "lpips")
 
 _READERS: Mapping[Convertible, Callable[[Any], Any]] = {
     "generator": load_generator,
@@ -34,21 +29,6 @@ _READERS: Mapping[Convertible, Callable[[Any], Any]] = {
     "identity": load_arcface,
     "mapper": load_mapper,
 }
-
-
-def describe_bundle(models: str) -> list[dict[str, str]]:
-    """Return role, URL, licence and source of every network of a bundle."""
-    bundle = read_bundle(models)
-    return [
-        {
-            "role": role,
-            "url": bundle.locate(role),
-            "licence": entry.licence,
-            "source": entry.source,
-            "sha256": entry.sha256,
-        }
-        for role, entry in bundle.weights.items()
-    ]
 
 
 def add_to_bundle(models: str, role: Role, weights: Weights) -> str:
@@ -59,11 +39,16 @@ def add_to_bundle(models: str, role: Role, weights: Weights) -> str:
 
     Raises:
         BundleError: The weights are not there, or have another digest; nothing is changed then.
+        CheckpointError: They are none of such a network; nothing is changed either.
     """
     folder, name = split_url(models)
     known = read_bundle(models).weights if folder.exists(name) else {}
     bundle = Bundle(models, {**known, role: weights})
-    fingerprint = _fingerprint(bundle, role)
+    networks = Models(bundle, torch.device("cpu"))
+    fingerprint = networks.fingerprint(role)
+    # LPIPS is read from both of its files.
+    if role not in _LPIPS or (networks.has("alexnet") and networks.has("lpips")):
+        networks.load(role)
     write_bundle(bundle)
     return fingerprint
 
@@ -82,7 +67,7 @@ def verify_bundle(models: str, device: str) -> list[dict[str, str]]:
             row["fingerprint"] = networks.fingerprint(role)
             getattr(networks, role)
         except (ValueError, OSError) as error:
-            row["error"] = str(error)
+            row["error"] = str(error).removeprefix(f"{row['url']}: ")
         rows.append(row)
     if networks.has("encoder") and not any(row["error"] for row in rows):
         rows[-1]["error"] = _mismatch(networks)
@@ -112,9 +97,3 @@ def _mismatch(networks: Models) -> str:
     if wanted == got:
         return ""
     return f"encoder: got {got} rows of W+, expected the generator's {wanted}"
-
-
-def _fingerprint(bundle: Bundle, role: Role) -> str:
-    import torch
-
-    return Models(replace(bundle), torch.device("cpu")).fingerprint(role)

@@ -20,8 +20,8 @@ import zarr
 from benchmarks.endurance.small_bundle import write_small_bundle
 from flows.embedded_server import end_server_with_command
 from manifests.schemas import MAPPER_LOG
-from tasks.alignment import faces_table
 from tasks.directions import STORE as DIRECTIONS
+from tasks.faces import faces_table
 from tasks.latents import STORE as W_PLUS
 from tasks.latents import LatentStore
 from tasks.ledger import read_table

@@ -54,7 +54,7 @@ def edit_everywhere(roots: list[str], prompts: int) -> dict[str, int]:
 
 
 def _faces(workspace: str) -> list[dict[str, str]]:
-    from tasks.alignment import faces_table
+    from tasks.faces import faces_table
 
     rows: list[dict[str, str]] = faces_table(workspace).to_pylist()
     return [row for row in rows if row["status"] == "ok"]

@@ -115,7 +115,7 @@ def _prepare(folder: Path, rows: int) -> None:
 
     from benchmarks.endurance.small_bundle import write_small_bundle
     from manifests.schemas import FACES
-    from tasks.alignment import faces_ledger
+    from tasks.faces import faces_ledger
     from tasks.latents import FACE_UNITS, LatentStore, latent_folder
     from tasks.listing import PHOTOS
     from tasks.models import open_models

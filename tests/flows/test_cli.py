@@ -1,9 +1,11 @@
 """The command line: results on stdout, all else on stderr, and no traceback."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from prefect import flow, flow_engine
@@ -11,6 +13,8 @@ from prefect.utilities.engine import capture_sigterm
 
 from flows.cli import _with_statuses, app
 from flows.interruption import keep_signals
+
+PHOTOS = Path(__file__).parents[2] / "demo" / "photos"
 
 
 def call(capsys, *words: str) -> tuple[int, str, str]:
@@ -27,6 +31,12 @@ def mistaken(tmp_path) -> str:
     path = tmp_path / "edits.csv"
     path.write_text(MISTAKEN)
     return str(path)
+
+
+def test_rows_without_a_mistake_are_counted(capsys, tmp_path):
+    (tmp_path / "edits.csv").write_text(MISTAKEN + "anna,a smile,global,4\n")
+    _, out, _ = call(capsys, "manifest", "validate", str(tmp_path / "edits.csv"))
+    assert "1 sound, 2 failed" in out
 
 
 def test_every_mistake_of_a_manifest_is_told(capsys, mistaken):
@@ -95,6 +105,8 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["edit", "{place}/ws", "edits.csv", "--run", "../x"], "a name without slashes, as in"),
         (["run", "photos", "p.csv", "{place}/ws", "--run", ".."], "a name without slashes, as in"),
         (["tune", "{place}/ws", "t.parquet", "--prompts", "{place}/p.csv"], "p.csv, which is not"),
+        (["edit", "{place}", "{place}/typo.csv"], "row 2, column method: got 'globl'"),
+        (["edit", "{place}", "{place}/asked.csv"], "WORKSPACE MANIFEST --prompts TABLE` make a"),
         (["evaluate", "{place}", "--run", "b"], "runs there: autumn, summer"),
         (["evaluate", "{place}/ws", "--run", "b"], "ws, which is not there or empty; `styleclip"),
         (["invert", "{place}/ws"], "ws, which is not there or empty; `styleclip align PHOTOS"),
@@ -111,6 +123,8 @@ def test_what_is_not_there_is_told_before_a_server_is_started(
     monkeypatch.setattr("flows.embedded_server.end_server_with_command", start)
     for name in ("autumn", "summer"):
         (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "typo.csv").write_text(MISTAKEN)
+    (tmp_path / "asked.csv").write_text("target_prompt\na smile\n")
     status, _, err = call(capsys, *(word.format(place=tmp_path) for word in words))
     assert status == 2
     assert told in " ".join(err.split())
@@ -135,7 +149,8 @@ def test_a_worker_needs_nothing_of_what_was_prepared_elsewhere(capsys, tmp_path,
 def test_photographs_without_a_usable_face_are_no_success_of_invert(capsys, tmp_path, models):
     (tmp_path / "nobody.png").write_bytes(b"no picture")
     workspace = str(tmp_path / "ws")
-    assert call(capsys, "--no-server", "align", str(tmp_path), workspace)[0] == 0
+    status, _, err = call(capsys, "--no-server", "align", str(tmp_path), workspace)
+    assert (status, "got no usable face in any photograph" in " ".join(err.split())) == (2, True)
     status, _, err = call(capsys, "--no-server", "invert", workspace, "--models", models)
     assert (status, "got no usable face" in " ".join(err.split())) == (2, True)
 
@@ -157,10 +172,16 @@ def test_a_workspace_without_faces_is_a_mistake_and_is_not_made(capsys, tmp_path
 
 def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
     (tmp_path / "photos").mkdir()
+    shutil.copy(PHOTOS / "astronaut.png", tmp_path / "photos")
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
-    status, out, err = call(capsys, "align", str(tmp_path / "photos"), str(tmp_path / "ws"))
-    assert (status, "1 unreadable" in out) == (0, True)
+    words = ["--no-server", "align", str(tmp_path / "photos"), str(tmp_path / "ws")]
+    status, out, err = call(capsys, *words)
+    assert (status, "1 ok, 1 unreadable" in out) == (0, True)
     assert "photos/broken.jpg: unreadable: " in "".join(err.split("\n"))
+    # Mended under its name.
+    shutil.copy(PHOTOS / "astronaut.png", tmp_path / "photos" / "broken.jpg")
+    assert "nothing left to do" in call(capsys, *words)[1]
+    assert "1 ok" in call(capsys, *words, "--retry-failed")[1]
 
 
 def test_prompts_are_read_before_the_work(capsys, tmp_path, models):
@@ -206,7 +227,11 @@ def test_weights_are_listed_and_verified(capsys, models):
 def test_a_damaged_checkpoint_fails_the_check(capsys, models, tmp_path):
     (tmp_path / "generator.pt").write_bytes(b"\x89PNG not a checkpoint")
     bundle = str(tmp_path / "bundle.json")
-    call(capsys, "weights", "add", "generator", "generator.pt", "--models", bundle)
+    words = ["weights", "add", "generator", "generator.pt", "--models", bundle]
+    status, _, err = call(capsys, *words)
+    told = "".join(err.split())
+    assert (status, f"{tmp_path}/generator.pt:" in told, "BytesIO" in told) == (2, True, False)
+    (tmp_path / "bundle.json").write_text(json.dumps({"generator": {"uri": "generator.pt"}}))
     status, out, _ = call(capsys, "--json", "weights", "verify", bundle)
     assert status == 1
     assert "no checkpoint" in json.loads(out)["facts"]["weights"][0]["error"]
@@ -232,6 +257,14 @@ def test_forgetting_asks_first_and_tells_what_is_left(capsys, tmp_path):
     assert "edits.csv:itscontent" in "".join(err.split())
     (tmp_path / "edits.csv").unlink()
     assert call(capsys, "forget", str(tmp_path), "anna", "--yes")[0] == 0
+
+
+def test_of_a_face_that_nobody_knows_nothing_is_asked(capsys, tmp_path):
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "anna.png").write_bytes(b"")
+    status, _, err = call(capsys, "forget", str(tmp_path), "berta")
+    assert (status, "berta: no row in this workspace" in err) == (0, True)
+    assert (tmp_path / "crops" / "anna.png").exists()
 
 
 def test_a_run_that_is_not_there_cannot_be_verified(capsys, tmp_path):
@@ -332,3 +365,37 @@ def test_settings_of_prefect_are_there_before_it_is(monkeypatch):
     )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["WARNING", "False", "False"]
+
+
+def test_what_reads_tables_only_waits_for_no_network_and_no_server(mistaken):
+    program = (
+        "import sys; from flows.cli import app; "
+        "app.meta(['manifest', 'validate', sys.argv[1]]); app.meta(['weights', 'list']); "
+        "print([name for name in ('torch', 'prefect', 'dlib') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", program, mistaken]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "role: generator" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["edit", "ws", "edits.csv", "--retry-failed", "lost"],
+            "--retry-failed: got lost, expected some of no_latent, failed",
+        ),
+        (
+            ["align", "in", "ws", "--retry-failed", "lost"],
+            "--retry-failed: got lost, expected some of unreadable, no_face",
+        ),
+        (["edit", "ws", "edits.csv", "more"], "got more, which is more than this command takes"),
+        (["train-mapper", "ws", "--target", "old"], "Unknown option: --target; `styleclip train"),
+        (["train-mapper", "ws", "--step", "3"], "Did you mean --steps?"),
+    ],
+)
+def test_what_a_command_does_not_take_is_told(capsys, words, told):
+    with pytest.raises(SystemExit):
+        call(capsys, *words)
+    assert told in " ".join(capsys.readouterr().err.split())

@@ -221,6 +221,10 @@ def test_an_update_computes_what_is_new_or_depends_on_what_changed(tmp_path, lat
     with pytest.raises(RunError, match=r"(?s)or --update to .* directions_fingerprint: got"):
         open_run(run, measured_anew)
     assert edit(latents, models, relevance=other, update=True) == {"ok": 2}
+    # Nothing asked: as the run was begun, or updated.
+    assert edit(latents, models, relevance=None) == {}
+    assert edit(latents, models, relevance=None, run="another") == {"ok": 3}
+    assert read_settings(run_folder(latents, "another")).directions == read_settings(run).directions
     last = rows_of(latents)
     assert [key for key in after if last[key] == after[key]] == [("a-00001", "a sad face")]
     for row in last.values():

@@ -14,7 +14,7 @@ from flows.tune import tune_strengths
 from styleclip_ops.errors import ConfigError
 from styleclip_ops.strength import StrengthTarget
 from tasks.directions import RelevanceConfig
-from tasks.manifest_files import manifest_errors
+from tasks.manifest_files import check_manifest
 from tasks.runs import run_folder, run_ledger
 from tasks.storage import read_url
 from tasks.tuning import TuningError
@@ -56,7 +56,7 @@ def test_edits_of_the_tuned_manifest_score_as_the_tuning_said(workspace, models)
     )
     assert (summary.counts, summary.facts["rows"]) == ({"reached": 3}, 18)
     manifest = f"{workspace}/tuned.parquet"
-    assert [*manifest_errors(manifest, "")] == []
+    assert [checked.errors for checked in check_manifest(manifest, "")] == [[]]
     options = {"relevance": RELEVANCE, "device": "cpu", "models": models, "shard_size": 9}
     edit_dataset(workspace, manifest, run="tuned", **options)
     rows = pa.concat_tables(run_ledger(run_folder(workspace, "tuned")).results()).to_pylist()

@@ -16,7 +16,6 @@ from manifests.building import write_edits
 from manifests.cells import read_instruction
 from manifests.edits import Edit, edits_batch
 from manifests.schemas import FACES
-from tasks.alignment import faces_ledger
 from tasks.directions import (
     CHECK,
     MEASURE,
@@ -27,6 +26,7 @@ from tasks.directions import (
     plan_relevance,
 )
 from tasks.edits import edit_pairs_shard
+from tasks.faces import faces_ledger
 from tasks.frozen import freeze_manifest
 from tasks.inversion import invert_faces_shard, plan_inversion
 from tasks.manifest_files import Manifest

@@ -12,15 +12,9 @@ from PIL import Image
 import tasks.alignment
 from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError
-from tasks.alignment import (
-    AlignmentConfig,
-    align_photos_shard,
-    cut_face,
-    faces_ledger,
-    faces_table,
-    plan_photos,
-)
+from tasks.alignment import AlignmentConfig, align_photos_shard, cut_face, plan_photos
 from tasks.detection import face_detector
+from tasks.faces import faces_ledger, faces_table
 from tasks.ledger import Ledger
 from tasks.listing import distinct_id
 from tasks.listing_table import ListingError
@@ -43,6 +37,23 @@ def align(workspace: str, source: str, **options) -> list[dict]:
     for shard in plan_photos(workspace, source, 2):
         align_photos_shard(workspace, shard, **parameters)
     return faces_table(workspace).to_pylist()
+
+
+def test_photographs_without_a_face_are_looked_at_again_when_asked(root):
+    photos = upload(Folder(f"{root}/in"), "astronaut.png", "nobody.jpg", "not-a-picture.jpg")
+    workspace = f"{root}/workspace"
+    before = {row["image_id"]: row for row in align(workspace, photos.url)}
+    photos.write("not-a-picture.jpg", (PHOTOS / "astronaut.png").read_bytes())
+    assert plan_photos(workspace, photos.url, 2, ["no_face"]) == [0]
+    assert plan_photos(workspace, photos.url, 2, ["unreadable", "no_face"]) == [0, 1]
+    retry = {"retry": ["unreadable"]}
+    assert align_photos_shard(workspace, 0, 64, "largest", 100, **retry) == {}
+    assert align_photos_shard(workspace, 1, 64, "largest", 100, **retry) == {"ok": 1}
+    after = {row["image_id"]: row for row in faces_table(workspace).to_pylist()}
+    assert after.pop("not-a-picture")["quad"] == before["astronaut"]["quad"]
+    assert before.pop("not-a-picture")["status"] == "unreadable"
+    assert after == before
+    assert plan_photos(workspace, photos.url, 2, ["unreadable"]) == []
 
 
 def test_every_photograph_has_its_row_on_every_store(root):

@@ -15,6 +15,7 @@ from tasks.directions import (
     DirectionStore,
     DirectionStoreError,
     RelevanceConfig,
+    choose_relevance,
     compute_relevance_shard,
     direction_folder,
     measured_otherwise,
@@ -133,6 +134,23 @@ def test_what_was_measured_otherwise_is_found_with_its_options(
     wanted = {store.folder.url: "--num-images 2 --num-statistics 50 --mode exact"}
     assert measured_otherwise(Folder(root), networks, usual) == wanted
     assert measured_otherwise(Folder(root), networks, CONFIG) == {}
+
+
+def test_directions_that_are_there_are_taken_where_nothing_is_asked(
+    tmp_path, models, measure_directions
+):
+    root, networks, usual = Folder(str(tmp_path)), open_models(models, "cpu"), RelevanceConfig()
+    assert choose_relevance(root, networks, None) == usual
+    fewer = RelevanceConfig(num_images=1, num_statistics=50, mode="exact")
+    begun = measure_directions(root.url, models, fewer).folder.url
+    measure_directions(root.url, models, CONFIG)
+    assert choose_relevance(root, networks, None) == CONFIG
+    assert choose_relevance(root, networks, fewer) == fewer
+    assert choose_relevance(root, networks, None, f"moved/{Folder(begun).name}") == fewer
+    # What is measured as usual is meant to be used, finished or not.
+    plan_relevance(root.url, models, "cpu", usual)
+    assert choose_relevance(root, networks, None) == usual
+    assert choose_relevance(root, networks, None, begun) == fewer
 
 
 def test_processes_that_combine_at_once_agree(tmp_path, models):

@@ -12,10 +12,11 @@ from benchmarks.endurance.small_bundle import write_small_bundle
 from styleclip_ops.checkpoints import save_safetensors
 from styleclip_ops.encoder import E4eConfig, E4eEncoder
 from styleclip_ops.mapper import LevelsMapper
+from tasks.bundles import read_bundle
 from tasks.directions import RelevanceConfig
 from tasks.doctor import diagnose
 from tasks.findings import Finding
-from tasks.models import open_models, read_bundle
+from tasks.models import open_models
 from tasks.storage import Folder
 
 

@@ -16,8 +16,9 @@ import pytest
 import zarr
 from PIL import Image
 
-from tasks.alignment import faces_ledger, plan_photos
+from tasks.alignment import plan_photos
 from tasks.edits import edit_pairs_shard
+from tasks.faces import faces_ledger
 from tasks.forgetting import Forgetting, ForgettingError
 from tasks.frozen import freeze_manifest
 from tasks.interchange import plan_import

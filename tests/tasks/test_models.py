@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.models import BundleError, Models, Weights, open_models, read_bundle
-from tasks.weights import add_to_bundle, convert_weights_file, describe_bundle, verify_bundle
+from styleclip_ops.errors import CheckpointError
+from tasks.bundles import BundleError, Weights, describe_bundle, read_bundle
+from tasks.models import Models, open_models
+from tasks.weights import add_to_bundle, convert_weights_file, verify_bundle
 
 
 @pytest.fixture
@@ -32,11 +34,17 @@ def test_other_content_than_expected_is_refused(own, tmp_path):
 
 
 def test_weights_are_added_with_licence_and_source(own, tmp_path):
-    weights = Weights("generator.safetensors", licence="MIT", source="https://example.org")
+    weights = Weights("clip", licence="MIT", source="https://example.org")
     add_to_bundle(own, "judge", weights)
     assert describe_bundle(own)[-1]["licence"] == "MIT"
     with pytest.raises(BundleError, match="which is not there"):
         add_to_bundle(own, "judge", Weights("nowhere.pt"))
+    (tmp_path / "models" / "edits.csv").write_text("image_id,target_prompt\nanna,a smile\n")
+    with pytest.raises(CheckpointError, match=r"edits\.csv: got no checkpoint but a file"):
+        add_to_bundle(own, "generator", Weights("edits.csv"))
+    with pytest.raises(CheckpointError, match=r"generator\.safetensors: got a safetensors file"):
+        add_to_bundle(own, "judge", Weights("generator.safetensors"))
+    assert read_bundle(own).weights["generator"].uri == "generator.safetensors"
 
 
 def test_an_encoder_of_another_generator_is_found(own, tmp_path, models):
@@ -63,6 +71,10 @@ def test_a_missing_network_says_how_to_add_it(tmp_path):
     path.write_text(json.dumps({"generator": {"uri": "g.pt"}}))
     with pytest.raises(BundleError, match="styleclip weights add clip URI"):
         read_bundle(str(path)).locate("clip")
+    # All of them at once.
+    networks = open_models(str(path), "cpu")
+    with pytest.raises(BundleError, match=r"expected also 'encoder', 'clip'; .* add encoder"):
+        networks.fingerprints("generator", "encoder", "clip")
 
 
 def test_a_generator_keeps_its_images_in_every_layout(models, tmp_path):

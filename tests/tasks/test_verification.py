@@ -12,9 +12,9 @@ import pytest
 import zarr
 from PIL import Image
 
+from tasks.bundles import read_bundle
 from tasks.edits import edit_pairs_shard
 from tasks.ledger import read_table, table_bytes
-from tasks.models import read_bundle
 from tasks.runs import run_ledger, shards_to_do
 from tasks.storage import sha256
 from tasks.verification import Verification, check_faces

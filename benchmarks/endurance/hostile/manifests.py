@@ -18,7 +18,7 @@ from manifests.errors import ManifestError, RowError
 from manifests.schemas import EDITS
 from tasks.listing import list_photos
 from tasks.listing_table import ListingError
-from tasks.manifest_files import manifest_errors, read_prompts, stream_manifest
+from tasks.manifest_files import check_manifest, read_prompts, stream_manifest
 
 _ROWS = 40
 _NAN = float("nan")
@@ -97,7 +97,7 @@ class Manifests:
             return f"{len(list_photos(str(path))) and 'accepted'}"
         if item.door == "prompts":
             return f"{len(read_prompts(str(path))) and 'accepted'}"
-        errors = manifest_errors(str(path), "")
+        errors = (error for some in check_manifest(str(path), "") for error in some.errors)
         shown = [*itertools.islice(errors, 100)]
         count = len(shown) + sum(1 for _ in errors)
         for error in shown:

@@ -1,0 +1,12 @@
+"""What a bundle of weights names."""
+
+from tasks.bundles import DEMO_MODELS, describe_bundle
+
+
+def list_weights(models: str = DEMO_MODELS) -> list[dict[str, str]]:
+    """List the networks of a bundle.
+
+    Args:
+        models: The URL of its JSON file, or `demo`.
+    """
+    return describe_bundle(models)

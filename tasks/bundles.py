@@ -1,0 +1,127 @@
+"""Bundles: where the weights of the networks are, without the networks."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Literal, get_args
+
+from styleclip_ops.errors import StyleClipError
+from tasks.storage import split_url
+
+# Names the bundle that comes with the product.
+DEMO_MODELS = "demo"
+
+Role = Literal["generator", "encoder", "clip", "identity", "judge", "alexnet", "lpips"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+class BundleError(StyleClipError, ValueError):
+    """A bundle of weights is incomplete, or a file in it is not what it says."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights of one network are.
+
+    Attributes:
+        uri: A file, or the folder of a Hugging Face CLIP; relative to the bundle or absolute.
+        sha256: Expected digest of the file; not checked where empty.
+        licence: Under which they may be used.
+        source: Where their authors published them.
+    """
+
+    uri: str
+    sha256: str = ""
+    licence: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The weights of a pipeline, by role; `judge`, `alexnet` and `lpips` only judge.
+
+    Attributes:
+        url: Of the JSON file.
+        weights: By role.
+    """
+
+    url: str
+    weights: Mapping[Role, Weights]
+
+    def require(self, *roles: Role) -> None:
+        """Refuse a bundle that lacks networks.
+
+        Raises:
+            BundleError: It lacks some; all of them are named.
+        """
+        if missing := [role for role in roles if role not in self.weights]:
+            named = ", ".join(map(repr, missing))
+            commands = " and ".join(
+                f"`styleclip weights add {role} URI --models {self.url}`" for role in missing
+            )
+            raise BundleError(
+                f"{self.url}: got weights for {[*self.weights]}, expected also {named}; add them "
+                f"with {commands}"
+            )
+
+    def locate(self, role: Role) -> str:
+        """Return the URL of a network's weights.
+
+        Raises:
+            BundleError: The bundle has no such network.
+        """
+        self.require(role)
+        uri = self.weights[role].uri
+        if "://" in uri or uri.startswith("/"):
+            return uri
+        folder, _ = split_url(self.url)
+        return folder.url_of(uri)
+
+
+def read_bundle(url: str) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        BundleError: There is no such file, or it is no bundle.
+    """
+    if url == DEMO_MODELS:
+        url = str(resources.files("demo") / "models" / "bundle.json")
+    folder, name = split_url(url)
+    try:
+        values = json.loads(folder.read(name))
+        weights = {role: Weights(**entry) for role, entry in values.items()}
+    except FileNotFoundError:
+        raise BundleError(
+            f"models: got {url}, which is not there, expected the JSON file of a bundle; "
+            f"`styleclip weights add generator FILE --models {url}` begins one, and `demo` is the "
+            "one that comes with the product"
+        ) from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BundleError(f"{url}: got no bundle of weights ({error}), expected JSON") from error
+    unknown = sorted(set(weights) - set(ROLES))
+    if unknown:
+        raise BundleError(f"{url}: got roles {unknown}, expected some of {[*ROLES]}")
+    return Bundle(url, weights)
+
+
+def write_bundle(bundle: Bundle) -> None:
+    """Write a bundle to its URL."""
+    folder, name = split_url(bundle.url)
+    values = {role: asdict(entry) for role, entry in bundle.weights.items()}
+    folder.write(name, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def describe_bundle(models: str) -> list[dict[str, str]]:
+    """Return role, URL, licence and source of every network of a bundle."""
+    bundle = read_bundle(models)
+    return [
+        {
+            "role": role,
+            "url": bundle.locate(role),
+            "licence": entry.licence,
+            "source": entry.source,
+            "sha256": entry.sha256,
+        }
+        for role, entry in bundle.weights.items()
+    ]
