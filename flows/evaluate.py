@@ -11,6 +11,7 @@ from flows.stores import check_store
 from flows.summary import Summary
 from tasks.report import write_report
 from tasks.run_tables import find_other_run, find_run
+from tasks.storage import Folder
 
 
 @flow(name="evaluate-run")
@@ -38,7 +39,7 @@ def evaluate_run(
     """
     began = time.monotonic()
     place = find_run(workspace, run)
-    check_store(place)
+    check_store(workspace if place.startswith(Folder(workspace).url) else place)
     compared = [find_other_run(place, other, run) for other in others or []]
     report = write_report(place, others=compared, models=models, device=device)
     counts = {"ok": report.pairs - report.failed, "not ok": report.failed}
