@@ -86,8 +86,9 @@ def align_photos(
     if {*counts} - {"ok"}:
         for photo, reason in islice(unusable_photos(workspace, shards), _NAMED):
             say(f"align: {photo}: {reason}")
-    # Of a worker of several, others may have found some.
-    if share.prepares and counts and not counts.get("ok") and not has_faces(workspace):
+    # Of several workers, others may have found some.
+    alone = share.prepares and share.works
+    if alone and counts and not counts.get("ok") and not has_faces(workspace):
         raise ValueError(
             f"photos: got no usable face in any photograph of {photos}, expected some; "
             f"{faces_ledger(workspace).folder.url} says why of each"
