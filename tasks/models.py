@@ -104,7 +104,8 @@ class Models:
 
     def _join_lpips(self, linear: Any) -> Lpips:
         self.fingerprint("alexnet")
-        return _read(self.bundle.locate("alexnet"), lambda alexnet: load_lpips(alexnet, linear))
+        url = self.bundle.locate("alexnet")
+        return read_weights(url, lambda alexnet: load_lpips(alexnet, linear))
 
     def fingerprint(self, role: Role) -> str:
         """Return 16 hexadecimal digits that name the content of a network's weights.
@@ -152,7 +153,7 @@ class Models:
         with self._lock:
             if role not in self._networks:
                 self.fingerprint(role)
-                network = _read(self.bundle.locate(role), read)
+                network = read_weights(self.bundle.locate(role), read)
                 network = network.to(self.device).eval().requires_grad_(False)
                 self._networks[role] = network
             return cast(M, self._networks[role])
@@ -166,7 +167,8 @@ class _Content(io.BytesIO):
         self.name = url
 
 
-def _read(url: str, read: Callable[[Any], M]) -> M:
+def read_weights(url: str, read: Callable[[Any], M]) -> M:
+    """Read a file, or the folder of a Hugging Face CLIP, by a function; errors name the URL."""
     folder, name = split_url(url)
     inside = folder / name
     names = inside.names()

@@ -15,8 +15,8 @@ from styleclip_ops.checkpoints import (
     save_safetensors,
 )
 from tasks.bundles import Bundle, BundleError, Role, Weights, read_bundle, write_bundle
-from tasks.models import Models, open_models
-from tasks.storage import read_url, split_url
+from tasks.models import Models, open_models, read_weights
+from tasks.storage import split_url
 
 Convertible = Literal["generator", "encoder", "identity", "mapper"]
 Layout = Literal["safetensors", "rosinality"]
@@ -80,7 +80,7 @@ def convert_weights_file(source: str, destination: str, kind: Convertible, layou
     Raises:
         BundleError: Only generators have the rosinality layout.
     """
-    network = _READERS[kind](io.BytesIO(read_url(source)))
+    network = read_weights(source, _READERS[kind])
     sink = io.BytesIO()
     if layout == "safetensors":
         save_safetensors(network, sink)

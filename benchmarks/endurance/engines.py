@@ -53,19 +53,19 @@ def sleepy_shard(run: str, bundle: str, shard: int, seconds: float, killed: str)
         else:
             time.sleep(seconds / 2)
             os.kill(os.getpid(), signal.SIGKILL)
-    before, read = _loads.copy(), models._read
+    before, read = _loads.copy(), models.read_weights
 
     def counted(url: str, reader: Any) -> Any:
         _loads[f"load of {Path(url).name}"] += 1
         return read(url, reader)
 
     edit, Editor.edit = Editor.edit, _dummy_edit(seconds)  # type: ignore[method-assign]
-    models._read = counted  # type: ignore[assignment]
+    models.read_weights = counted  # type: ignore[assignment]
     try:
         _ = open_models(bundle, "cpu").generator
         counts = edit_pairs_shard(run, "cpu", shard)
     finally:
-        Editor.edit, models._read = edit, read  # type: ignore[method-assign]
+        Editor.edit, models.read_weights = edit, read  # type: ignore[method-assign]
     return counts | dict(_loads - before) | {f"process {os.getpid()}": 1}
 
 
