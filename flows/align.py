@@ -12,10 +12,11 @@ from flows.shards import run_shards
 from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
+from manifests.schemas import FACE_FAILURES
 from tasks.alignment import FacesPolicy, align_photos_shard, plan_photos
 from tasks.faces import faces_ledger, has_faces, unusable_photos
 from tasks.listing import require_photos
-from tasks.runs import FACE_FAILURES, statuses_to_retry
+from tasks.runs import statuses_to_retry
 from tasks.storage import Folder
 
 # Photographs of a shard; each takes a second or so.

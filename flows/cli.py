@@ -36,6 +36,7 @@ from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_sign
 from flows.options import EVERYWHERE
 from flows.progress import console, printable, say
 from flows.summary import Summary
+from manifests.schemas import ALL_FAILURES, FACE_FAILURES, RESULT_FAILURES
 from tasks.provenance import CODE_VERSION
 
 set_defaults()
@@ -106,13 +107,11 @@ def _explain(error: CycloptsError) -> str:
 
 
 def _explain_surplus(error: UnusedCliTokensError) -> str:
-    from tasks.runs import FACE_FAILURES, FAILURES, RETRY_ALL
-
     surplus = [*(error.unused_tokens or ())]
     given = [*(error.root_input_tokens or ())]
     place = given.index(surplus[0]) if surplus and surplus[0] in given else 0
-    if given[:place][-2:] == ["--retry-failed", RETRY_ALL]:
-        failures = FACE_FAILURES if error.command_chain == ("align",) else FAILURES
+    if given[:place][-2:] == ["--retry-failed", ALL_FAILURES]:
+        failures = FACE_FAILURES if error.command_chain == ("align",) else RESULT_FAILURES
         return f"--retry-failed: got {surplus[0]}, expected some of {', '.join(failures)}"
     return f"got {' '.join(surplus)}, which is more than this command takes"
 
@@ -231,16 +230,11 @@ def _with_defaults(given: BoundArguments) -> dict[str, Any]:
 
 def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
     """Let `--retry-failed` stand alone, for all statuses, or be followed by some."""
-    if "--retry-failed" not in tokens:
-        yield from tokens
-        return
-    from tasks.runs import FACE_FAILURES, FAILURES, RETRY_ALL
-
-    named = {RETRY_ALL, *FAILURES, *FACE_FAILURES}
+    named = {ALL_FAILURES, *RESULT_FAILURES, *FACE_FAILURES}
     for word, following in pairwise([*tokens, ""]):
         yield word
         if word == "--retry-failed" and not set(following.split(",")) & named:
-            yield RETRY_ALL
+            yield ALL_FAILURES
 
 
 def _refuse_credentials(tokens: tuple[str, ...]) -> None:

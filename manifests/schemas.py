@@ -13,6 +13,11 @@ FACE_STATUSES: tuple[FaceStatus, ...] = get_args(FaceStatus)
 ResultStatus = Literal["ok", "no_latent", "failed", "bad_options", "no_channel"]
 RESULT_STATUSES: tuple[ResultStatus, ...] = get_args(ResultStatus)
 
+# What can be tried again, and the word that stands for all of it.
+FACE_FAILURES = tuple(status for status in FACE_STATUSES if status != "ok")
+RESULT_FAILURES = tuple(status for status in RESULT_STATUSES if status != "ok")
+ALL_FAILURES = "all"
+
 
 def _column(
     name: str, kind: pa.DataType, description: str, unit: str = "", nullable: bool = False

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from manifests.schemas import FACE_STATUSES, RESULT_STATUSES, RESULTS
+from manifests.schemas import ALL_FAILURES, RESULT_FAILURES, RESULTS
 from styleclip_ops.arithmetic import PLAIN
 from tasks.arithmetic import AUTO
 from tasks.bundles import Role
@@ -25,10 +25,6 @@ _RUNS_NAMED = 20
 # What no update can change: where the edited images are, and in which form.
 _FIXED = ("name", "workspace", "image_format", "output")
 _ASSETS = ("directions", "directions_fingerprint", "mappers")
-FAILURES = tuple(status for status in RESULT_STATUSES if status != "ok")
-FACE_FAILURES = tuple(status for status in FACE_STATUSES if status != "ok")
-# Stands for all of them.
-RETRY_ALL = "all"
 # Columns of a result that say what it was made with.
 _MARKS = [
     "status",
@@ -284,7 +280,7 @@ def is_stale(row: Mapping[str, Any], settings: RunSettings) -> bool:
     return asset not in settings.mappers.values()
 
 
-def statuses_to_retry(named: str, failures: Sequence[str] = FAILURES) -> list[str]:
+def statuses_to_retry(named: str, failures: Sequence[str] = RESULT_FAILURES) -> list[str]:
     """Return the statuses that a comma-separated text names, all but ok for `all`.
 
     Args:
@@ -294,7 +290,7 @@ def statuses_to_retry(named: str, failures: Sequence[str] = FAILURES) -> list[st
     Raises:
         RunError: There is no such status.
     """
-    if named == RETRY_ALL:
+    if named == ALL_FAILURES:
         return [*failures]
     statuses = [status.strip() for status in named.split(",") if status.strip()]
     unknown = [status for status in statuses if status not in failures]

@@ -7,8 +7,17 @@ import torch
 from PIL import Image
 
 from benchmarks.endurance.small_bundle import write_small_bundle
+from tasks import arithmetic
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def float32():
+    """A processor of one kind: others would time arithmetics, and by chance take another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arithmetic, "has_bfloat16_units", lambda _: False)
+        yield
 
 
 def pytest_collection_modifyitems(items):

@@ -65,7 +65,7 @@ class Job:
             *("run", str(self.folder / "photos"), str(self.folder / "prompts.csv")),
             *(str(self.workspace), "--models", str(self.folder / "models" / "bundle.json")),
             *("--num-images", "2", "--num-statistics", "50", "--mode", "fast"),
-            *("--device", "cpu", "--shard-size", "2"),
+            *("--device", "cpu", "--shard-size", "2", "--arithmetic", "float32"),
         ]
 
     def start(self) -> ForkServerProcess:

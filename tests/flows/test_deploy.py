@@ -20,6 +20,15 @@ def deploy(capsys, *words: str) -> tuple[int, str, str]:
     return status, shown.out, " ".join(shown.err.split())
 
 
+@pytest.fixture
+def no_limit_later():
+    """The server that tests share asks for each task whether its tags are limited."""
+    yield
+    with get_client(sync_client=True) as client:
+        client.delete_concurrency_limit_by_tag("gpu")
+
+
+@pytest.mark.usefixtures("no_limit_later")
 def test_all_flows_are_set_up_on_a_server(capsys):
     api = PREFECT_API_URL.value()
     status, out, err = deploy(capsys, "--file", str(FILE), "--api", api, "--gpus", "4")

@@ -147,6 +147,7 @@ def test_a_cluster_makes_the_same_edits(engine, tmp_path, models):
             relevance=RelevanceConfig(num_images=1, num_statistics=50, mode="fast"),
             device="cpu",
             shard_size=2,
+            arithmetic="float32",
             engine=carried,
         )
         table = pa.concat_tables(run_ledger(run_folder(root, run)).results())

@@ -2,16 +2,18 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from manifests.edits import Edit
+from manifests.errors import RowError
 from manifests.instructions import Instruction
 from manifests.reading import stream_edits
-from manifests.validation import validate_edits
+from manifests.tables import RawBatch
+from manifests.validation import check_edits
 
 
 def csv_file(header: Sequence[str], rows: Iterable[Sequence[object]]) -> io.BytesIO:
@@ -27,8 +29,15 @@ def parquet_file(columns: Mapping[str, object]) -> io.BytesIO:
     return sink
 
 
-def messages(file: io.BytesIO, known: object = None) -> list[str]:
-    return [str(error) for error in validate_edits(stream_edits(file), known)]  # type: ignore[arg-type]
+def mistakes(
+    batches: Iterable[RawBatch], known: Container[str] | None = None
+) -> Iterator[RowError]:
+    for checked in check_edits(batches, known):
+        yield from checked.errors
+
+
+def messages(file: io.BytesIO, known: Container[str] | None = None) -> list[str]:
+    return [str(error) for error in mistakes(stream_edits(file), known)]
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True)

@@ -12,9 +12,9 @@ from manifests.edits import pair_id
 from manifests.errors import ManifestError, require_no_errors
 from manifests.reading import read_edits, stream_edits
 from manifests.tables import RawBatch
-from manifests.validation import check_edits, validate_edits
+from manifests.validation import check_edits
 
-from manifest_samples import csv_file, messages, parquet_file
+from manifest_samples import csv_file, messages, mistakes, parquet_file
 
 HERE = Path(__file__).parent
 HEADER = ("image_id", "target_prompt")
@@ -33,9 +33,7 @@ CELLS = st.one_of(
 
 def test_a_manifest_with_all_kinds_of_mistakes_and_the_messages_it_gets() -> None:
     with (HERE / "mistakes.csv").open("rb") as file:
-        said = [
-            str(error) for error in validate_edits(stream_edits(file), {"person-1", "person-2"})
-        ]
+        said = messages(file, {"person-1", "person-2"})
     assert said == (HERE / "mistakes.txt").read_text(encoding="utf-8").splitlines()
 
 
@@ -160,7 +158,7 @@ def test_no_cell_makes_it_crash(
     others: dict[str, list[object]], images: list[object], prompts: list[object]
 ) -> None:
     columns = {**others, "image_id": images, "target_prompt": prompts}
-    errors = [*validate_edits([RawBatch(range(1, 4), columns)])]
+    errors = [*mistakes([RawBatch(range(1, 4), columns)])]
     assert errors == sorted(errors, key=lambda error: error.row)
     for error in errors:
         assert error.row in range(1, 4)
@@ -172,7 +170,7 @@ def test_no_cell_makes_it_crash(
 @settings(deadline=None)
 def test_no_bytes_make_it_crash(start: bytes, content: bytes) -> None:
     with suppress(ManifestError):
-        for error in validate_edits(stream_edits(io.BytesIO(start + content))):
+        for error in mistakes(stream_edits(io.BytesIO(start + content))):
             assert str(error).startswith(f"row {error.row}")
 
 

@@ -22,7 +22,7 @@ from tasks.runs import run_ledger
 from tasks.storage import Folder
 from tasks.verification import Verification
 
-TRIALS = [ArithmeticTrial("float32", 1.0, 0.0), ArithmeticTrial("bfloat16", 0.5, 0.1)]
+TRIALS = [ArithmeticTrial("float32", 1.0, 0.0), ArithmeticTrial("bfloat16", 0.5, 0.1, 2.0)]
 
 
 @pytest.fixture
@@ -66,12 +66,22 @@ def test_trials_build_on_what_helped(models, monkeypatch):
     assert "TypeError" in trials[3].error
 
 
+def test_what_is_faster_by_chance_is_not_taken(models, monkeypatch):
+    # Of nine pairs, three are disturbed; the others are equal, then twice as fast.
+    for usual, wins in ((1.0, False), (0.5, True)):
+        pairs = [(1.0, usual)] * 6 + [(1.0, 0.1), (0.3, usual), (1.0, 0.2)]
+        monkeypatch.setattr(choosing, "_paired_seconds", lambda *_, pairs=pairs: pairs)
+        monkeypatch.setattr(torch, "compile", lambda network: network)
+        trials = try_arithmetics(open_models(models, "cpu").generator, 2)
+        assert fastest(trials).compiled is wins
+
+
 @pytest.mark.parametrize(
     ("trial", "wins"),
     {
-        ArithmeticTrial("bfloat16", 0.9, 0.4): True,
-        ArithmeticTrial("bfloat16", 0.99, 0.0): False,
-        ArithmeticTrial("bfloat16", 0.1, 0.6): False,
+        ArithmeticTrial("bfloat16", 0.8, 0.4, 1.2): True,
+        ArithmeticTrial("bfloat16", 0.8, 0.4, 1.05): False,
+        ArithmeticTrial("bfloat16", 0.1, 0.6, 10.0): False,
         ArithmeticTrial("bfloat16", error="out of memory"): False,
     }.items(),
 )
