@@ -20,6 +20,7 @@ ARITHMETICS = (
     Arithmetic(channels_last=True),
     Arithmetic(compiled=True),
     Arithmetic("bfloat16"),
+    Arithmetic("bfloat16", compiled=True),
     Arithmetic("bfloat16", channels_last=True),
     Arithmetic("bfloat16", channels_last=True, compiled=True),
 )

@@ -13,6 +13,9 @@ from torch import Tensor
 
 # Measured against oneDNN at 16 to 512 px and 16 to 512 channels: the transforms pay from here on.
 _SMALLEST = 64
+# Not public in torch: without it everything works, slower. Asked once, since torch.compile cannot
+# trace the question.
+_HAS_NNPACK = hasattr(torch, "_nnpack_spatial_convolution") and torch._nnpack_available()
 
 
 def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
@@ -29,7 +32,7 @@ def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
     trained = weight.requires_grad and torch.is_grad_enabled()
     if trained or not winograd_pays(x):
         return F.conv2d(x, weight, padding=1)
-    result: Tensor = _Winograd.apply(x, weight)  # type: ignore[no-untyped-call]
+    result: Tensor = _winograd(x, weight)
     return result
 
 
@@ -39,27 +42,32 @@ def winograd_pays(x: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and min(x.shape[2:]) >= _SMALLEST
-        and _nnpack_available()
+        and _HAS_NNPACK
     )
 
 
-def _nnpack_available() -> bool:
-    # Not public in torch: without it everything works, slower.
-    return hasattr(torch, "_nnpack_spatial_convolution") and torch._nnpack_available()
+@torch.library.custom_op("styleclip::winograd3x3", mutates_args=())
+def _winograd(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve image by image; an operator of its own, since torch.compile knows none of NNPACK."""
+    convolve = torch._nnpack_spatial_convolution
+    images = [convolve(image[None], weight, None, padding=1) for image in x]
+    return images[0] if len(images) == 1 else torch.cat(images)
 
 
-class _Winograd(torch.autograd.Function):
-    """A convolution with fixed kernels; its backward pass is another one, with them turned."""
+@_winograd.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(len(x), len(weight), *x.shape[2:])
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
-        convolve = torch._nnpack_spatial_convolution
-        images = [convolve(image[None], weight, None, padding=1) for image in x]
-        return images[0] if len(images) == 1 else torch.cat(images)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (weight,) = ctx.saved_tensors
-        turned = weight.flip(2, 3).transpose(0, 1).contiguous()
-        return conv3x3(gradients[0], turned), None
+def _keep_weight(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(inputs[1])
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    """Of a convolution with fixed kernels: another one, with them turned."""
+    (weight,) = ctx.saved_tensors
+    turned = weight.flip(2, 3).transpose(0, 1).contiguous()
+    return conv3x3(gradient, turned), None
+
+
+_winograd.register_autograd(_backward, setup_context=_keep_weight)

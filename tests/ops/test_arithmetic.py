@@ -12,6 +12,7 @@ from conftest import random_generator
 
 ALL = [
     Arithmetic("float32", channels_last=True),
+    Arithmetic("float32", compiled=True),
     Arithmetic("bfloat16"),
     Arithmetic("bfloat16", channels_last=True, compiled=True),
 ]
