@@ -12,7 +12,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from functools import cache
 from inspect import BoundArguments
 from itertools import pairwise
@@ -24,6 +24,7 @@ from cyclopts import (
     CycloptsError,
     MissingArgumentError,
     Parameter,
+    UnknownCommandError,
     UnknownOptionError,
     UnusedCliTokensError,
 )
@@ -44,6 +45,12 @@ set_defaults()
 USER_ERROR, STAGE_FAILED = 2, 1
 # From which on an option is taken for a mistyped one.
 _ALIKE = 0.7
+# Facts that are read without their names.
+_IN_A_LINE = 3
+# Before every command.
+_GLOBAL = ("--json", "--trace", "--no-server", "--metrics", "--help", "--version")
+# Words for what no option says.
+_STRENGTHS = ("--alpha", "--alphas", "--strength", "--beta", "--method", "--prompt", "--target")
 
 _COMMANDS = {
     "demo": "flows.demo:run_demo",
@@ -57,6 +64,7 @@ _COMMANDS = {
     "evaluate": "flows.evaluate:evaluate_run",
     "verify": "flows.verify:verify_run",
     "doctor": "flows.doctor:examine_assets",
+    "faces": "flows.faces:list_faces",
     "forget": "flows.forget:forget_image",
     "deploy": "flows.deploy:deploy_flows",
     "manifest build": "flows.tables:build_edit_manifest",
@@ -97,13 +105,29 @@ def _explain(error: CycloptsError) -> str:
         told = f"got {name} without a value" if is_option else f"got no {name}"
     if isinstance(error, UnusedCliTokensError):
         told = _explain_surplus(error)
+    if isinstance(error, UnknownCommandError):
+        told = _explain_command(error, told)
     # Cyclopts finds any two words of some equal letters alike.
     alike = re.search(r" Did you mean --(\S+)\?$", told)
     if isinstance(error, UnknownOptionError) and alike:
         given = error.token.keyword or error.token.value
         if SequenceMatcher(a=given.strip("-"), b=alike[1]).ratio() < _ALIKE:
             told = told.removesuffix(f".{alike[0]}")
+    if isinstance(error, UnknownOptionError) and error.command_chain in (("edit",), ("run",)):
+        given = error.token.keyword or error.token.value
+        if given in _STRENGTHS:
+            told += "; methods, prompts and strengths are columns of the table"
     return f"[bold red]error[/]: {escape(told)}; `{words} --help` shows its arguments and examples"
+
+
+def _explain_command(error: UnknownCommandError, told: str) -> str:
+    """Of an option before the command, name those that there are."""
+    word = next(iter(error.unused_tokens or ()), "")
+    if not word.startswith("-"):
+        return told
+    alike = get_close_matches(word, _GLOBAL, 1)
+    hint = f" (did you mean {alike[0]}?)" if alike else ""
+    return f"got {word} before the command, expected some of {', '.join(_GLOBAL)}{hint}"
 
 
 def _explain_surplus(error: UnusedCliTokensError) -> str:
@@ -209,10 +233,16 @@ def _run(tokens: list[str], server: bool, trace: bool) -> Any:
         from flows.embedded_server import end_server_with_command
         from flows.inputs import check_inputs
         from flows.logs import leave_errors_to_command, make_logs_plain
+        from tasks.bundles import DEMO_MODELS
     make_logs_plain()
     if not trace:
         leave_errors_to_command()
     if isinstance(command, Flow):
+        if _with_defaults(given).get("models") == DEMO_MODELS:
+            say(
+                "models: those of the demo, which know rendered portraits of 64 px and no "
+                "photographs; --models names others"
+            )
         if given.arguments.get("worker") or not server:
             command = command.fn
         else:
@@ -250,9 +280,12 @@ def _refuse_credentials(tokens: tuple[str, ...]) -> None:
 
 
 def _show(result: Sequence[Mapping[str, str]], as_json: bool) -> None:
-    """Print what a command lists: a line of JSON, or a paragraph for each."""
-    paragraphs = ("\n".join(f"{n}: {v}" for n, v in one.items() if v) for one in result)
-    print(json.dumps(result) if as_json else printable("\n\n".join(paragraphs)))  # noqa: T201
+    """Print what a command lists: JSON, a line for each of few facts, or a paragraph."""
+    if all(len(one) <= _IN_A_LINE for one in result):
+        told = "\n".join("  ".join(one.values()) for one in result)
+    else:
+        told = "\n\n".join("\n".join(f"{n}: {v}" for n, v in one.items() if v) for one in result)
+    print(json.dumps(result) if as_json else printable(told))  # noqa: T201
 
 
 def main() -> None:

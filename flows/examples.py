@@ -49,6 +49,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "verify": ("styleclip verify ws --run smiles --sample 50",),
     "doctor": ("styleclip doctor ws --models ffhq.json",),
+    "faces": ("styleclip faces ws", "styleclip --json faces ws --status no_face"),
     "forget": ("styleclip forget ws anna",),
     "manifest build": (
         'styleclip manifest build ws edits.parquet --target "a smiling face" --alpha 2 --alpha 4',

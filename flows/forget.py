@@ -51,7 +51,7 @@ def forget_image(
 
 def _announce(forgetting: Forgetting, image_id: str) -> None:
     if not forgetting.is_known:
-        say(f"{image_id}: no row in this workspace; searching its files")
+        say(f"{image_id}: no face of this workspace has this name; searching its files")
         return
     runs = f"{forgetting.pairs} edits in {len(forgetting.runs)} runs"
     say(f"{image_id}: its crop, latents, inversion, and {runs}")

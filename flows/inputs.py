@@ -7,7 +7,7 @@ from flows.engines import read_engine
 from tasks.arithmetic import name_arithmetic
 from tasks.bundles import read_bundle
 from tasks.listing import require_photos
-from tasks.manifest_files import read_prompts, require_manifest
+from tasks.manifest_files import read_prompts, require_manifest, require_parquet, require_texts
 from tasks.run_tables import find_run
 from tasks.runs import read_run_values, require_run_name
 from tasks.storage import Folder
@@ -43,9 +43,13 @@ def check_inputs(flow: str, given: Mapping[str, Any]) -> None:
             check(given[name])
     if given.get("manifest"):
         require_manifest(given["manifest"])
-    # Those of train-mapper are a list of texts.
-    elif isinstance(prompts := given.get("prompts"), str) and prompts:
-        read_prompts(prompts)
+    elif prompts := given.get("prompts"):
+        # Those of train-mapper are a list of texts.
+        check_prompts = read_prompts if isinstance(prompts, str) else require_texts
+        check_prompts(prompts)
+    require_texts(given.get("target") or ())
+    if flow == "tune-strengths":
+        require_parquet(given["destination"])
     workspace, run = given.get("workspace", ""), given.get("run", "")
     # A run's URL says all.
     if flow in _READERS and "/" not in run and not Folder(workspace).names():

@@ -14,6 +14,7 @@ from flows.share import has_server
 from flows.stores import check_store
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
+from tasks.manifest_files import require_texts
 from tasks.mappers import MapperConfig, train_prompt_mapper
 from tasks.storage import Folder
 
@@ -41,6 +42,7 @@ def train_mappers(
         device: auto, cpu, cuda, cuda:1, mps.
         checkpoint_steps: Steps between checkpoints.
     """
+    require_texts(prompts)
     began = time.monotonic()
     check_store(workspace)
     wanted = [(prompt, mapper) for prompt in prompts]
@@ -62,8 +64,9 @@ def train_all(
         Their URLs.
     """
     urls = dict[tuple[str, MapperConfig], str]()
-    for prompt, config in in_own_order(wanted):
-        with progress_bar("mapper", config.steps) as bar:
+    for number, (prompt, config) in enumerate(in_own_order(wanted), 1):
+        told = f"mapper {number} of {len(wanted)}" if len(wanted) > 1 else "mapper"
+        with progress_bar(told, config.steps) as bar:
             train = _TRAIN if has_server() else _TRAIN.fn
             urls[prompt, config] = train(
                 workspace=workspace,

@@ -63,7 +63,9 @@ class Bar:
         if now - self._spoke > _SECONDS_BETWEEN_LINES and done < self._total:
             self._spoke = now
             left = (now - self._began) / max(done, 1) * (self._total - done)
-            console.print(f"{self._label}: {done} of {self._total}, ETA {left:.0f} s  {note}")
+            console.print(
+                f"{self._label}: {done} of {self._total}, ETA {left:.0f} s  {note}".rstrip()
+            )
 
 
 def say(line: str) -> None:

@@ -40,7 +40,8 @@ class Summary:
     @property
     def line(self) -> str:
         """One line for people."""
-        return f"{self.work}; wrote {_address(self.wrote)}"
+        verb = "wrote" if self.counts else "it is all in"
+        return f"{self.work}; {verb} {_address(self.wrote)}"
 
     @property
     def work(self) -> str:

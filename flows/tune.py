@@ -21,7 +21,7 @@ from manifests.schemas import Method
 from styleclip_ops.strength import StrengthPoint, StrengthTarget
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
-from tasks.manifest_files import build_manifest, read_asked
+from tasks.manifest_files import build_manifest, read_asked, require_parquet
 from tasks.models import open_models
 from tasks.runs import settings_for
 from tasks.surveys import survey_prompts
@@ -85,6 +85,7 @@ def tune_strengths(
         device: auto, cpu, cuda, cuda:1, mps.
         batch_size: Images that go through the networks together.
     """
+    require_parquet(destination)
     began = time.monotonic()
     given = read_asked(prompts, target or [], [], neutral_prompt=neutral, method=method)
     search = Search(goal, (*(alpha or ()),), (*(num_channels or ()),), bisections, batch_size)

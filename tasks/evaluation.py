@@ -1,5 +1,6 @@
 """What the result rows of a run say, as numbers: means with intervals, success, failures, time."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
@@ -15,6 +16,7 @@ from tasks.scoring import MIXED, SCORES, SHARES, WORKS, Criteria
 
 Verdict = Literal["works", "mixed", "weak", "unscored"]
 _PROMPT, _STRENGTH = ["target_prompt", "method"], ["target_prompt", "method", "alpha"]
+_BOTH = "success_and_identity"
 _VARIED = ["neutral_prompt", "beta", "num_channels", "mapper_uri", "options"]
 
 # Beyond this many faces an interval resamples as many bundles of faces: its width is then known to
@@ -85,7 +87,7 @@ class Group:
     @property
     def verdict(self) -> Verdict:
         """Say in a word how many of the pairs succeed and keep the identity."""
-        share = self.scores["success_and_identity"].mean
+        share = self.scores[_BOTH].mean
         if share is None:
             return "unscored"
         return "works" if share >= WORKS else "mixed" if share >= MIXED else "weak"
@@ -150,15 +152,17 @@ class Evaluation:
     def best_strength(self, method: str, target_prompt: str) -> Group | None:
         """Return the strength with the most successes that keep the identity, the least of equals.
 
-        None where no pair of the method and prompt has both scores.
+        Where even that is weak, a few pairs would decide by chance: there it is the strength with
+        the largest product of directional similarity and identity. None where no pair of the method
+        and prompt has both scores.
         """
-        share = "success_and_identity"
         rated = [
             group
             for group in self.strengths(method, target_prompt)
-            if group.scores[share].mean is not None
+            if group.scores[_BOTH].mean is not None
         ]
-        return max(rated, key=lambda group: _number(group.scores[share].mean), default=None)
+        best = max(rated, key=lambda group: _number(group.scores[_BOTH].mean), default=None)
+        return max(rated, key=_reach) if best and best.verdict == "weak" else best
 
 
 def evaluate_rows(rows: Rows, faces: Mapping[str, int], criteria: Criteria) -> Evaluation:
@@ -279,6 +283,12 @@ def _timings(rows: Rows) -> Iterator[tuple[str, Timing]]:
             mean, median = float(seconds.mean()), float(np.median(seconds))
             method = str(rows.settings.at[rows.setting[part[0]], "method"])
             yield method, Timing(len(seconds), mean, median, 3600 / mean if mean else 0.0)
+
+
+def _reach(group: Group) -> float:
+    """How far the pairs went the way of the text, and kept who they are."""
+    both = (group.scores[name].mean for name in ("directional_edit", "identity_edit"))
+    return math.prod(max(mean or 0.0, 0.0) for mean in both)
 
 
 def _number(value: float | None) -> float:

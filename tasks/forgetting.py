@@ -13,6 +13,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from tasks.frozen import refreeze_manifest
 from tasks.inversion import INVERSIONS
 from tasks.latents import LATENT_STORES, STORE, LatentStore
 from tasks.ledger import PLANS, RESULTS, Ledger
+from tasks.manifest_files import usable_faces
 from tasks.outputs import IMAGES
 from tasks.report import REPORT
 from tasks.runs import RUN, RUNS, run_ledger
@@ -37,6 +39,7 @@ from tasks.traces import Person, Trace, find_traces
 OnProgress = Callable[[int], None]
 
 # What killed writers leave: of ours, and of Zarr's.
+_DIGITS = re.compile(r"\d+")
 _HALF_WRITTEN = re.compile(r"(?:^|/)\.part-[^/]*$|\.zarr/.*\.partial$")
 
 
@@ -82,7 +85,7 @@ class Forgetting:
         duplicates: Faces of other files with the same content: most likely the same person.
 
     Raises:
-        ForgettingError: The image id is no name.
+        ForgettingError: The image id is no name; or nobody's here, and almost that of a face.
     """
 
     def __init__(self, workspace: str, image_id: str, runs: Sequence[str] = ()) -> None:
@@ -202,6 +205,8 @@ class Forgetting:
             note.is_known = True
         if self._root.exists(self._name):
             note.add(self._root.read(self._name))
+        if not note.is_known and not self.has_pictures:
+            _refuse_misspelt(self._id, usable_faces(self._root.url))
         digests = note.digests
         for row in others:
             if row["source_uri"] in note.sources:
@@ -356,6 +361,17 @@ class Forgetting:
 
 def _of(table: pa.Table, image_id: str) -> pa.Table:
     return table.filter(pc.equal(table["image_id"], image_id))
+
+
+def _refuse_misspelt(image_id: str, known: Collection[str]) -> None:
+    """Tell a name that nobody has here from a slip: who forgets should not be told it is done."""
+    # Names that differ in a number alone are other people.
+    others = [name for name in known if _DIGITS.sub("", name) != _DIGITS.sub("", image_id)]
+    if alike := get_close_matches(image_id, others, 1, cutoff=0.7):
+        raise ForgettingError(
+            f"image_id: got {image_id!r}, of whom nothing is here; did you mean {alike[0]!r}? "
+            "`styleclip faces WORKSPACE` lists all"
+        )
 
 
 def _texts(row: Mapping[str, Any], *names: str) -> set[str]:

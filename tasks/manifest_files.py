@@ -1,5 +1,6 @@
 """Manifests and prompt tables as files on any URL."""
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from manifests.validation import CheckedBatch, check_edits
 from tasks.faces import faces_ledger
 from tasks.latents import imported_images
 from tasks.storage import split_url
+
+_TABLES = (".csv", ".parquet", ".tsv", ".json", ".txt")
 
 
 def require_manifest(manifest: str) -> None:
@@ -80,8 +83,9 @@ def build_manifest(
         Its rows.
 
     Raises:
-        ManifestError: There is no image, or a prompt comes twice.
+        ManifestError: There is no image, a prompt comes twice, or the file is to be no Parquet.
     """
+    require_parquet(destination)
     if not image_ids:
         raise ManifestError(
             "images: got none, expected aligned faces or imported latents; `styleclip align` makes "
@@ -94,6 +98,19 @@ def build_manifest(
             rows = write_edits(build_edits(image_ids, prompts), file)
         folder.take_in(name, path)
     return rows
+
+
+def require_parquet(destination: str) -> None:
+    """Refuse to write a manifest under a name that says something else.
+
+    Raises:
+        ManifestError: The name does not end with .parquet.
+    """
+    if not destination.endswith(".parquet"):
+        raise ManifestError(
+            f"manifest: got {destination}, expected a name that ends with .parquet; what shall be "
+            "edited by hand is a CSV of prompts, which `manifest build --prompts` reads"
+        )
 
 
 def read_prompts(prompts: str) -> list[Instruction]:
@@ -130,7 +147,24 @@ def read_asked(
             f"prompts: got {prompts or 'none'} and targets {[*targets] or 'none'}, expected one of "
             "--prompts TABLE and --target PROMPT"
         )
-    return read_prompts(prompts) if prompts else ask(targets, alphas, **settings)
+    if prompts:
+        return read_prompts(prompts)
+    require_texts(targets)
+    return ask(targets, alphas, **settings)
+
+
+def require_texts(prompts: Iterable[str]) -> None:
+    """Refuse tables among prompts: a file's name can be embedded as well as any text.
+
+    Raises:
+        ManifestError: One names a file.
+    """
+    for text in prompts:
+        if text.lower().endswith(_TABLES) or (os.sep in text and Path(text).is_file()):
+            raise ManifestError(
+                f"prompt: got the file {text}, expected a text such as 'a smiling face'; "
+                "`manifest build`, `tune` and `run` read tables of prompts"
+            )
 
 
 @dataclass(frozen=True)
@@ -155,11 +189,17 @@ def _opened(url: str) -> Iterator[Any]:
             yield file
     except FileNotFoundError as error:
         raise ManifestError(_absent(url)) from error
+    except IsADirectoryError as error:
+        raise ManifestError(
+            f"table: got the folder {url}, expected a CSV or Parquet file; are two arguments "
+            "swapped?"
+        ) from error
 
 
 def _absent(url: str) -> str:
+    name = url if url.endswith(".parquet") else "edits.parquet"
     return (
         f"table: got {url}, which is not there, expected a CSV or Parquet file; a manifest is made "
-        f'with `styleclip manifest build WORKSPACE {url} --target "a smiling face"`, and a table '
+        f'with `styleclip manifest build WORKSPACE {name} --target "a smiling face"`, and a table '
         "of prompts is a CSV with the columns target_prompt, neutral_prompt, method and alpha"
     )

@@ -5,14 +5,17 @@ prompts beside it.
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.path import Path as MplPath
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
@@ -47,6 +50,8 @@ _COLORS = {
 }
 _INK, _QUIET, _LINE, _BAR, _PAPER, *_SERIES = _COLORS
 _MARKERS = "os^D"
+# Of a point, where its label may lie: right or left, above or below.
+_CORNERS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 _METHODS = ("global", "mapper", "optimize")
 
 # Single values are drawn up to this many.
@@ -203,26 +208,63 @@ def _frontier_line(
 
 
 def _name_strengths(axes: Axes, labels: Sequence[tuple[Group, Estimate, Estimate, str]]) -> None:
-    """Write each alpha beside its point, those with intervals first, where it hides no other."""
+    """Write each alpha beside its point, where it hides no other and the fewest lines cross it."""
     placed = list[Bbox]()
     # Else only drawing would find out where the points are.
     axes.autoscale_view()
+    lines = [*_drawn_lines(axes, labels)]
     for group, x, y, color in sorted(labels, key=lambda label: label[1].low is None):
         told = axes.annotate(
             f"{group.alpha:g}",
             (x.mean or 0.0, y.mean or 0.0),
-            (4, 4),
+            (0, 0),
             textcoords="offset points",
             color=color,
             fontsize=8,
             # Above the intervals, which else cross out the digits.
             bbox={"facecolor": _PAPER, "edgecolor": "none", "boxstyle": "square,pad=0.05"},
         )
-        box = told.get_window_extent()
-        if any(box.overlaps(other) for other in placed):
+        found = dict[tuple[int, int], tuple[int, Bbox]]()
+        for corner in _CORNERS:
+            _move(told, corner)
+            box = told.get_window_extent()
+            if not any(box.overlaps(other) for other in placed):
+                crossed = sum(line.intersects_bbox(box, filled=False) for line in lines)
+                found[corner] = (crossed, box)
+        if not found:
             told.remove()
-        else:
-            placed.append(box)
+            continue
+        best = min(found, key=lambda corner: found[corner][0])
+        _move(told, best)
+        placed.append(found[best][1])
+
+
+def _move(told: Annotation, corner: tuple[int, int]) -> None:
+    """Let a text touch its point with the corner that lies there."""
+    right, up = corner
+    told.set_position((4 * right, 4 * up))
+    told.set_horizontalalignment("left" if right > 0 else "right")
+    told.set_verticalalignment("bottom" if up > 0 else "top")
+
+
+def _drawn_lines(
+    axes: Axes, labels: Sequence[tuple[Group, Estimate, Estimate, str]]
+) -> Iterator[MplPath]:
+    """The lines from point to point and the intervals, in pixels."""
+    for _, series in groupby(labels, key=lambda label: label[3]):
+        means = list[tuple[float, float]]()
+        for _, x, y, _ in series:
+            across, up = x.mean or 0.0, y.mean or 0.0
+            means.append((across, up))
+            if x.low is not None and x.high is not None:
+                yield _in_pixels(axes, [(x.low, up), (x.high, up)])
+            if y.low is not None and y.high is not None:
+                yield _in_pixels(axes, [(across, y.low), (across, y.high)])
+        yield _in_pixels(axes, means)
+
+
+def _in_pixels(axes: Axes, points: Sequence[tuple[float, float]]) -> MplPath:
+    return MplPath(axes.transData.transform(points))
 
 
 def _errors(estimates: Sequence[Estimate]) -> list[list[float]]:

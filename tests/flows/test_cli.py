@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from prefect import flow, flow_engine
 from prefect.utilities.engine import capture_sigterm
 
 from flows.cli import _with_statuses, app
+from flows.interchange import import_latents
 from flows.interruption import keep_signals
 
 PHOTOS = Path(__file__).parents[2] / "demo" / "photos"
@@ -82,6 +85,8 @@ def test_no_command_at_all_shows_the_help(capsys):
         (["edit", "ws", "edits.csv", "--modles", "m"], "Did you mean --models?;"),
         (["manifest", "biuld"], 'Did you mean "build"?'),
         (["edi"], 'Did you mean "edit"?'),
+        (["--no-sever", "align"], "got --no-sever before the command, expected some of --json"),
+        (["--no-sever", "align"], "(did you mean --no-server?);"),
         (["edit", "ws", "edits.csv", "--batch-size", "0"], "--batch-size. Must be >= 1;"),
         (["run", "photos", "prompts.csv", "ws", "--workers=-2"], "--workers. Must be >= 1;"),
     ],
@@ -107,6 +112,11 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["tune", "{place}/ws", "t.parquet", "--prompts", "{place}/p.csv"], "p.csv, which is not"),
         (["edit", "{place}", "{place}/typo.csv"], "row 2, column method: got 'globl'"),
         (["edit", "{place}", "{place}/asked.csv"], "WORKSPACE MANIFEST --prompts TABLE` make a"),
+        (["run", "{place}", "{place}", "{place}/ws"], "expected a CSV or Parquet file; are two"),
+        (["train-mapper", "{place}/ws", "a hat", "hats.csv"], "got the file hats.csv, expected a"),
+        (["train-mapper", "{place}/ws", "{place}/typo.csv"], "typo.csv, expected a text such as"),
+        (["tune", "{place}/ws", "t.parquet", "--target", "p.csv"], "got the file p.csv, expected"),
+        (["tune", "{place}/ws", "t.csv", "--target", "a hat"], "a name that ends with .parquet"),
         (["evaluate", "{place}", "--run", "b"], "runs there: autumn, summer"),
         (["evaluate", "{place}/ws", "--run", "b"], "ws, which is not there or empty; `styleclip"),
         (["invert", "{place}/ws"], "ws, which is not there or empty; `styleclip align PHOTOS"),
@@ -263,8 +273,40 @@ def test_of_a_face_that_nobody_knows_nothing_is_asked(capsys, tmp_path):
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops" / "anna.png").write_bytes(b"")
     status, _, err = call(capsys, "forget", str(tmp_path), "berta")
-    assert (status, "berta: no row in this workspace" in err) == (0, True)
+    assert (status, "berta: no face of this workspace has this name" in err) == (0, True)
     assert (tmp_path / "crops" / "anna.png").exists()
+
+
+def test_faces_are_listed_by_their_names_and_a_misspelt_one_is_not_forgotten(
+    capsys, tmp_path, models
+):
+    torch.save(torch.randn(2, 8, 28), tmp_path / "anna.pt")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "nobody.png")
+    assert call(capsys, "faces", str(tmp_path))[0] == 2
+    import_latents(str(tmp_path), str(tmp_path / "anna.pt"), models=models, device="cpu")
+    call(capsys, "--no-server", "align", str(tmp_path / "photos"), str(tmp_path))
+    told = f"nobody  no_face  {tmp_path}/photos/nobody.png\nanna-00000  ok  imported\n"
+    assert call(capsys, "faces", str(tmp_path))[1] == told + "anna-00001  ok  imported\n"
+    status, out, _ = call(capsys, "--json", "faces", str(tmp_path), "--status", "no_face")
+    assert (status, [face["image_id"] for face in json.loads(out)]) == (0, ["nobody"])
+    assert call(capsys, "faces", str(tmp_path), "--status", "lost")[0] == 2
+    for slip in ("ana-00000", "anna-00000.png"):
+        status, _, err = call(capsys, "forget", str(tmp_path), slip, "--yes")
+        assert (status, "did you mean 'anna-00000'?" in err) == (2, True)
+    # Once more is no slip, though another face has almost the same name.
+    for _ in range(2):
+        assert call(capsys, "forget", str(tmp_path), "anna-00000", "--yes")[0] == 0
+
+
+def test_a_manifest_is_parquet_and_its_prompts_are_texts(capsys, tmp_path):
+    build = ["manifest", "build", str(tmp_path)]
+    for words, told in (
+        (["edits.csv", "--target", "a hat"], "got edits.csv, expected a name that ends with .par"),
+        (["edits.parquet", "--target", "a.csv"], "got the file a.csv, expected a text such as"),
+    ):
+        status, _, err = call(capsys, *build, *words)
+        assert (status, told in " ".join(err.split())) == (2, True)
 
 
 def test_a_run_that_is_not_there_cannot_be_verified(capsys, tmp_path):
@@ -393,6 +435,7 @@ def test_what_reads_tables_only_waits_for_no_network_and_no_server(mistaken):
         (["edit", "ws", "edits.csv", "more"], "got more, which is more than this command takes"),
         (["train-mapper", "ws", "--target", "old"], "Unknown option: --target; `styleclip train"),
         (["train-mapper", "ws", "--step", "3"], "Did you mean --steps?"),
+        (["edit", "ws", "edits.csv", "--alpha", "3"], "strengths are columns of the table"),
     ],
 )
 def test_what_a_command_does_not_take_is_told(capsys, words, told):

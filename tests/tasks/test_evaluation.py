@@ -169,6 +169,17 @@ def test_the_least_of_equal_strengths_is_best():
     assert evaluated(row(status="failed")).best_strength("global", "a smiling face") is None
 
 
+def test_where_all_is_weak_one_lucky_pair_does_not_choose():
+    near = GOOD | {"identity_edit": 0.45}
+    lost = GOOD | {"directional_edit": 0.08, "identity_edit": 0.2}
+    lucky = GOOD | {"directional_edit": 0.11, "identity_edit": 0.54}
+    rows = [row(f"face-{n}", alpha=4.0, **near) for n in range(6)]
+    rows += [row(f"face-{n}", alpha=1000.0, **(lost if n else lucky)) for n in range(6)]
+    best = evaluated(*rows).best_strength("global", "a smiling face")
+    assert best is not None
+    assert (best.alpha, best.verdict) == (4.0, "weak")
+
+
 @pytest.mark.parametrize(
     ("good", "verdict"), [(4, "works"), (3, "mixed"), (2, "mixed"), (1, "weak")]
 )

@@ -1,0 +1,35 @@
+"""What a workspace knows of its photographs."""
+
+from manifests.schemas import FACE_STATUSES
+from tasks.faces import faces_ledger
+from tasks.latents import imported_images
+from tasks.storage import Folder
+
+
+def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
+    """List the faces of a workspace by the names that other commands take, with their photographs.
+
+    Photographs without a face that can be used are listed too, with a status that says why.
+
+    Args:
+        workspace: Folder or URL that holds all data.
+        status: List those of this status only: ok, no_face, several_faces, too_small, unreadable.
+    """
+    columns = ["image_id", "status", "source_uri"]
+    found = [
+        row
+        for faces in faces_ledger(Folder(workspace).url).results()
+        for row in faces.select(columns).to_pylist()
+    ]
+    found += [
+        {"image_id": name, "status": "ok", "source_uri": "imported"}
+        for name in imported_images(workspace)
+    ]
+    if not found:
+        raise ValueError(
+            f"workspace: got {workspace}, expected one with faces; `styleclip align PHOTOS "
+            f"{workspace}` finds them"
+        )
+    if status and status not in FACE_STATUSES:
+        raise ValueError(f"status: got {status!r}, expected one of {', '.join(FACE_STATUSES)}")
+    return [row for row in found if status in ("", row["status"])]
