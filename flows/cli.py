@@ -238,17 +238,20 @@ def _run(tokens: list[str], server: bool, trace: bool) -> Any:
     if not trace:
         leave_errors_to_command()
     if isinstance(command, Flow):
-        if _with_defaults(given).get("models") == DEMO_MODELS:
+        whole = _with_defaults(given)
+        has_server = server and not whole.get("worker")
+        if has_server:
+            check_inputs(command.name, whole)
+        if whole.get("models") == DEMO_MODELS:
             say(
                 "models: those of the demo, which know rendered portraits of 64 px and no "
                 "photographs; --models names others"
             )
-        if given.arguments.get("worker") or not server:
-            command = command.fn
-        else:
-            check_inputs(command.name, _with_defaults(given))
+        if has_server:
             end_server_with_command()
             keep_signals()
+        else:
+            command = command.fn
     return command(*given.args, **given.kwargs)
 
 

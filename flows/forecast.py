@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from flows.progress import console
+from flows.progress import console, say
 from flows.summary import Summary
 from tasks.calibration import Calibration
 from tasks.forecast import Forecast, StageForecast
@@ -61,12 +61,15 @@ def foretell(
         stages: Foretells them one after the other.
     """
     began, found = time.monotonic(), list[StageForecast]()
-    with tempfile.TemporaryDirectory() as place, console.status("timing samples"):
+    say("dry run: times samples of each stage, which takes up to some minutes on processors")
+    with tempfile.TemporaryDirectory() as place, console.status("timing samples") as status:
         forecast = Forecast(
             workspace, models, device, Calibration(Path(place), models, device, SAMPLE_SECONDS)
         )
         found.append(forecast.load())
-        found += stages(forecast)
+        for stage in stages(forecast):
+            found.append(stage)
+            status.update(f"timing samples: {stage.stage} is done")
     seconds, size = sum(s.seconds for s in found), sum(s.bytes for s in found)
     console.print(_table(found))
     edits = next(stage for stage in found if stage.stage == "edit")

@@ -1,5 +1,6 @@
 """Which photographs an input holds, and the names they have in every table."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ GIVEN_IDS = b"given_ids"
 # Texts and tables that lie beside photographs.
 SIDECARS = {".csv", ".json", ".jsonl", ".md", ".parquet", ".txt", ".xml", ".xmp", ".yaml", ".yml"}
 
+_EXPECTED = "expected a folder, a glob, a prefix, a photograph, or a CSV or Parquet listing"
 _LONGEST_STEM = 100
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 _OTHER = re.compile(r"[^A-Za-z0-9._-]")
@@ -63,27 +65,27 @@ def list_photos(source: str) -> pa.Table:
     is_listing = PurePosixPath(source).suffix.lower() in LISTINGS and is_file(source)
     photos = read_listing(source) if is_listing else [*_find(source)]
     if not photos:
-        raise ListingError(
-            f"photographs: got {source}, in which there are none; expected a folder, a glob, a "
-            "prefix, a photograph, or a CSV or Parquet listing"
-        )
+        raise ListingError(f"photographs: got {source}, in which there are none; {_EXPECTED}")
     given = [photo.image_id for photo in photos if photo.image_id is not None]
     columns = {"image_id": given or _image_ids(photos), "source_uri": [p.uri for p in photos]}
     return pa.table(columns, PHOTOS.with_metadata({GIVEN_IDS: b""} if given else None))
 
 
 def require_photos(source: str) -> None:
-    """Refuse an input of this machine that is not there; a store has no folders to be there.
+    """Refuse an input of this machine that is not there or empty; a store would be asked for all.
 
     Raises:
-        ListingError: It is not there.
+        ListingError: It is not there, or a folder without a file that may be a photograph.
     """
     folder = Folder(source)
-    if folder.is_local and not _MAGIC.search(source) and not Path(folder.url).exists():
-        raise ListingError(
-            f"photographs: got {source}, which is not there; expected a folder, a glob, a prefix, "
-            "a photograph, or a CSV or Parquet listing"
-        )
+    if not folder.is_local or _MAGIC.search(source):
+        return
+    path = Path(folder.url)
+    if not path.exists():
+        raise ListingError(f"photographs: got {source}, which is not there; {_EXPECTED}")
+    names = (name for _, _, names in os.walk(path) for name in names)
+    if path.is_dir() and not any(map(_is_wanted, names)):
+        raise ListingError(f"photographs: got {source}, in which there are none; {_EXPECTED}")
 
 
 def distinct_id(image_id: str, key: str) -> str:

@@ -104,6 +104,7 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
     ("words", "told"),
     [
         (["align", "{place}/photos", "{place}/ws"], "photos, which is not there"),
+        (["align", "{place}/runs", "{place}/ws"], "runs, in which there are none; expected a fo"),
         (["edit", "{place}/ws", "{place}/edits.csv"], "made with `styleclip manifest build"),
         (["edit", "{place}/ws", "edits.csv", "--models", "{place}/b.json"], "begins one"),
         (["edit", "{place}/ws", "edits.csv", "--engine", "treads"], "expected threads"),
@@ -112,7 +113,10 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["tune", "{place}/ws", "t.parquet", "--prompts", "{place}/p.csv"], "p.csv, which is not"),
         (["edit", "{place}", "{place}/typo.csv"], "row 2, column method: got 'globl'"),
         (["edit", "{place}", "{place}/asked.csv"], "WORKSPACE MANIFEST --prompts TABLE` make a"),
-        (["run", "{place}", "{place}", "{place}/ws"], "expected a CSV or Parquet file; are two"),
+        (
+            ["run", "{place}/typo.csv", "{place}", "{place}/ws"],
+            "expected a CSV or Parquet file; are two",
+        ),
         (["train-mapper", "{place}/ws", "a hat", "hats.csv"], "got the file hats.csv, expected a"),
         (["train-mapper", "{place}/ws", "{place}/typo.csv"], "typo.csv, expected a text such as"),
         (["tune", "{place}/ws", "t.parquet", "--target", "p.csv"], "got the file p.csv, expected"),
@@ -196,6 +200,7 @@ def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
 
 def test_prompts_are_read_before_the_work(capsys, tmp_path, models):
     (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"")
     (tmp_path / "prompts.csv").write_text("taget_prompt\na smile\n")
     words = [str(tmp_path / name) for name in ("photos", "prompts.csv", "ws")]
     status, _, err = call(capsys, "run", *words, "--models", models)
