@@ -6,10 +6,11 @@ Workers on devices of one name edit in one arithmetic, so that they give the sam
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ CALIBRATIONS = "calibrations"
 # Another arithmetic must be so much faster in three of four pairs of runs, so that chance chooses
 # seldom, and may change a picture so much, on average.
 _GAIN, _LEVELS = 1.1, 0.5
+# Pixels to be rendered from which on it pays to try others, and to let torch compile, which takes
+# a minute: on processors 512 and 2,048 images of 256 px, on accelerators 512 and 8,192 of 1,024 px.
+_PROCESSOR, _ACCELERATOR = (2**25, 2**27), (2**29, 2**33)
 # Pairs of runs, and seconds after which these are no more than must be.
 _FEWEST, _MOST, _LONG_ENOUGH = 3, 9, 3.0
 
@@ -58,14 +62,18 @@ def name_arithmetic(asked: str) -> str:
     return asked if asked == AUTO else str(read_arithmetic(asked))
 
 
-def choose_arithmetic(asked: str, workspace: str, networks: Models) -> Arithmetic:
+def choose_arithmetic(
+    asked: str, workspace: str, networks: Models, rows: Callable[[], int]
+) -> Arithmetic:
     """Return the arithmetic that edits are rendered in.
 
     Args:
         asked: Its text; or `auto`, for what was measured to be fastest with this generator on this
-            device. Processors without units for bfloat16 take float32 and measure nothing.
+            device. Processors without units for bfloat16 take float32 and measure nothing, and so
+            does every device where there is little to render.
         workspace: Where the choice is kept.
         networks: With the generator.
+        rows: Asked for how many images are to be rendered in all.
 
     Raises:
         ConfigError: The text names none.
@@ -74,21 +82,24 @@ def choose_arithmetic(asked: str, workspace: str, networks: Models) -> Arithmeti
         return read_arithmetic(asked)
     if not has_bfloat16_units(networks.device):
         return PLAIN
-    return _calibrated(workspace, networks)
+    pixels = rows() * networks.generator.resolution**2
+    others, compiled = _PROCESSOR if networks.device.type == "cpu" else _ACCELERATOR
+    return _calibrated(workspace, networks, pixels >= compiled) if pixels >= others else PLAIN
 
 
 @lru_cache(maxsize=16)
-def _calibrated(workspace: str, networks: Models) -> Arithmetic:
+def _calibrated(workspace: str, networks: Models, compiles: bool) -> Arithmetic:
     """Read what was chosen for such a device, or measure and keep it."""
     facts = {
         "device": describe_device(networks.device),
         "generator": networks.fingerprint("generator"),
         "lot": networks.lot,
+        "compiles": compiles,
     }
     folder = Folder(workspace) / CALIBRATIONS
     name = f"{sha256(json.dumps(facts).encode())[:16]}.json"
     if not folder.exists(name):
-        trials = try_arithmetics(networks.generator, networks.lot)
+        trials = try_arithmetics(networks.generator, networks.lot, compiles)
         chosen = fastest(trials)
         values = facts | {"chosen": str(chosen), "trials": [asdict(trial) for trial in trials]}
         # Where another worker was faster, both take its choice.
@@ -97,12 +108,13 @@ def _calibrated(workspace: str, networks: Models) -> Arithmetic:
     return read_arithmetic(json.loads(folder.read(name))["chosen"])
 
 
-def try_arithmetics(generator: Generator, lot: int) -> list[ArithmeticTrial]:
+def try_arithmetics(generator: Generator, lot: int, compiles: bool) -> list[ArithmeticTrial]:
     """Try float32, then one change after the other, on top of what helped so far.
 
     Args:
         generator: Of which style codes are drawn.
         lot: How many images are computed at a time.
+        compiles: Whether to try torch.compile too.
 
     Returns:
         One for each, float32 first.
@@ -112,7 +124,8 @@ def try_arithmetics(generator: Generator, lot: int) -> list[ArithmeticTrial]:
         wanted = to_levels(generator.synthesize(s)).float()
         plain = statistics.median(_seconds(generator.synthesize, s) for _ in range(_FEWEST))
     trials = [ArithmeticTrial(str(PLAIN), plain, 0.0)]
-    for change in ({"precision": "bfloat16"}, {"channels_last": True}, {"compiled": True}):
+    changes: list[dict[str, Any]] = [{"precision": "bfloat16"}, {"channels_last": True}]
+    for change in [*changes, {"compiled": True}] if compiles else changes:
         best = fastest(trials)
         trials.append(_try(replace(best, **change), best, generator, s, wanted))
     return trials

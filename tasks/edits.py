@@ -99,7 +99,7 @@ def edit_pairs_shard(
         return {}
     with watch.spend(LOADING):
         networks.load("generator", "judge", "identity")
-    editor = Editor(settings, networks, watch)
+    editor = Editor(settings, networks, watch, ledger.count_units)
     output = open_output(folder, settings.output, settings.image_format, shard, watch)
     with behind(MOST_WAITING) as later:
         for batch in editor.batches(new, settings.batch_size):
@@ -188,14 +188,19 @@ class Editor:
         settings: Of the run.
         networks: Its networks.
         watch: Told where the time goes.
+        rows: Asked for how many rows are edited in all, see `choose_arithmetic`.
     """
 
     def __init__(
-        self, settings: RunSettings, networks: Models, watch: Stopwatch | None = None
+        self,
+        settings: RunSettings,
+        networks: Models,
+        watch: Stopwatch | None = None,
+        rows: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings, self._networks = settings, networks
         self._watch = watch or Stopwatch()
-        self.arithmetic = choose_arithmetic(settings.arithmetic, settings.workspace, networks)
+        self.arithmetic = choose_arithmetic(settings.arithmetic, settings.workspace, networks, rows)
         synthesize = _synthesizer(networks.generator, self.arithmetic)
         self._synthesize = partial(in_lots, synthesize, lot=networks.lot)
         self._style_codes = dict[tuple[int, ...], Tensor]()

@@ -205,12 +205,12 @@ class Forecast:
             *(self._workspace, self._models, self._device, options.image_format, "files"),
             *(options.batch_size, options.arithmetic),
         ).with_assets(directions, [*survey.mapper_uris, *mappers.values()])
+        work = self._work(run_folder(self._workspace, run), settings, batches, options)
         # Measured in the sample's workspace, since nothing may be written in the run's.
         measured = choose_arithmetic(
-            settings.arithmetic, self._calibration.workspace, self._networks
+            *(settings.arithmetic, self._calibration.workspace, self._networks, lambda: work.rows)
         )
         settings = replace(settings, arithmetic=str(measured))
-        work = self._work(run_folder(self._workspace, run), settings, batches, options)
         shards, taken = -(-(work.rows - work.done) // options.shard_size), [0.0, 0.0]
         settings, names = self._with_latents(settings)
         if directions is None and "global" in survey.methods:

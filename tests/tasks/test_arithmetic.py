@@ -1,5 +1,6 @@
 import io
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tasks.runs import run_ledger
 from tasks.storage import Folder
 from tasks.verification import Verification
 
+MANY = partial(int, 1e6)
 TRIALS = [ArithmeticTrial("float32", 1.0, 0.0), ArithmeticTrial("bfloat16", 0.5, 0.1, 2.0)]
 
 
@@ -38,26 +40,38 @@ def calibrations(root: str) -> list[dict]:
 
 
 def test_without_units_for_it_nothing_is_measured(root, models):
-    assert choose_arithmetic("auto", root, open_models(models, "cpu")) == PLAIN
+    assert choose_arithmetic("auto", root, open_models(models, "cpu"), MANY) == PLAIN
     assert calibrations(root) == []
 
 
 def test_what_was_measured_is_kept_and_taken_by_others(root, models, units, monkeypatch):
     monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: TRIALS)
     networks = open_models(models, "cpu")
-    assert choose_arithmetic("auto", root, networks) == Arithmetic("bfloat16")
+    assert choose_arithmetic("auto", root, networks, MANY) == Arithmetic("bfloat16")
     (kept,) = calibrations(root)
     assert kept["chosen"] == "bfloat16"
     assert [trial["seconds"] for trial in kept["trials"]] == [1.0, 0.5]
     choosing._calibrated.cache_clear()
     monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: TRIALS[:1])
-    assert choose_arithmetic("auto", root, networks) == Arithmetic("bfloat16")
+    assert choose_arithmetic("auto", root, networks, MANY) == Arithmetic("bfloat16")
+
+
+def test_where_there_is_little_to_render_little_or_nothing_is_tried(models, units, monkeypatch):
+    tried = []
+    monkeypatch.setattr(choosing, "try_arithmetics", lambda *given: tried.append(given) or TRIALS)
+    networks, chosen = open_models(models, "cpu"), list[str]()
+    side = networks.generator.resolution
+    for pixels in (2**25 - side**2, 2**25, 2**27 - side**2, 2**27):
+        rows = partial(int, pixels / side**2)
+        chosen.append(str(choose_arithmetic("auto", "memory://little", networks, rows)))
+    assert chosen == ["float32", *["bfloat16"] * 3]
+    assert [compiles for _, _, compiles in tried] == [False, True]
 
 
 def test_trials_build_on_what_helped(models, monkeypatch):
     monkeypatch.setattr(torch, "compile", None)
     networks = open_models(models, "cpu")
-    trials = try_arithmetics(networks.generator, 2)
+    trials = try_arithmetics(networks.generator, 2, compiles=True)
     assert [trial.arithmetic.split()[0] for trial in trials[:2]] == ["float32", "bfloat16"]
     assert trials[0].levels == 0
     assert 0 < trials[1].levels < 2
@@ -72,7 +86,7 @@ def test_what_is_faster_by_chance_is_not_taken(models, monkeypatch):
         pairs = [(1.0, usual)] * 6 + [(1.0, 0.1), (0.3, usual), (1.0, 0.2)]
         monkeypatch.setattr(choosing, "_paired_seconds", lambda *_, pairs=pairs: pairs)
         monkeypatch.setattr(torch, "compile", lambda network: network)
-        trials = try_arithmetics(open_models(models, "cpu").generator, 2)
+        trials = try_arithmetics(open_models(models, "cpu").generator, 2, compiles=True)
         assert fastest(trials).compiled is wins
 
 
@@ -91,6 +105,7 @@ def test_the_fastest_that_keeps_the_picture(trial, wins):
 
 def test_edits_are_rendered_in_it_and_verified_in_it(finished, units, monkeypatch):
     monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: TRIALS)
+    monkeypatch.setattr(choosing, "_PROCESSOR", (0, 0))
     finished.edit("low")
     commits = [*run_ledger(finished.run("low")).commits()]
     assert {commit.facts["arithmetic"] for commit in commits} == {"bfloat16"}
