@@ -45,4 +45,4 @@ constraints:
 	build/constraints/bin/python -m pip freeze --exclude styleclip-batch > constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist demo-output
+	rm -rf $(VENV) build dist demo-output *.egg-info

@@ -47,6 +47,11 @@ USER_ERROR, STAGE_FAILED = 2, 1
 _ALIKE = 0.7
 # Facts that are read without their names.
 _IN_A_LINE = 3
+# What Prefect says of a server, and what to do about it.
+_UNREACHED = (
+    "Failed to reach API at ",
+    "; PREFECT_API_URL names that server: start it, or unset that to use the embedded one",
+)
 # Before every command.
 _GLOBAL = ("--json", "--trace", "--no-server", "--metrics", "--help", "--version")
 # Words for what no option says.
@@ -209,7 +214,8 @@ def launch(
         if trace:
             traceback.print_exc()
         console.print("[bold red]error[/]", end=": ")
-        say(redact(str(error)) or type(error).__name__)
+        told = redact(str(error)) or type(error).__name__
+        say(told.rstrip(".") + _UNREACHED[1] if told.startswith(_UNREACHED[0]) else told)
         return STAGE_FAILED if isinstance(error, RuntimeError) else USER_ERROR
     if isinstance(result, Summary):
         line = printable(result.line)

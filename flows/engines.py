@@ -66,7 +66,7 @@ def read_engine(text: str) -> Engine:
     if name in _EXTRAS and find_spec(_EXTRAS[name]) is None:
         raise EngineError(
             f"engine: got {text!r}, which needs the package {_EXTRAS[name].replace('_', '-')}; "
-            f"install the extra: pip install 'styleclip-batch[{name}]'"
+            f"install the extra, from a clone: pip install -c constraints.txt '.[{name}]'"
         )
     return Engine(name, address)
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import sys
 import traceback
 
 from flows.progress import printable
@@ -54,6 +55,9 @@ class _Plain(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
+        if sys.is_finalizing():
+            # Of what is still open while Python ends; nothing can be imported any more.
+            return self._inner.format(record)
         plain = copy.copy(record)
         plain.msg, plain.args = _one_line(record.getMessage()), None
         if record.exc_info and record.exc_info[1]:

@@ -71,8 +71,8 @@ def run_pipeline(
         device: auto, cpu, cuda, cuda:1, mps.
         batch_size: Images that go through the networks together.
         arithmetic: That edits are rendered in: float32, bfloat16, `bfloat16 channels_last
-            compiled`, or auto: what is measured to be fastest on an accelerator, once for each
-            kind of device, and changes pixels by less than half a level of 8 bits on average.
+            compiled`, or auto: float32, or in large runs on devices with units for bfloat16 what
+            is measured to be fastest and changes pixels by less than half a level of 8 bits.
         shard_size: Rows of a shard.
         workers: Shards at a time.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.

@@ -67,7 +67,7 @@ def render_again(
 ) -> Iterator[Finding | None]:
     """Render edits of a shard again, in the batches that they were made in.
 
-    A batch gives the same numbers only as a whole, so all that count of a batch are compared.
+    All that count of a batch are compared.
 
     Args:
         rows: All rows that one commit made, in order, with the URIs where their images are now.

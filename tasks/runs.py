@@ -273,11 +273,11 @@ def is_stale(row: Mapping[str, Any], settings: RunSettings) -> bool:
     if any(row[name] != value for name, value in marks.items() if name in row):
         return True
     asset = row["asset_fingerprint"]
-    if asset is None or row["method"] == "optimize":
+    if asset is None:
         return False
-    if row["method"] == "global":
-        return bool(asset != settings.directions_fingerprint)
-    return asset not in settings.mappers.values()
+    # What other methods depend on beside their row no run knows before it edits.
+    known = {"global": {settings.directions_fingerprint}, "mapper": {*settings.mappers.values()}}
+    return row["method"] in known and asset not in known[row["method"]]
 
 
 def statuses_to_retry(named: str, failures: Sequence[str] = RESULT_FAILURES) -> list[str]:

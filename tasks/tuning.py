@@ -28,11 +28,9 @@ from tasks.models import open_models
 from tasks.runs import RunSettings, store_of
 from tasks.selection import is_named
 
-ALPHAS: dict[Method, tuple[float, ...]] = {
-    "global": (1.0, 2.0, 4.0, 6.0, 8.0, 10.0),
-    "mapper": (0.2, 0.4, 0.6, 0.8, 1.0, 1.3),
-    "optimize": (0.2, 0.4, 0.6, 0.8, 1.0, 1.3),
-}
+# Of methods whose offset is a whole edit, and others.
+_SHARES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3)
+ALPHAS: dict[Method, tuple[float, ...]] = {"global": (1.0, 2.0, 4.0, 6.0, 8.0, 10.0)}
 # Published counts: 10 to 20 for colours, 100 to 200 for shapes.
 BUDGETS = (10, 20, 50, 150)
 
@@ -73,7 +71,7 @@ class Search:
 
     def grid(self, method: Method) -> list[float]:
         """Return the strengths to begin with."""
-        return sorted({*(self.alphas or ALPHAS[method])})
+        return sorted({*(self.alphas or ALPHAS.get(method, _SHARES))})
 
     def budgets_of(self, method: Method) -> list[int | None]:
         """Return the numbers of channels to try; None alone where the method has none."""

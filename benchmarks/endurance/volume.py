@@ -5,12 +5,12 @@ and tells its peak (VmHWM). A dummy stands in for the networks of an edit: it fi
 numbers and writes no image. Everything else is the product's own: faces, latents, manifests, the
 frozen plans, the ledger, commits, results, and the report.
 
-A stage passes if its peak at the largest size is below 1.3 times that at the smallest, or if it grew
-by less than 100 bytes a row between the two largest: commands that load no networks are small, so
-that the first says little of them. What grows, per row: 12 to 40 bytes of an index that finds ids
-which come twice, and about 60 bytes in the report, which reads its numbers column by column. The
-time that a row takes at the largest size must be below 1.3 times that at the second smallest: at the
-smallest it is mostly the start.
+A stage passes if its peak at the largest size is below 1.3 times that at the smallest, or if it
+grew by less than 100 bytes a row between the two largest: commands that load no networks are small,
+so that the first says little of them. What grows, per row: 12 to 40 bytes of an index that finds
+ids which come twice, and about 60 bytes in the report, which reads its numbers column by column.
+The time that a row takes at the largest size must be below 1.3 times that at the second smallest:
+at the smallest it is mostly the start.
 """
 
 import argparse

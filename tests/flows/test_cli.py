@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from prefect import flow, flow_engine
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.engine import capture_sigterm
 
 from flows.cli import _with_statuses, app
@@ -302,6 +303,18 @@ def test_faces_are_listed_by_their_names_and_a_misspelt_one_is_not_forgotten(
     # Once more is no slip, though another face has almost the same name.
     for _ in range(2):
         assert call(capsys, "forget", str(tmp_path), "anna-00000", "--yes")[0] == 0
+
+
+def test_a_server_that_does_not_answer_is_told_with_what_names_it(capsys, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "nobody.png")
+    words = ["align", str(tmp_path / "nobody.png"), str(tmp_path / "ws")]
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        status, _, err = call(capsys, *words)
+    told = " ".join(err.split())
+    assert (status, "Failed to reach API at http://127.0.0.1:9/api/. PREFECT_API" in told) == (
+        1,
+        True,
+    )
 
 
 def test_a_manifest_is_parquet_and_its_prompts_are_texts(capsys, tmp_path):

@@ -32,7 +32,7 @@ def test_an_engine_is_named_with_or_without_an_address(monkeypatch):
     for wrong in ("spark", "threads:8", ""):
         with pytest.raises(EngineError, match="expected threads, processes, dask"):
             read_engine(wrong)
-    with pytest.raises(EngineError, match=r"pip install 'styleclip-batch\[ray\]'"):
+    with pytest.raises(EngineError, match=r"pip install -c constraints.txt '.\[ray\]'"):
         read_engine("ray")
     with pytest.raises(EngineError, match="give each its --worker"):
         hire(2, Engine("processes"))

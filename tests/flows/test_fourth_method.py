@@ -18,6 +18,19 @@ ROOT = Path(__file__).parents[2]
 MOST_LINES = 60
 
 
+def _call(tree: Path, *words: str, status: int = 0) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words],
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": str(tree)},  # noqa: TID251
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.fixture
 def changes() -> str:
     text = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
@@ -52,15 +65,11 @@ def test_a_fourth_method_takes_under_sixty_lines_and_edits(tmp_path, models, cha
         "\n".join(["image_id,target_prompt,method,alpha,options", *rows])
     )
     words = ["--no-server", "--json", "edit", ws, str(tmp_path / "edits.csv"), "--models", models]
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *words],
-        cwd=tree,
-        env=os.environ | {"PYTHONPATH": str(tree)},  # noqa: TID251
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["counts"] == {"ok": 4}
+    assert _call(tree, *words)["counts"] == {"ok": 4}
+    assert _call(tree, *words, "--update")["counts"] == {}
+    tune = ["tune", ws, str(tmp_path / "tuned.parquet"), "--prompts", str(tmp_path / "prompts.csv")]
+    (tmp_path / "prompts.csv").write_text(f'target_prompt,method,options\nyoung,linear,"{options}"')
+    tuned = _call(tree, *words[:2], *tune, "--models", models, status=1)
+    assert "young" in json.dumps(tuned)
     pictures = {path.name: path.read_bytes() for path in Path(ws, "runs/run/images").rglob("*.png")}
     assert len(pictures) == len(set(pictures.values())) == 4
