@@ -257,6 +257,8 @@ def _check_columns(
     for name in names:
         if name not in allowed:
             remedy = did_you_mean(name, allowed, "remove it")
+            if name in ("image_id", "pair_id"):
+                remedy = "a table that has it is a manifest, which `styleclip edit` takes"
             raise ManifestError(
                 f"columns: got {shown(name)}, expected some of {', '.join(allowed)}; {remedy}"
             )

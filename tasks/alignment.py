@@ -195,7 +195,7 @@ class _Aligner:
         row["num_faces"] = len(found)
         if not found:
             side = smallest_side(finest_level(*photo.size, wanted))
-            raise PhotoError("no_face", f"found no face whose quad has about {side:.0f} px or more")
+            raise PhotoError("no_face", f"found no face of about {side:.0f} px or more")
         return found
 
     def _face_row(self, photo: Image.Image, face: Face, index: int, photo_row: Row) -> Row:

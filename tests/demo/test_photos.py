@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from demo.portraits.attributes import RATES
 from demo.portraits.detection import FaceFinder, contains, frame_offset
-from demo.scenes import PHOTOS, photographs
+from demo.train.scenes import PHOTOS, photographs
 
 PEOPLE = json.loads((PHOTOS / "people.json").read_text())
 

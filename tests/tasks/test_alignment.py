@@ -86,7 +86,7 @@ def test_every_photograph_has_its_row_on_every_store(root):
         "code_version": CODE_VERSION,
     }
     assert (nobody["status"], nobody["num_faces"], nobody["width"]) == ("no_face", 0, 512)
-    assert nobody["error"] == "found no face whose quad has about 91 px or more"
+    assert nobody["error"] == "found no face of about 91 px or more"
     assert (text["status"], text["num_faces"], text["width"]) == ("unreadable", None, None)
     assert "of something else, expected an image" in text["error"]
     for row in (nobody, text):

@@ -1,6 +1,6 @@
 """The rendered photographs of `demo/photos`, and what is true of the people in them.
 
-python -m demo.scenes
+python -m demo.train.scenes
     writes them anew, with people.json
 """
 
@@ -15,7 +15,7 @@ from demo.portraits.scene import Placement, Scene, face_truths, render_scenes, s
 from demo.portraits.sheet import to_image
 from demo.train.files import replacing
 
-PHOTOS = Path(__file__).parent / "photos"
+PHOTOS = Path(__file__).parents[1] / "photos"
 _SIZES = (512, 768, 640)
 _QUALITY = 90
 
