@@ -24,7 +24,6 @@ from cyclopts import (
     CycloptsError,
     MissingArgumentError,
     Parameter,
-    UnknownCommandError,
     UnknownOptionError,
     UnusedCliTokensError,
 )
@@ -53,7 +52,8 @@ _UNREACHED = (
     "; PREFECT_API_URL names that server: start it, or unset that to use the embedded one",
 )
 # Before every command.
-_GLOBAL = ("--json", "--trace", "--no-server", "--metrics", "--help", "--version")
+_GLOBAL = ("--json", "--trace", "--server", "--no-server", "--metrics", "--version")
+_ANYWHERE = ("--help", "-h", "--install-completion")
 # Words for what no option says.
 _STRENGTHS = ("--alpha", "--alphas", "--strength", "--beta", "--method", "--prompt", "--target")
 
@@ -110,8 +110,6 @@ def _explain(error: CycloptsError) -> str:
         told = f"got {name} without a value" if is_option else f"got no {name}"
     if isinstance(error, UnusedCliTokensError):
         told = _explain_surplus(error)
-    if isinstance(error, UnknownCommandError):
-        told = _explain_command(error, told)
     # Cyclopts finds any two words of some equal letters alike.
     alike = re.search(r" Did you mean --(\S+)\?$", told)
     if isinstance(error, UnknownOptionError) and alike:
@@ -122,17 +120,33 @@ def _explain(error: CycloptsError) -> str:
         given = error.token.keyword or error.token.value
         if given in _STRENGTHS:
             told += "; methods, prompts and strengths are columns of the table"
-    return f"[bold red]error[/]: {escape(told)}; `{words} --help` shows its arguments and examples"
+    return _told(told, words)
 
 
-def _explain_command(error: UnknownCommandError, told: str) -> str:
-    """Of an option before the command, name those that there are."""
-    word = next(iter(error.unused_tokens or ()), "")
-    if not word.startswith("-"):
-        return told
-    alike = get_close_matches(word, _GLOBAL, 1)
-    hint = f" (did you mean {alike[0]}?)" if alike else ""
-    return f"got {word} before the command, expected some of {', '.join(_GLOBAL)}{hint}"
+def _told(mistake: str, words: str) -> str:
+    return (
+        f"[bold red]error[/]: {escape(mistake)}; `{words} --help` shows its arguments and examples"
+    )
+
+
+def _refuse_unknown(tokens: Sequence[str]) -> None:
+    """Tell a command that there is not; Cyclopts would import all that there are to do so."""
+    begun = ""
+    for word in tokens:
+        is_option = word.startswith("-")
+        own = [name.removeprefix(begun) for name in _COMMANDS if name.startswith(begun)]
+        known = [*_GLOBAL] if is_option else [*dict.fromkeys(name.split()[0] for name in own)]
+        if not begun and word in _GROUPS:
+            begun = f"{word} "
+            continue
+        if word in known or word in _ANYWHERE:
+            return
+        what = "before the command" if is_option else "which is no command"
+        alike = get_close_matches(word, known, 1)
+        hint = f" (did you mean {alike[0]}?)" if alike else ""
+        told = f"got {begun}{word}, {what}, expected one of {', '.join(known)}{hint}"
+        console.print(_told(told, f"styleclip {begun}".rstrip()))
+        sys.exit(USER_ERROR)
 
 
 def _explain_surplus(error: UnusedCliTokensError) -> str:
@@ -201,6 +215,7 @@ def launch(
         set_metrics_file(str(Path(metrics).resolve()))
     try:
         _refuse_credentials(tokens)
+        _refuse_unknown(tokens)
         result = _run([*_with_statuses(tokens)], server, trace)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -85,7 +85,7 @@ def edit_dataset(
         arithmetic: That edits are rendered in: float32, bfloat16, `bfloat16 channels_last
             compiled`, or auto: float32, or in large runs on devices with units for bfloat16 what
             is measured to be fastest and changes pixels by less than half a level of 8 bits.
-        shard_size: Rows of a shard.
+        shard_size: Rows of a shard; one that is stopped begins again.
         workers: Shards at a time.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from flows.progress import console, progress_bar, say
+from flows.progress import console, describe_counts, progress_bar, say
 from flows.summary import Summary
 from tasks.forgetting import Forgetting, ForgettingError
 
@@ -53,8 +53,10 @@ def _announce(forgetting: Forgetting, image_id: str) -> None:
     if not forgetting.is_known:
         say(f"{image_id}: no face of this workspace has this name; searching its files")
         return
-    runs = f"{forgetting.pairs} edits in {len(forgetting.runs)} runs"
-    say(f"{image_id}: its crop, latents, inversion, and {runs}")
+    edits = describe_counts({"edits": forgetting.pairs}) or "no edit"
+    runs = describe_counts({"runs": len(forgetting.runs)})
+    told = f"{edits} in {runs}" if runs else edits
+    say(f"{image_id}: its crop, latents, inversion, and {told}")
     for uri in forgetting.sources:
         say(f"stays: the photograph {uri}, which is yours")
     if forgetting.siblings:
@@ -88,5 +90,5 @@ def _conclude(forgetting: Forgetting, files: int, left: int) -> None:
     )
     if forgetting.sources:
         say("Take the photograph out of the input, or `styleclip align` finds it again")
-    if forgetting.runs:
-        say("`styleclip evaluate` makes the reports again")
+    for url in forgetting.runs:
+        say(f"the report of {url} is removed; `styleclip evaluate` makes it again")

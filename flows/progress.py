@@ -17,7 +17,10 @@ from rich.progress import (
 
 _SECONDS_BETWEEN_LINES = 10.0
 # What is counted beside statuses.
-_PLURALS = ("images", "rows", "shards", "steps")
+_PLURALS = (
+    *("deployments", "edits", "images", "rows", "runs", "schedules", "shards", "steps"),
+    "work pools",
+)
 
 # Progress goes to stderr; stdout is for the result.
 console = Console(stderr=True, highlight=False)
@@ -99,6 +102,6 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     """Write counts by status, as `38 ok, 2 no_face`."""
     return ", ".join(
         f"{count} {status[:-1] if count == 1 and status in _PLURALS else status}"
-        for status, count in counts.items()
+        for status, count in sorted(counts.items(), key=lambda one: one[0] != "ok")
         if count
     )

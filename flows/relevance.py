@@ -30,6 +30,8 @@ from tasks.models import open_models
 from tasks.storage import Folder
 
 _DEFAULT = RelevanceConfig()
+# Images that show what a prompt does, if not how well.
+_FIRST_LOOK = 12
 
 
 @flow(name="build-relevance")
@@ -96,9 +98,10 @@ def _announce(workspace: str, models: str, device: str, relevance: RelevanceConf
     store = DirectionStore(direction_folder(folder, networks, relevance))
     if store.exists and not store.ledger.pending():
         return
+    fewer = "; a dozen do for a first look" if relevance.num_images > _FIRST_LOOK else ""
     say(
         "relevance: what each style channel does is measured first, once for these networks, on "
-        f"{relevance.num_images} images (--num-images)"
+        f"{relevance.num_images} images (--num-images{fewer})"
     )
     for url, options in measured_otherwise(folder, networks, relevance).items():
         say(f"relevance: what is in {url} would be used instead with {options}")

@@ -8,7 +8,9 @@ from tasks.storage import Folder
 
 
 def check_store(workspace: str) -> None:
-    """Try the store of a workspace, and print what it guarantees; both once a process.
+    """Try the store of a workspace, once a process, and say what it guarantees.
+
+    Of a folder of this machine that is only said where something is missing.
 
     Raises:
         StoreError: It cannot be read or written.
@@ -25,4 +27,6 @@ def check_store(workspace: str) -> None:
 
 @cache
 def _announce(url: str) -> None:
-    say(probe_store(url).line)
+    guarantee = probe_store(url)
+    if not (guarantee.several_writers and Folder(url).is_local):
+        say(guarantee.line)

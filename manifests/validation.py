@@ -139,10 +139,14 @@ class _Checker:
 
 
 def _repetition(row: _Row, first: int) -> RowError:
-    remedy = "give each row its own, or leave the column out"
-    if row.is_computed:
-        remedy = "remove one of the rows, they ask for the same edit"
+    if row.is_computed and row.edit:
+        prompt, expected = (
+            row.edit.instruction.target_prompt,
+            f"another edit than that of row {first:,}",
+        )
+        return RowError(row.number, "target_prompt", prompt, expected, "remove one of the rows")
     expected = f"an id that no other row has (row {first:,} has it)"
+    remedy = "give each row its own, or leave the column out"
     return RowError(row.number, "pair_id", row.pair_id, expected, remedy)
 
 

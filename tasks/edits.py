@@ -32,6 +32,7 @@ from styleclip_ops.optimize import OptimizeConfig, optimize_latents, optimize_st
 from styleclip_ops.pictures import tensor_to_images
 from tasks.arithmetic import choose_arithmetic
 from tasks.directions import DirectionStore
+from tasks.frozen import read_card
 from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
 from tasks.models import Models, describe_device, open_models, settle
@@ -99,7 +100,7 @@ def edit_pairs_shard(
         return {}
     with watch.spend(LOADING):
         networks.load("generator", "judge", "identity")
-    editor = Editor(settings, networks, watch, ledger.count_units)
+    editor = Editor(settings, networks, watch, lambda: int(read_card(folder).get("rows", 0)))
     output = open_output(folder, settings.output, settings.image_format, shard, watch)
     with behind(MOST_WAITING) as later:
         for batch in editor.batches(new, settings.batch_size):
@@ -176,7 +177,7 @@ class Edited:
     def write(self, output: Output) -> None:
         """Write the image, and fill in its row where it is."""
         row = self.row
-        name = f"{slug(row['target_prompt'])}-{row['method']}-{row['pair_id']}"
+        name = f"{slug(row['target_prompt'])}-{row['method']}-{row['alpha']:g}-{row['pair_id']}"
         uri, digest = output.write(row["image_id"], name, self.picture, _provenance(row))
         row |= {"output_uri": uri, "output_sha256": digest}
 

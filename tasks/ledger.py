@@ -149,11 +149,6 @@ class Ledger:
                 continue
             return new
 
-    def count_units(self) -> int:
-        """Return about how many units are planned, as if all shards were like the first."""
-        plans = self.plans()
-        return len(plans) * len(self.units(plans[0])) if plans else 0
-
     def units(self, shard: int) -> pa.Table:
         """Return the units of a planned shard."""
         generation = self._latest(_plan_name, shard) if self._key else 0

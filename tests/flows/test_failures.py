@@ -12,11 +12,13 @@ from prefect.client.orchestration import get_client
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
-from flows import shards
+from flows import shards, stores
 from flows.failures import FailureBudget, StageError
 from flows.interchange import import_latents
 from flows.logs import leave_errors_to_command
 from flows.shards import run_shards
+from flows.stores import check_store
+from tasks.guarantees import Guarantee
 from tasks.redaction import redact
 from tasks.store_faults import StoreError
 
@@ -165,7 +167,7 @@ def test_a_command_shows_why_shards_failed_and_no_traceback(begun, monkeypatch):
     assert "the server is away" in shown.getvalue()
 
 
-def test_a_full_disk_ends_a_stage_which_then_continues(tmp_path, models, monkeypatch, capsys):
+def test_a_full_disk_ends_a_stage_which_then_continues(tmp_path, models, monkeypatch):
     workspace, latents = str(tmp_path / "ws"), str(tmp_path / "latents.pt")
     torch.save(torch.randn(65, 8, 28), latents)
     sync, refused = os.fsync, []
@@ -183,4 +185,15 @@ def test_a_full_disk_ends_a_stage_which_then_continues(tmp_path, models, monkeyp
     assert len(refused) == 2
     monkeypatch.undo()
     assert import_latents(workspace, latents, **options).counts == {"ok": 65}
-    assert "creates are exclusive" in capsys.readouterr().err
+
+
+def test_what_a_store_guarantees_is_said_where_it_goes_without_saying_only_if_it_lacks(
+    tmp_path, monkeypatch, capsys
+):
+    check_store("memory://guarantees")
+    assert "creates are exclusive; several writers are safe" in capsys.readouterr().err
+    check_store(str(tmp_path / "plain"))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(stores, "probe_store", lambda url: Guarantee(url, False, True))
+    check_store(str(tmp_path / "careless"))
+    assert "let only one process at a time write there" in " ".join(capsys.readouterr().err.split())
