@@ -37,9 +37,10 @@ class DryRun(Summary):
     def line(self) -> str:
         """One line for people."""
         price = f", {self.price:,.2f} at {self.price_per_hour:g} an hour" if self.price else ""
+        shards = self.counts["shards"]
         return (
             f"{self.stage}: {self.counts['rows']:,} rows, {self.counts['done']:,} of them done, "
-            f"{self.counts['shards']:,} shards to do: about {_duration(self.all_seconds)}, "
+            f"{shards:,} shard{'s' * (shards != 1)} to do: about {_duration(self.all_seconds)}, "
             f"{self.all_bytes / 1e6:,.1f} MB{price}; wrote nothing"
         )
 

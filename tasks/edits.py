@@ -131,14 +131,12 @@ class Batch:
         rows: N of them.
         places: [N] rows of their images in the W+ store.
         latents: Of N images.
-        lost: Rows that would be in the batch if their latents held numbers.
     """
 
     method: str
     rows: list[Row]
     places: tuple[int, ...]
     latents: Latents
-    lost: int
 
 
 @dataclass(frozen=True)
@@ -235,15 +233,12 @@ class Editor:
             if place in wrong:
                 message = f"image {row['image_id']!r}: {wrong[place]}, then give --retry-failed"
                 row |= {"status": "failed", "error": message}
-        for group in _grouped(known, lambda pair: rows_together(pair[0])):
+        sound = [(row, place) for row, place in known if place not in wrong]
+        for group in _grouped(sound, lambda pair: rows_together(pair[0])):
             for start in range(0, len(group), batch_size):
-                chunk = group[start : start + batch_size]
-                part = [(row, place) for row, place in chunk if place not in wrong]
-                if part:
-                    own, at = zip(*part, strict=True)
-                    found = latents.take(np.searchsorted(usable, at).tolist())
-                    lost = len(chunk) - len(part)
-                    yield Batch(own[0]["method"], [*own], at, found, lost)
+                own, at = zip(*group[start : start + batch_size], strict=True)
+                found = latents.take(np.searchsorted(usable, at).tolist())
+                yield Batch(own[0]["method"], [*own], at, found)
 
     def edit(self, batch: Batch) -> list[Edited]:
         """Edit a batch: fill in its rows, and return the images of those that have one."""

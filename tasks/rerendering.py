@@ -1,7 +1,7 @@
 """Rendering committed edits again, to see whether stored latents and assets still give them."""
 
 import io
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
 
@@ -58,51 +58,33 @@ class Sample:
 
 
 def render_again(
-    rows: list[Row],
-    pairs: Set[str],
-    counted: Set[str],
-    settings: RunSettings,
-    networks: Models,
-    device: object,
+    rows: list[Row], settings: RunSettings, networks: Models, device: object
 ) -> Iterator[Finding | None]:
-    """Render edits of a shard again, in the batches that they were made in.
-
-    All that count of a batch are compared.
+    """Render edits that one commit made again; on the same device they have the same pixels.
 
     Args:
-        rows: All rows that one commit made, in order, with the URIs where their images are now.
-        pairs: Ids of those to render.
-        counted: Ids of those that no later commit made again.
-        settings: Of the run.
+        rows: The edits, with the URIs where their images are now.
+        settings: Of the run, in the arithmetic of the commit.
         networks: Its networks.
         device: What the commit says of the device that made them.
 
     Yields:
         What is wrong with an edit, None where nothing is.
     """
-    editor = Editor(settings, networks)
-    here = describe_device(networks.device)
+    editor, exact = Editor(settings, networks), device == describe_device(networks.device)
     made = {row["pair_id"]: row for row in rows}
-    # Those without a latent were in no batch.
-    begun, seen = [dict(row) for row in rows if row["status"] != "no_latent"], set[str]()
+    begun, seen = [dict(row) for row in rows], set[str]()
     for batch in editor.batches(begun, settings.batch_size):
-        seen |= {row["pair_id"] for row in batch.rows}
-        if not any(row["pair_id"] in pairs for row in batch.rows):
-            continue
         for row in batch.rows:
             row |= {"status": "failed", "error": None}
         pictures = {edited.row["pair_id"]: edited.picture for edited in editor.edit(batch)}
-        was_whole = all(made[row["pair_id"]]["status"] == "ok" for row in batch.rows)
-        exact = device == here and was_whole and not batch.lost
         for row in batch.rows:
-            picture = pictures.get(row["pair_id"])
-            before = made[row["pair_id"]]
-            if before["status"] == "ok" and row["pair_id"] in counted:
-                yield _compare(before, row, picture, exact)
+            seen.add(row["pair_id"])
+            yield _compare(made[row["pair_id"]], row, pictures.get(row["pair_id"]), exact)
     for row in begun:
         # Its latent was lost since.
-        if row["pair_id"] in pairs - seen and made[row["pair_id"]]["status"] == "ok":
-            yield _compare(made[row["pair_id"]], row, None, exact=False)
+        if row["pair_id"] not in seen:
+            yield _compare(made[row["pair_id"]], row, None, exact)
 
 
 def _compare(before: Row, row: Row, picture: Image.Image | None, exact: bool) -> Finding | None:

@@ -188,24 +188,21 @@ class Verification:
             advance(done)
 
     def _render_again(self, shard: int, pairs: Set[str]) -> Iterator[Finding | None]:
-        """Render edits of a shard again, with the others that the same commit made."""
+        """Render edits of a shard again, each as the commit that made it."""
         left = {*self._ledger.rows(shard)["pair_id"].to_pylist()}
         for commit, table in reversed([*self._ledger.history(shard)]):
             edited = commit.facts.get("edited")
             rows = [row for row in table.to_pylist() if edited is None or row["pair_id"] in edited]
-            for row in rows:
+            drawn = [row for row in rows if row["pair_id"] in left & pairs]
+            left -= {row["pair_id"] for row in rows}
+            for row in drawn:
                 for name in ("output_uri", "mapper_uri"):
                     row[name] = row[name] and self._find(row[name])
-            counted = left & {row["pair_id"] for row in rows}
-            left -= counted
-            batch_size = commit.facts.get("batch_size", self._settings.batch_size)
-            arithmetic = commit.facts.get("arithmetic", str(PLAIN))
-            settings = replace(self._settings, batch_size=batch_size, arithmetic=arithmetic)
-            device = commit.facts.get("device")
-            if counted & pairs:
-                yield from render_again(
-                    rows, counted & pairs, counted, settings, self._networks, device
-                )
+            settings = replace(
+                self._settings, arithmetic=commit.facts.get("arithmetic", str(PLAIN))
+            )
+            if drawn:
+                yield from render_again(drawn, settings, self._networks, commit.facts.get("device"))
 
     @property
     def sampled_shards(self) -> int:
