@@ -20,6 +20,7 @@ def make_logs_plain() -> None:
             is_plain = isinstance(handler.formatter, _Plain)
             if type(handler).__module__.startswith("prefect.") and not is_plain:
                 handler.setFormatter(_Plain(handler.formatter or logging.Formatter()))
+                handler.addFilter(_can_be_written)
 
 
 def leave_errors_to_command() -> None:
@@ -33,6 +34,12 @@ def leave_errors_to_command() -> None:
         for handler in logger.handlers:
             if isinstance(handler, PrefectConsoleHandler):
                 handler.addFilter(_is_for_people)
+
+
+def _can_be_written(_: logging.LogRecord) -> bool:
+    # While Python ends, what handlers import is gone: complaints of sessions that are still open
+    # would become tracebacks of logging.
+    return not sys.is_finalizing()
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
@@ -55,9 +62,6 @@ class _Plain(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        if sys.is_finalizing():
-            # Of what is still open while Python ends; nothing can be imported any more.
-            return self._inner.format(record)
         plain = copy.copy(record)
         plain.msg, plain.args = _one_line(record.getMessage()), None
         if record.exc_info and record.exc_info[1]:

@@ -24,6 +24,8 @@ RUNS = "runs"
 _RUNS_NAMED = 20
 # What no update can change: where the edited images are, and in which form.
 _FIXED = ("name", "workspace", "image_format", "output")
+# What changes no image, such as less at a time where memory ran out.
+_FREE = ("batch_size",)
 _ASSETS = ("directions", "directions_fingerprint", "mappers")
 # Columns of a result that say what it was made with.
 _MARKS = [
@@ -341,6 +343,8 @@ def _refuse_other_settings(
 
 
 def _differs(name: str, got: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    if name in _FREE:
+        return False
     if name == "mappers":
         known = got.get(name, {})
         return any(known.get(url, mark) != mark for url, mark in wanted[name].items())

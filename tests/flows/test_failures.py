@@ -3,6 +3,8 @@
 import io
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,26 @@ def test_a_command_shows_why_shards_failed_and_no_traceback(begun, monkeypatch):
     logging.getLogger("EventsWorker").warning("the server is away")
     assert "Still processing" not in shown.getvalue()
     assert "the server is away" in shown.getvalue()
+
+
+ENDING = """
+import builtins, logging
+from flows.environment import set_defaults
+set_defaults()
+from flows.logs import make_logs_plain
+make_logs_plain()
+class Session:
+    def __del__(self, error=logging.getLogger("asyncio").error):
+        error("Unclosed client session")
+builtins.session = Session()
+"""
+
+
+def test_what_is_open_while_python_ends_gives_no_traceback():
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
 
 
 def test_a_full_disk_ends_a_stage_which_then_continues(tmp_path, models, monkeypatch):

@@ -214,9 +214,12 @@ def test_an_update_computes_what_is_new_or_depends_on_what_changed(tmp_path, lat
     with pytest.raises(RunError, match=told):
         edit(latents, models, relevance=other)
     assert stores.names() == measured
-    with pytest.raises(RunError, match="batch_size: got 5, begun with"):
-        edit(latents, models, relevance=other, batch_size=5)
+    with pytest.raises(RunError, match="arithmetic: got 'bfloat16', begun with"):
+        edit(latents, models, relevance=other, arithmetic="bfloat16")
     run = run_folder(latents, "run")
+    # Less at a time is the same run.
+    assert edit(latents, models, batch_size=5) == {}
+    assert read_settings(run).batch_size == 5
     measured_anew = replace(read_settings(run), directions_fingerprint="another")
     with pytest.raises(RunError, match=r"(?s)or --update to .* directions_fingerprint: got"):
         open_run(run, measured_anew)
