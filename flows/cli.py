@@ -254,7 +254,7 @@ def _run(tokens: list[str], server: bool, trace: bool) -> Any:
         from flows.embedded_server import end_server_with_command
         from flows.inputs import check_inputs
         from flows.logs import leave_errors_to_command, make_logs_plain
-        from tasks.bundles import DEMO_MODELS
+        from tasks.bundles import DEMO_LIMITS, DEMO_MODELS
     make_logs_plain()
     if not trace:
         leave_errors_to_command()
@@ -264,10 +264,7 @@ def _run(tokens: list[str], server: bool, trace: bool) -> Any:
         if has_server:
             check_inputs(command.name, whole)
         if whole.get("models") == DEMO_MODELS:
-            say(
-                "models: those of the demo, which know rendered portraits of 64 px and no "
-                "photographs; --models names others"
-            )
+            say(f"models: those of the demo, which {DEMO_LIMITS}; --models names others")
         if has_server:
             end_server_with_command()
             keep_signals()

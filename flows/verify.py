@@ -33,8 +33,8 @@ def verify_run(
         workspace: Folder or URL that holds all data.
         run: Name of the run, or its URL.
         models: Bundle of weights; the one that the run names where empty.
-        sample: Edits to render again from the stored latents, as many of each method; their whole
-            batches are compared. On the device that made them, pixels must be equal.
+        sample: Edits to render again from the stored latents, as many of each method. On the
+            device that made them, pixels must be equal.
         seed: Which edits.
         device: auto, cpu, cuda, cuda:1, mps.
     """

@@ -11,6 +11,7 @@ from tasks.storage import split_url
 
 # Names the bundle that comes with the product.
 DEMO_MODELS = "demo"
+DEMO_LIMITS = "know rendered portraits of 64 px and no photographs"
 
 Role = Literal["generator", "encoder", "clip", "identity", "judge", "alexnet", "lpips"]
 ROLES: tuple[Role, ...] = get_args(Role)

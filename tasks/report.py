@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.schemas import METRICS, RESULTS
-from tasks.bundles import DEMO_MODELS
+from tasks.bundles import DEMO_LIMITS, DEMO_MODELS
 from tasks.comparison import (
     Comparison,
     Pairing,
@@ -190,10 +190,7 @@ def _write(
     ]
     notes = reader_notes(rows, evaluation, run.waiting, pictures.missing)
     if run.values.get("models") == DEMO_MODELS:
-        notes.append(
-            "The networks of the demo made these edits: they know rendered portraits of 64 px and "
-            "no photographs."
-        )
+        notes.append(f"The networks of the demo made these edits: they {DEMO_LIMITS}.")
     notes += _led_elsewhere(judgement)
     notes += _limits(len(shown), len(rows), len(findings.prompts))
     report.write(SUMMARY, _summary(mine, judgement, comparisons, notes))

@@ -56,7 +56,7 @@ class RunSettings:
         mappers: Fingerprints of the mappers that are there, by URL.
         image_format: Of the edited images.
         output: Single files, or tar shards in the layout of webdataset.
-        batch_size: Edits that go through the networks together.
+        batch_size: Edits that go through the networks together; a run may go on with another.
         arithmetic: That edits are rendered in, see `tasks.arithmetic.choose_arithmetic`.
         code_version: Of the code that began the run.
     """
@@ -278,8 +278,9 @@ def is_stale(row: Mapping[str, Any], settings: RunSettings) -> bool:
     if asset is None:
         return False
     # What other methods depend on beside their row no run knows before it edits.
-    known = {"global": {settings.directions_fingerprint}, "mapper": {*settings.mappers.values()}}
-    return row["method"] in known and asset not in known[row["method"]]
+    if row["method"] == "global":
+        return bool(asset != settings.directions_fingerprint)
+    return row["method"] == "mapper" and asset not in settings.mappers.values()
 
 
 def statuses_to_retry(named: str, failures: Sequence[str] = RESULT_FAILURES) -> list[str]:
