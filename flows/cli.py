@@ -3,7 +3,6 @@
 What a command needs is imported when it is called: torch, transformers and Prefect take seconds.
 """
 
-import ast
 import json
 import os
 import re
@@ -12,8 +11,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from difflib import SequenceMatcher, get_close_matches
-from functools import cache
+from difflib import get_close_matches
 from inspect import BoundArguments
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +22,6 @@ from cyclopts import (
     CycloptsError,
     MissingArgumentError,
     Parameter,
-    UnknownOptionError,
     UnusedCliTokensError,
 )
 from rich.markup import escape
@@ -35,6 +32,7 @@ from flows.failures import StageCancelled
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_signals, leave
 from flows.options import EVERYWHERE
 from flows.progress import console, printable, say
+from flows.signatures import docstring, options
 from flows.summary import Summary
 from manifests.schemas import ALL_FAILURES, FACE_FAILURES, RESULT_FAILURES
 from tasks.provenance import CODE_VERSION
@@ -90,15 +88,6 @@ _GROUPS = {
 }
 
 
-@cache
-def _docstrings(module: str) -> dict[str, str]:
-    """Return the docstrings of the functions of `flows.module`, read from its source."""
-    source = Path(__file__).with_name(f"{module.removeprefix('flows.')}.py")
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    return {function.name: ast.get_docstring(function) or "" for function in functions}
-
-
 def _explain(error: CycloptsError) -> str:
     """Say what is wrong with a command's arguments, and where to look."""
     words = " ".join(["styleclip", *(error.command_chain or ())])
@@ -110,16 +99,6 @@ def _explain(error: CycloptsError) -> str:
         told = f"got {name} without a value" if is_option else f"got no {name}"
     if isinstance(error, UnusedCliTokensError):
         told = _explain_surplus(error)
-    # Cyclopts finds any two words of some equal letters alike.
-    alike = re.search(r" Did you mean --(\S+)\?$", told)
-    if isinstance(error, UnknownOptionError) and alike:
-        given = error.token.keyword or error.token.value
-        if SequenceMatcher(a=given.strip("-"), b=alike[1]).ratio() < _ALIKE:
-            told = told.removesuffix(f".{alike[0]}")
-    if isinstance(error, UnknownOptionError) and error.command_chain in (("edit",), ("run",)):
-        given = error.token.keyword or error.token.value
-        if given in _STRENGTHS:
-            told += "; methods, prompts and strengths are columns of the table"
     return _told(told, words)
 
 
@@ -129,24 +108,50 @@ def _told(mistake: str, words: str) -> str:
     )
 
 
-def _refuse_unknown(tokens: Sequence[str]) -> None:
-    """Tell a command that there is not; Cyclopts would import all that there are to do so."""
+def refuse_unknown(tokens: Sequence[str]) -> None:
+    """Tell a command or an option that there is not; Cyclopts imports what it looks at."""
     begun = ""
-    for word in tokens:
+    for place, word in enumerate(tokens):
+        if place and tokens[place - 1] == "--metrics":
+            continue
         is_option = word.startswith("-")
         own = [name.removeprefix(begun) for name in _COMMANDS if name.startswith(begun)]
         known = [*_GLOBAL] if is_option else [*dict.fromkeys(name.split()[0] for name in own)]
         if not begun and word in _GROUPS:
             begun = f"{word} "
             continue
-        if word in known or word in _ANYWHERE:
+        if f"{begun}{word}" in _COMMANDS:
+            _refuse_unknown_options(f"{begun}{word}", tokens[place + 1 :])
             return
+        if word in _ANYWHERE:
+            return
+        if word.partition("=")[0] in known:
+            continue
         what = "before the command" if is_option else "which is no command"
-        alike = get_close_matches(word, known, 1)
-        hint = f" (did you mean {alike[0]}?)" if alike else ""
-        told = f"got {begun}{word}, {what}, expected one of {', '.join(known)}{hint}"
-        console.print(_told(told, f"styleclip {begun}".rstrip()))
-        sys.exit(USER_ERROR)
+        told = f"got {begun}{word}, {what}, expected one of {', '.join(known)}"
+        _refuse(told, word, known, f"styleclip {begun}".rstrip())
+
+
+def _refuse_unknown_options(command: str, tokens: Sequence[str]) -> None:
+    known = [*options(_COMMANDS[command]), *_GLOBAL]
+    for token in tokens:
+        word = token.partition("=")[0]
+        name = re.sub("^--(no|empty)-", "--", word.replace("_", "-"))
+        if word == "--" or word in _ANYWHERE:
+            return
+        if not word.startswith("--") or name in known or word.replace("_", "-") in known:
+            continue
+        told = f"got {word}, which {command} does not take"
+        if word in _STRENGTHS and command in ("edit", "run"):
+            told += "; methods, prompts and strengths are columns of the table"
+        _refuse(told, word, known, f"styleclip {command}")
+
+
+def _refuse(mistake: str, word: str, known: Sequence[str], words: str) -> None:
+    alike = get_close_matches(word, known, 1, _ALIKE)
+    hint = f" (did you mean {alike[0]}?)" if alike else ""
+    console.print(_told(mistake + hint, words))
+    sys.exit(USER_ERROR)
 
 
 def _explain_surplus(error: UnusedCliTokensError) -> str:
@@ -177,9 +182,7 @@ def _make_app() -> App:
     for words, path in _COMMANDS.items():
         group, _, name = words.rpartition(" ")
         chosen = groups[group] if group else app
-        module, function = path.split(":")
-        text = _docstrings(module)[function]
-        chosen.command(path, name=name, help=text, help_epilogue=epilogue(words))
+        chosen.command(path, name=name, help=docstring(path), help_epilogue=epilogue(words))
     for inner in groups.values():
         app.command(inner)
     app.register_install_completion_command()
@@ -215,7 +218,6 @@ def launch(
         set_metrics_file(str(Path(metrics).resolve()))
     try:
         _refuse_credentials(tokens)
-        _refuse_unknown(tokens)
         result = _run([*_with_statuses(tokens)], server, trace)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -309,11 +311,18 @@ def _show(result: Sequence[Mapping[str, str]], as_json: bool) -> None:
     print(json.dumps(result) if as_json else printable(told))  # noqa: T201
 
 
+def start(tokens: Sequence[str]) -> int:
+    """Run a command line and return its status, or exit where it names what there is not."""
+    refuse_unknown(tokens)
+    status: int = app.meta([*tokens])
+    return status
+
+
 def main() -> None:
     """Run the command line and exit with its status."""
     end_soon_when_interrupted()
     try:
-        status = app.meta()
+        status = start(sys.argv[1:])
     except KeyboardInterrupt:
         # While a command's modules were imported.
         leave()

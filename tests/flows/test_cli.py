@@ -14,9 +14,10 @@ from prefect import flow, flow_engine
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.engine import capture_sigterm
 
-from flows.cli import _with_statuses, app
+from flows.cli import _COMMANDS, _with_statuses, app, refuse_unknown, start
 from flows.interchange import import_latents
 from flows.interruption import keep_signals
+from flows.signatures import options
 
 PHOTOS = Path(__file__).parents[2] / "demo" / "photos"
 
@@ -83,7 +84,10 @@ def test_no_command_at_all_shows_the_help(capsys):
     [
         (["edit"], "got no WORKSPACE; `styleclip edit --help` shows its arguments"),
         (["edit", "ws", "edits.csv", "--workers"], "got --workers without a value"),
-        (["edit", "ws", "edits.csv", "--modles", "m"], "Did you mean --models?;"),
+        (
+            ["edit", "ws", "edits.csv", "--modles", "m"],
+            "got --modles, which edit does not take (did you mean --models?);",
+        ),
         (["manifest", "biuld"], "one of build, validate (did you mean build?);"),
         (["edi"], "got edi, which is no command, expected one of demo, run, align"),
         (["--no-sever", "align"], "got --no-sever, before the command, expected one of --json"),
@@ -94,7 +98,7 @@ def test_no_command_at_all_shows_the_help(capsys):
 )
 def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, words, told):
     with pytest.raises(SystemExit) as ended:
-        app.meta(words)
+        start(words)
     assert ended.value.code == 2
     err = " ".join(capsys.readouterr().err.split())
     assert told in err
@@ -408,8 +412,8 @@ def test_failed_rows_may_be_named_by_status_or_not(words, wanted):
 
 def test_help_version_and_slips_import_nothing_that_takes_seconds():
     look = (
-        "import contextlib, sys; from flows.cli import app\n"
-        "with contextlib.suppress(SystemExit):\n    app.meta(sys.argv[1:])\n"
+        "import contextlib, sys; from flows.cli import start\n"
+        "with contextlib.suppress(SystemExit):\n    start(sys.argv[1:])\n"
         "print(sorted({'torch', 'transformers', 'prefect', 'pandas', 'zarr'} & {*sys.modules}))"
     )
     for words in (["--help"], ["--version"], ["weights", "--help"], ["edti"], ["weights", "lst"]):
@@ -454,12 +458,37 @@ def test_what_reads_tables_only_waits_for_no_network_and_no_server(mistaken):
             "--retry-failed: got lost, expected some of unreadable, no_face",
         ),
         (["edit", "ws", "edits.csv", "more"], "got more, which is more than this command takes"),
-        (["train-mapper", "ws", "--target", "old"], "Unknown option: --target; `styleclip train"),
-        (["train-mapper", "ws", "--step", "3"], "Did you mean --steps?"),
+        (
+            ["train-mapper", "ws", "--target", "old"],
+            "got --target, which train-mapper does not take; `styleclip train",
+        ),
+        (["train-mapper", "ws", "--step", "3"], "(did you mean --steps?)"),
         (["edit", "ws", "edits.csv", "--alpha", "3"], "strengths are columns of the table"),
     ],
 )
 def test_what_a_command_does_not_take_is_told(capsys, words, told):
     with pytest.raises(SystemExit):
-        call(capsys, *words)
+        start(words)
     assert told in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", [*_COMMANDS])
+def test_the_source_of_a_command_tells_all_that_it_takes(command):
+    chosen = app
+    for word in command.split():
+        chosen = chosen[word]
+    parsed = [name for argument in chosen.assemble_argument_collection() for name in argument.names]
+    negative = {name for name in parsed if name.startswith(("--no-", "--empty-"))}
+    assert set(options(_COMMANDS[command])) == {*parsed} - negative - {"*"}
+    refuse_unknown([*command.split(), "x", *(set(parsed) - {"*"}), "--json"])
+
+
+def test_an_option_that_is_none_is_told_before_anything_is_imported():
+    program = (
+        "import sys; from contextlib import suppress; from flows.cli import start\n"
+        "with suppress(SystemExit): start(['--metrics', 'edit', 'run', 'a', '--batchsize=3'])\n"
+        "print([name for name in ('torch', 'prefect', 'dlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "--batchsize, which run does not take (did you mean --batch-size?)" in done.stderr
+    assert done.stdout == "[]\n"

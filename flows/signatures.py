@@ -1,0 +1,69 @@
+"""What commands take, read from their source: importing it takes seconds."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+_ROOT = Path(__file__).parent.parent
+# A parameter that is annotated with this is a dataclass whose fields are options.
+_FIELDS_ARE_OPTIONS = "Parameter(name='*'"
+
+
+def docstring(path: str) -> str:
+    """Return the docstring of the command that is the function `path`, as `flows.edit:edit`."""
+    return ast.get_docstring(_function(path)) or ""
+
+
+def options(path: str) -> list[str]:
+    """Return the names of everything that the command `path` takes, as `--batch-size`."""
+    given = _function(path).args
+    return [
+        f"--{name.replace('_', '-')}"
+        for argument in (*given.args, *given.kwonlyargs)
+        for name in _names(path.partition(":")[0], argument)
+    ]
+
+
+def _names(module: str, argument: ast.arg) -> Iterator[str]:
+    annotation = argument.annotation
+    if annotation is None or _FIELDS_ARE_OPTIONS not in ast.unparse(annotation):
+        yield argument.arg
+        return
+    called = next(
+        node.id
+        for node in ast.walk(annotation)
+        if isinstance(node, ast.Name) and node.id not in ("Annotated", "Parameter")
+    )
+    for statement in _class(module, called).body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            yield statement.target.id
+
+
+def _function(path: str) -> ast.FunctionDef:
+    module, name = path.split(":")
+    return next(
+        node
+        for node in _tree(module).body
+        if isinstance(node, ast.FunctionDef) and node.name == name
+    )
+
+
+def _class(module: str, name: str) -> ast.ClassDef:
+    """Return the definition of a class that `module` imports."""
+    source = next(
+        node.module
+        for node in _tree(module).body
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]
+    )
+    return next(
+        node
+        for node in _tree(str(source)).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    )
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    path = _ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    return ast.parse(path.read_text(encoding="utf-8"))
