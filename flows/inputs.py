@@ -43,10 +43,8 @@ def check_inputs(flow: str, given: Mapping[str, Any]) -> None:
             check(given[name])
     if given.get("manifest"):
         require_manifest(given["manifest"])
-    elif prompts := given.get("prompts"):
-        # Those of train-mapper are a list of texts.
-        check_prompts = read_prompts if isinstance(prompts, str) else require_texts
-        check_prompts(prompts)
+    elif given.get("prompts"):
+        read_prompts(given["prompts"])
     require_texts(given.get("target") or ())
     if flow == "tune-strengths":
         require_parquet(given["destination"])

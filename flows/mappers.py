@@ -25,7 +25,7 @@ _TRAIN = guarded_task(train_prompt_mapper, "train-mapper", "mapper-{target_promp
 @flow(name="train-mappers")
 def train_mappers(
     workspace: str,
-    prompts: list[str],
+    target: list[str],
     *,
     models: str = DEMO_MODELS,
     mapper: Annotated[MapperConfig, Parameter(name="*")] = _DEFAULT,
@@ -36,16 +36,16 @@ def train_mappers(
 
     Args:
         workspace: Folder or URL that holds all data.
-        prompts: Target prompts, such as "a face with purple hair".
+        target: Target prompts, such as "a face with purple hair".
         models: Bundle of weights: the URL of its JSON file, or `demo`.
         mapper: How to train.
         device: auto, cpu, cuda, cuda:1, mps.
         checkpoint_steps: Steps between checkpoints.
     """
-    require_texts(prompts)
+    require_texts(target)
     began = time.monotonic()
     check_store(workspace)
-    wanted = [(prompt, mapper) for prompt in prompts]
+    wanted = [(prompt, mapper) for prompt in target]
     urls = train_all(workspace, wanted, models, device, checkpoint_steps)
     wrote, counts = Folder(workspace).url_of("mappers"), {"ready": len(urls)}
     return Summary("mappers", wrote, counts, time.monotonic() - began, {"mappers": urls})

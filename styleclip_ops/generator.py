@@ -158,7 +158,7 @@ class StyledConv(ModulatedConv):
         energy = torch.linalg.vector_norm(self.weight, dim=(2, 3)).square()
         # The gain of the activation is in all that is added up before it.
         with _exact_sums(x):
-            demodulation = (style.square() @ energy.t() + 1e-8).rsqrt() * _SQRT2
+            demodulation = (style.to(energy).square() @ energy.t() + 1e-8).rsqrt() * _SQRT2
         inputs = (x, style, self.weight, self.bias)
         differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
         if not differentiable and x.device.type == "cpu" and x[0].numel() > self.weight.numel():

@@ -296,6 +296,14 @@
   for (const film of document.querySelectorAll(".film")) {
     const chosen = film.querySelector(".chosen");
     film.scrollLeft = chosen.offsetLeft + chosen.offsetWidth - film.offsetLeft - film.clientWidth;
+    // What goes on beyond an edge fades there.
+    const fade = () => {
+      const rest = film.scrollWidth - film.clientWidth - film.scrollLeft;
+      film.style.setProperty("--before", film.scrollLeft > 4 ? "2rem" : "0px");
+      film.style.setProperty("--after", rest > 4 ? "2rem" : "0px");
+    };
+    film.addEventListener("scroll", fade, { passive: true });
+    new ResizeObserver(fade).observe(film);
   }
   fillForm();
   select();

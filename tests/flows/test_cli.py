@@ -154,8 +154,17 @@ def test_what_is_not_there_is_told_before_a_server_is_started(
     assert not (tmp_path / "ws").exists()
 
 
-def test_prompts_of_train_mapper_are_texts_and_no_table(capsys, tmp_path, models):
-    words = [str(tmp_path / "ws"), "a hat", "a smile", "--steps", "1", "--batch-size", "1"]
+def test_targets_of_train_mapper_are_texts(capsys, tmp_path, models):
+    words = [
+        str(tmp_path / "ws"),
+        "a hat",
+        "--target",
+        "a smile",
+        "--steps",
+        "1",
+        "--batch-size",
+        "1",
+    ]
     status, out, _ = call(capsys, "train-mapper", *words, "--models", models, "--device", "cpu")
     assert (status, "mappers: 2 ready" in out) == (0, True)
 
@@ -459,8 +468,8 @@ def test_what_reads_tables_only_waits_for_no_network_and_no_server(mistaken):
         ),
         (["edit", "ws", "edits.csv", "more"], "got more, which is more than this command takes"),
         (
-            ["train-mapper", "ws", "--target", "old"],
-            "got --target, which train-mapper does not take; `styleclip train",
+            ["train-mapper", "ws", "--prompt", "old"],
+            "got --prompt, which train-mapper does not take",
         ),
         (["train-mapper", "ws", "--step", "3"], "(did you mean --steps?)"),
         (["edit", "ws", "edits.csv", "--alpha", "3"], "strengths are columns of the table"),
