@@ -154,17 +154,11 @@ def test_what_is_not_there_is_told_before_a_server_is_started(
     assert not (tmp_path / "ws").exists()
 
 
-def test_targets_of_train_mapper_are_texts(capsys, tmp_path, models):
-    words = [
-        str(tmp_path / "ws"),
-        "a hat",
-        "--target",
-        "a smile",
-        "--steps",
-        "1",
-        "--batch-size",
-        "1",
-    ]
+@pytest.mark.parametrize(
+    "texts", [["a hat", "a smile"], ["--target", "a hat", "--target", "a smile"]]
+)
+def test_targets_of_train_mapper_are_texts(capsys, tmp_path, models, texts):
+    words = [str(tmp_path / "ws"), *texts, "--steps", "1", "--batch-size", "1"]
     status, out, _ = call(capsys, "train-mapper", *words, "--models", models, "--device", "cpu")
     assert (status, "mappers: 2 ready" in out) == (0, True)
 

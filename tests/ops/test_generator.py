@@ -151,3 +151,17 @@ def test_gradients_reach_every_editable_channel(generator: Generator, s: Tensor)
     generator.synthesize(code).square().sum().backward()
     assert code.grad is not None
     assert (code.grad[0] != 0).float().mean() > 0.99
+
+
+def test_training_under_autocast_has_nearly_the_same_gradients(
+    generator: Generator, w_plus: Tensor
+) -> None:
+    def slopes(autocast: bool) -> Tensor:
+        latents = w_plus.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            image = generator(latents)
+        (slope,) = torch.autograd.grad(image.float().square().sum(), latents)
+        return slope
+
+    cosine = torch.cosine_similarity(slopes(True).flatten(), slopes(False).flatten(), dim=0)
+    assert cosine > 0.99
