@@ -25,9 +25,11 @@
 
   const oneLine = (text) => (text.length > 90 ? text.slice(0, 90) + "…" : text).replace(/\s+/g, " ");
   const number = (value) => (value === null ? "–" : String(+value.toPrecision(3)));
+  // Scores stand above each other: each has its decimals, zeros too.
+  const fixed = (value) => (value === null ? "–" : value.toFixed(Math.abs(value) < 10 ? 2 : 1));
   const score = (name, place) => {
     const value = rows[name]?.[place] ?? null;
-    return SHARES.includes(name) && value !== null ? ["no", "yes"][value] : number(value);
+    return SHARES.includes(name) && value !== null ? ["no", "yes"][value] : fixed(value);
   };
   const title = (name) => name.replaceAll("_", " ");
   const text = (name, place) => texts[name][rows[name][place]];
@@ -164,7 +166,7 @@
       ["face", faces[rows.face[place]][0]], ["from", text("neutral_prompt", place)],
       ["method", text("method", place)], ["α", number(rows.alpha[place])],
       ["β", rows.beta[place]], ["channels", rows.num_channels[place]],
-      ["status", title(text("status", place))], ["seconds", rows.seconds[place] && number(rows.seconds[place])],
+      ["status", title(text("status", place))], ["seconds", rows.seconds[place] && fixed(rows.seconds[place])],
       ...data.scores.map((name) => [title(name), score(name, place)]),
       ["options", text("options", place)], ["error", text("error", place)], ["pair", rows.pair_id[place]],
     ].filter(([, value]) => value !== null && value !== "");
