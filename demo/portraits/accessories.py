@@ -10,6 +10,8 @@ from demo.portraits.shapes import box, circle, ellipse, smooth_union, step
 from demo.portraits.subject import Subject, constant
 
 _CLOTH_WRAP = (0.5, 0.48, 0.46)
+# Radius of an earring.
+_EARRING = 0.085
 
 
 def paint_glasses(canvas: Canvas, subject: Subject, tinted: bool) -> None:
@@ -54,12 +56,12 @@ def paint_earrings(canvas: Canvas, subject: Subject) -> None:
     m = subject.measures
     part = canvas.window(-0.95, 0.0, 0.95, 0.7)
     x = (part.x + 0.08 * torch.sin(m.yaw)).abs() - m.half_width - 0.045
-    y = part.y - 0.05 - 0.175 * m.ear - 0.075
-    distance = circle(x, y, 0.062)
-    height = torch.sqrt((0.062**2 - x.square() - y.square()).clamp(min=1e-6))
+    y = part.y - 0.05 - 0.175 * m.ear - 0.095
+    distance = circle(x, y, _EARRING)
+    height = torch.sqrt((_EARRING**2 - x.square() - y.square()).clamp(min=1e-6))
     light = shade(part, m, height, (0.2, 0.2, 0.2))
     gold = constant("#f0b030", x) * light.diffuse + 0.9 * light.gloss(18)
-    part.darken(0.3 * step(0.05, 0.0, circle(x, y - 0.02, 0.062)))
+    part.darken(0.3 * step(0.05, 0.0, circle(x, y - 0.02, _EARRING)))
     part.paint(gold, part.coverage(distance))
 
 

@@ -94,39 +94,39 @@ def measure(portraits: Sequence[Portrait], device: torch.device | str = "cpu") -
     woman, young, old = flag("gender", "woman"), flag("age", "young"), flag("age", "old")
     mood = torch.tensor([EXPRESSIONS[p.expression] for p in portraits], device=device).T
     lift, opening, stretch, raised, inner, lids, cheeks = mood
-    size = value("eye_size", 0.140, 0.172) + 0.006 * woman + 0.012 * young - 0.010 * old
+    size = value("eye_size", 0.140, 0.172) + 0.006 * woman + 0.022 * young - 0.020 * old
     roundness = value("eye_roundness", 0.50, 0.70)
     mouth_y = 0.485 + value("mouth_height", -0.035, 0.035)
     brow = value("brow_thickness", 0.020, 0.042) + 0.007 - 0.011 * woman
     measures = {
         "half_width": value("face_width", 0.515, 0.605) - 0.012 * woman,
-        "jaw": value("jaw_width", 0.455, 0.60) - 0.035 * woman,
-        "chin": value("face_length", 0.79, 0.93) - 0.015 * woman - 0.025 * young + 0.5 * opening,
+        "jaw": value("jaw_width", 0.455, 0.60) - 0.035 * woman + 0.035 * old,
+        "chin": value("face_length", 0.79, 0.93) - 0.015 * woman - 0.055 * young + 0.5 * opening,
         "chin_width": value("chin_shape", 0.09, 0.20),
         "cheek": value("cheek_fullness", 0.010, 0.055)
         + 0.035 * cheeks
-        - 0.012 * old
-        + 0.012 * young,
+        - 0.020 * old
+        + 0.020 * young,
         "eye_x": value("eye_spacing", 0.232, 0.278),
         "eye_y": torch.full_like(woman, -0.06),
         "eye_width": size,
-        "lid_up": size * roundness * (1.08 + lids),
+        "lid_up": size * roundness * (1.08 + lids - 0.16 * old),
         "lid_low": size * roundness * (0.72 + 0.6 * lids),
         "eye_tilt": value("eye_tilt", -0.16, 0.22),
-        "brow_y": -0.255 - value("brow_height", -0.03, 0.04) - raised,
+        "brow_y": -0.255 - value("brow_height", -0.03, 0.04) - raised + 0.015 * old,
         "brow_thickness": brow,
         "brow_arch": value("brow_arch", 0.0, 0.07) + 0.02 * woman,
         "brow_inner": inner,
-        "nose_width": value("nose_width", 0.075, 0.125) - 0.008 * woman,
-        "nose_y": value("nose_length", 0.165, 0.265),
+        "nose_width": value("nose_width", 0.075, 0.125) - 0.008 * woman + 0.012 * old,
+        "nose_y": value("nose_length", 0.165, 0.265) + 0.025 * old - 0.020 * young,
         "nose_bridge": value("nose_bridge", 0.03, 0.085),
         "mouth_y": mouth_y,
         "mouth_width": value("mouth_width", 0.165, 0.225) * stretch,
-        "mouth_lift": lift,
+        "mouth_lift": lift - 0.016 * old,
         "mouth_open": opening,
-        "lip": value("lip_fullness", 0.032, 0.064) + 0.006 * woman - 0.006 * old,
-        "ear": value("ear_size", 0.8, 1.3),
-        "hairline": value("hairline", -0.50, -0.60) - 0.02 * old,
+        "lip": value("lip_fullness", 0.032, 0.064) + 0.006 * woman - 0.012 * old,
+        "ear": value("ear_size", 0.8, 1.3) + 0.2 * old,
+        "hairline": value("hairline", -0.50, -0.60) - 0.05 * old,
         "volume": value("hair_volume", 0.6, 1.3),
         "parting": value("parting", -1.0, 1.0),
         "smile": cheeks.clamp(min=0.0) * (cheeks > 0.5),

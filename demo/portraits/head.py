@@ -63,7 +63,7 @@ def face_height(canvas: Canvas, measures: Measures, square: Tensor) -> Tensor:
     height = height + 0.045 * bump(u, v - m.mouth_y, 0.24, 0.13)
     height = height - 0.018 * bump(u, v - m.mouth_y - 0.125 - 0.7 * m.mouth_open, 0.14, 0.04)
     height = height + 0.055 * bump(u, v - m.chin + 0.13, m.chin_width, 0.09)
-    return height - 0.03 * m.old * bump(side - 0.36, v - 0.36, 0.10, 0.14)
+    return height - 0.05 * m.old * bump(side - 0.36, v - 0.36, 0.10, 0.14)
 
 
 def nose_height(measures: Measures, u: Tensor, v: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def _complexion(canvas: Canvas, subject: Subject) -> Tensor:
     blush = 0.55 * bump(side - 0.32, v - 0.22, 0.17, 0.13) + 0.35 * bump(
         u, v - m.nose_y, 0.12, 0.08
     )
-    blush = blush * (0.8 + 0.35 * m.smile + 0.2 * m.young - 0.2 * m.old)
+    blush = blush * (0.8 + 0.35 * m.smile + 0.6 * m.young - 0.2 * m.old)
     spots = torch.sin(u * 61 + 3 * torch.sin(v * 37)) * torch.sin(v * 67 + 3 * torch.sin(u * 41))
     spread = bump(side - 0.22, v - 0.17, 0.24, 0.13)
     freckles = 0.6 * subject.colors.freckles * step(0.45, 0.8, spots) * spread
@@ -125,21 +125,31 @@ def _occlusion(canvas: Canvas, measures: Measures) -> Tensor:
     shadow = shadow + 0.10 * bump(u, v - m.mouth_y - 0.14 - m.mouth_open, 0.12, 0.035)
     fold = side - (m.nose_width + 0.085 + 0.34 * (v - m.nose_y).clamp(min=0))
     reach = step(m.nose_y - 0.03, m.nose_y + 0.06, v) * step(m.mouth_y + 0.06, m.mouth_y - 0.06, v)
-    shadow = shadow + (0.20 * m.smile + 0.34 * m.old) * ridge(fold, 0.020) * reach
+    shadow = (
+        shadow
+        + (
+            0.20 * m.smile * ridge(fold, 0.020)
+            + (0.14 * (1 - m.young) + 0.41 * m.old) * ridge(fold, 0.034)
+        )
+        * reach
+    )
     return shadow + m.old * _wrinkles(m, side, v)
 
 
 def _wrinkles(measures: Measures, side: Tensor, v: Tensor) -> Tensor:
     m = measures
     bag = v - m.eye_y - m.lid_low - 0.055 + 0.5 * (side - m.eye_x).square() / 0.15
-    bags = 0.34 * ridge(bag, 0.016) * ridge(side - m.eye_x, 0.14)
-    brow = (v + 0.445 + 0.03 * torch.cos(side * 8)) / 0.062
-    lines = 0.26 * ridge((brow - brow.round()) * 0.062, 0.011) * step(1.6, 1.2, brow.abs())
-    lines = lines * step(0.36, 0.20, side)
+    bags = 0.55 * ridge(bag, 0.034) * ridge(side - m.eye_x, 0.15)
+    brow = (v + 0.430 + 0.03 * torch.cos(side * 8)) / 0.085
+    lines = 0.42 * ridge((brow - brow.round()) * 0.085, 0.020) * step(1.0, 0.6, (brow - 0.5).abs())
+    lines = lines * step(0.42, 0.26, side)
     crow = (v - m.eye_y) / 0.05 - (side - m.eye_x - m.eye_width) * 3
     feet = 0.22 * ridge((crow - crow.round()) * 0.05, 0.010) * step(1.6, 1.3, crow.abs())
     feet = feet * bump(side - m.eye_x - m.eye_width - 0.06, v - m.eye_y, 0.045, 0.1)
-    return bags + lines + feet
+    hollows = 0.34 * bump(side - 0.37, v - 0.30, 0.09, 0.13)
+    corner = side - m.mouth_width - 0.03 - 0.18 * (v - m.mouth_y)
+    jowls = step(m.mouth_y, m.mouth_y + 0.06, v) * step(m.chin - 0.08, m.chin - 0.18, v)
+    return bags + lines + feet + hollows + 0.42 * ridge(corner, 0.030) * jowls
 
 
 def _paint_nostrils(canvas: Canvas, measures: Measures) -> None:

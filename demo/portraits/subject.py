@@ -12,6 +12,7 @@ from demo.portraits.palette import HAIR, IRIS, LIPSTICK, SKIN, hsv, linear, ramp
 from demo.portraits.sampling import value_column
 
 _LIP_TINT = (0.88, 0.56, 0.56)
+_OLD_BROWS = "#c4c3c1"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ def mix_colors(portraits: Sequence[Portrait], device: torch.device | str = "cpu"
     warmth = torch.tensor([0.045, 0.0, -0.06], device=device)[None, :, None, None]
     skin = ramp(SKIN, value("skin_tone"))
     skin = skin * (1 + warmth * value("skin_warmth")[:, None, None, None])
+    old = torch.tensor([p.age == "old" for p in portraits], device=device)
+    old = old.to(skin)[:, None, None, None]
+    skin = torch.lerp(skin, skin.mean(1, keepdim=True), 0.22 * old)
     shade = value("hair_shade")
     hair = _rows(
         [ramp(HAIR[p.hair_color], shade[i : i + 1]) for i, p in enumerate(portraits)], device
@@ -80,7 +84,7 @@ def mix_colors(portraits: Sequence[Portrait], device: torch.device | str = "cpu"
         lips=lips,
         hair=hair,
         hair_light=hair * 1.5 + 0.02,
-        brows=hair * 0.62 + skin * 0.06,
+        brows=torch.lerp(hair * 0.62 + skin * 0.06, constant(_OLD_BROWS, skin), 0.8 * old),
         iris=ramp(IRIS, value("iris_tone")),
         clothes=clothes,
         trim=clothes * 0.55 + 0.16,

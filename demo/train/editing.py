@@ -43,7 +43,7 @@ class EditConfig:
     relevance_step: float = 5.0
     relevance_samples: int = 16
     statistics_samples: int = 10_000
-    num_channels: tuple[int, ...] = (8, 16, 32, 64)
+    num_channels: tuple[int, ...] = (8, 16, 32, 64, 128)
     global_alphas: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0)
     mapper_steps: int = 400
     mapper_batch: int = 4
