@@ -49,7 +49,10 @@ class EditConfig:
     mapper_batch: int = 4
     # The gradients of the demo models are below Ranger's eps, which makes its steps small.
     mapper_rate: float = 150.0
-    mapper_loss: MapperLossConfig = field(default_factory=lambda: MapperLossConfig(l2_lambda=0.1))
+    # Their CLIP lets a mapper change much else unless the identity holds it.
+    mapper_loss: MapperLossConfig = field(
+        default_factory=lambda: MapperLossConfig(id_lambda=0.2, l2_lambda=0.1)
+    )
     mapper_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
     # Weaker, the L2 term of the published settings leaves all but the prompt to chance.
     optimize: OptimizeConfig = field(

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-_IMAGES = ("person-1", "person-2", "person-4", "person-8")
+_IMAGES = ("person-3", "person-5", "person-6", "person-8")
 _SIDE, _GAP, _HEAD = 150, 6, 26
 _PAPER, _INK = "#ffffff", "#222222"
 
 
 def draw_showcase(results: pd.DataFrame, workspace: Path) -> Image.Image:
-    """Lay out source, inversion and one edit of each prompt, a row for each of some faces.
+    """Lay out source, inversion and the strongest edit of each prompt, a row for each face.
 
     Args:
         results: Result rows of a run.
@@ -26,8 +26,8 @@ def draw_showcase(results: pd.DataFrame, workspace: Path) -> Image.Image:
         ValueError: The run has no edit of one of the faces.
     """
     ok = results[(results["status"] == "ok") & results["image_id"].isin(_IMAGES)]
-    # The first strength of each prompt, as the table of prompts gives them.
-    shown = ok.sort_values("alpha").drop_duplicates(["image_id", "target_prompt", "method"])
+    one = ["image_id", "target_prompt", "method"]
+    shown = ok.sort_values("alpha").drop_duplicates(one, keep="last")
     edits = [
         (str(prompt), str(method))
         for method, prompt in sorted({*zip(shown["method"], shown["target_prompt"], strict=True)})

@@ -21,13 +21,13 @@ def fake_run(workspace):
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_the_strip_shows_source_inversion_and_the_weakest_edit_of_every_face(tmp_path):
+def test_the_strip_shows_source_inversion_and_the_strongest_edit_of_every_face(tmp_path):
     sheet = showcase.draw_showcase(fake_run(tmp_path), tmp_path)
     step = showcase._SIDE + showcase._GAP
     for place in range(len(showcase._IMAGES)):
         y = showcase._HEAD + place * step + 75
         shown = [sheet.getpixel((column * step + 75, y))[0] for column in range(3)]
-        assert shown == [10 + place, 60 + place, 120 + place]
+        assert shown == [10 + place, 60 + place, 200 + place]
     assert sheet.width == 3 * step - showcase._GAP
 
 
