@@ -129,7 +129,7 @@ def _occlusion(canvas: Canvas, measures: Measures) -> Tensor:
         shadow
         + (
             0.20 * m.smile * ridge(fold, 0.020)
-            + (0.14 * (1 - m.young) + 0.41 * m.old) * ridge(fold, 0.034)
+            + (0.14 * (1 - m.young) + 0.30 * m.old) * ridge(fold, 0.034)
         )
         * reach
     )
@@ -139,17 +139,17 @@ def _occlusion(canvas: Canvas, measures: Measures) -> Tensor:
 def _wrinkles(measures: Measures, side: Tensor, v: Tensor) -> Tensor:
     m = measures
     bag = v - m.eye_y - m.lid_low - 0.055 + 0.5 * (side - m.eye_x).square() / 0.15
-    bags = 0.55 * ridge(bag, 0.034) * ridge(side - m.eye_x, 0.15)
+    bags = 0.40 * ridge(bag, 0.034) * ridge(side - m.eye_x, 0.15)
     brow = (v + 0.430 + 0.03 * torch.cos(side * 8)) / 0.085
-    lines = 0.42 * ridge((brow - brow.round()) * 0.085, 0.020) * step(1.0, 0.6, (brow - 0.5).abs())
+    lines = 0.30 * ridge((brow - brow.round()) * 0.085, 0.020) * step(1.0, 0.6, (brow - 0.5).abs())
     lines = lines * step(0.42, 0.26, side)
     crow = (v - m.eye_y) / 0.05 - (side - m.eye_x - m.eye_width) * 3
     feet = 0.22 * ridge((crow - crow.round()) * 0.05, 0.010) * step(1.6, 1.3, crow.abs())
     feet = feet * bump(side - m.eye_x - m.eye_width - 0.06, v - m.eye_y, 0.045, 0.1)
-    hollows = 0.34 * bump(side - 0.37, v - 0.30, 0.09, 0.13)
+    hollows = 0.20 * bump(side - 0.37, v - 0.30, 0.09, 0.13)
     corner = side - m.mouth_width - 0.03 - 0.18 * (v - m.mouth_y)
     jowls = step(m.mouth_y, m.mouth_y + 0.06, v) * step(m.chin - 0.08, m.chin - 0.18, v)
-    return bags + lines + feet + hollows + 0.42 * ridge(corner, 0.030) * jowls
+    return bags + lines + feet + hollows + 0.28 * ridge(corner, 0.030) * jowls
 
 
 def _paint_nostrils(canvas: Canvas, measures: Measures) -> None:
