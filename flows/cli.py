@@ -136,10 +136,11 @@ def _refuse_unknown_options(command: str, tokens: Sequence[str]) -> None:
     known = [*options(_COMMANDS[command]), *_GLOBAL]
     for token in tokens:
         word = token.partition("=")[0]
-        name = re.sub("^--(no|empty)-", "--", word.replace("_", "-"))
         if word == "--" or word in _ANYWHERE:
             return
-        if not word.startswith("--") or name in known or word.replace("_", "-") in known:
+        name = word.replace("_", "-")
+        positive = re.sub("^--(no|empty)-", "--", name)
+        if not word.startswith("--") or name in known or positive in known:
             continue
         told = f"got {word}, which {command} does not take"
         if word in _STRENGTHS and command in ("edit", "run"):

@@ -4,6 +4,9 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
+
+Definition = TypeVar("Definition", ast.FunctionDef, ast.ClassDef)
 
 _ROOT = Path(__file__).parent.parent
 # A parameter that is annotated with this is a dataclass whose fields are options.
@@ -35,32 +38,28 @@ def _names(module: str, argument: ast.arg) -> Iterator[str]:
         for node in ast.walk(annotation)
         if isinstance(node, ast.Name) and node.id not in ("Annotated", "Parameter")
     )
-    for statement in _class(module, called).body:
+    for statement in _imported_class(module, called).body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             yield statement.target.id
 
 
 def _function(path: str) -> ast.FunctionDef:
-    module, name = path.split(":")
-    return next(
-        node
-        for node in _tree(module).body
-        if isinstance(node, ast.FunctionDef) and node.name == name
-    )
+    return _definition(ast.FunctionDef, *path.split(":"))
 
 
-def _class(module: str, name: str) -> ast.ClassDef:
+def _imported_class(module: str, name: str) -> ast.ClassDef:
     """Return the definition of a class that `module` imports."""
     source = next(
         node.module
         for node in _tree(module).body
         if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]
     )
-    return next(
-        node
-        for node in _tree(str(source)).body
-        if isinstance(node, ast.ClassDef) and node.name == name
-    )
+    return _definition(ast.ClassDef, str(source), name)
+
+
+def _definition(kind: type[Definition], module: str, name: str) -> Definition:
+    found = (node for node in _tree(module).body if isinstance(node, kind))
+    return next(node for node in found if node.name == name)
 
 
 @cache

@@ -136,7 +136,9 @@ def align_photos_shard(
     aligner = _Aligner(Folder(workspace) / CROPS, face_detector(), config)
     rows = [row for rows in _threads().map(aligner.align, units) for row in rows]
     facts = {"photos": len(units)}
-    ledger.commit(shard, pa.Table.from_pylist([*kept, *rows], FACES), facts, before)
+    commit = ledger.commit(shard, pa.Table.from_pylist([*kept, *rows], FACES), facts, before)
+    if not ledger.wrote(commit):
+        return {}
     log_failures(ledger.folder.url, shard, "source_uri", rows)
     return dict(Counter(row["status"] for row in rows))
 

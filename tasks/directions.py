@@ -256,10 +256,16 @@ class DirectionStore:
         total: Tensor,
         agreement: Tensor | None = None,
         facts: Mapping[str, object] | None = None,
-    ) -> None:
-        """Write what a shard measured, see `write`, and commit it with facts about it."""
+    ) -> bool:
+        """Write what a shard measured, see `write`, and commit it with facts about it.
+
+        Returns:
+            Whether this counts, and not what another process committed.
+        """
         write, table = partial(self.write, shard, total, agreement), self.ledger.units(shard)
-        self.ledger.commit_stored(shard, table, write(), partial(self.digest, shard), write, facts)
+        digest = partial(self.digest, shard)
+        commit = self.ledger.commit_stored(shard, table, write(), digest, write, facts)
+        return self.ledger.wrote(commit)
 
     def require_import(self) -> None:
         """See that directions were imported into this store.
@@ -494,8 +500,7 @@ def compute_relevance_shard(
     )
     if store.ledger.is_committed(shard):
         return {}
-    store.commit(shard, *sums)
-    return {"images": unit["count"]}
+    return {"images": unit["count"]} if store.commit(shard, *sums) else {}
 
 
 def _not_imported(folder: Folder) -> DirectionStoreError:

@@ -2,7 +2,6 @@
 
 import json
 import time
-import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -77,7 +76,7 @@ def edit_pairs_shard(
         again: Which rows to make again, also those that are ok.
 
     Returns:
-        Rows by status that were made.
+        Rows by status that were made; nothing where another process committed the shard.
     """
     folder, watch = Folder(run), Stopwatch()
     with watch.spend(LOADING):
@@ -108,16 +107,15 @@ def edit_pairs_shard(
                 later(partial(edited.write, output))
     with watch.spend(WRITING):
         output.close()
-    facts: Row = {"statuses": _counts(rows), "attempt": uuid.uuid4().hex}
+    facts: Row = {"statuses": _counts(rows)}
     facts |= watch.facts() | {"made": datetime.now(UTC).isoformat()}
-    # With these `verify` makes the same batches again; of the rows that were kept, an earlier
-    # commit says it.
-    facts |= {"device": describe_device(networks.device), "batch_size": settings.batch_size}
-    facts |= {"arithmetic": str(editor.arithmetic)}
+    # With these `verify` makes the rows again; of those that were kept, an earlier commit says it.
+    facts |= {"device": describe_device(networks.device), "arithmetic": str(editor.arithmetic)}
     facts |= {"edited": [row["pair_id"] for row in new]} if before else {}
     commit = ledger.commit(shard, pa.Table.from_pylist(rows, RESULTS), facts, before)
-    if commit.facts.get("attempt") != facts["attempt"]:
+    if not ledger.wrote(commit):
         output.discard()
+        return {}
     log_failures(folder.url, shard, "pair_id", new)
     return _counts(new)
 

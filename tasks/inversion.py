@@ -90,7 +90,9 @@ def invert_faces_shard(
         rows[place]["stored_sha256"] = digest
     write = partial(store.write, shard, latents, places, rows)
     table = pa.Table.from_pylist(rows, LATENTS)
-    store.ledger.commit_stored(shard, table, write(), partial(store.digest, shard), write)
+    commit = store.ledger.commit_stored(shard, table, write(), partial(store.digest, shard), write)
+    if not store.ledger.wrote(commit):
+        return {}
     log_failures(store.folder.url, shard, "image_id", rows)
     return dict(Counter(row["status"] for row in rows))
 

@@ -69,6 +69,7 @@ class Ledger:
     def __init__(self, folder: Folder, results: pa.Schema, key: str = "") -> None:
         self.folder, self._schema, self._key = folder, results, key
         self._began = time.monotonic()
+        self._written: set[str] = set()
 
     def plans(self) -> list[int]:
         """Return the numbers of all planned shards, ascending."""
@@ -176,6 +177,7 @@ class Ledger:
         name = f"part-{shard:05d}-{uuid.uuid4().hex[:8]}.parquet"
         part = Part(name, sha256(content), len(content), len(rows))
         (self.folder / RESULTS).create(name, content)
+        self._written.add(name)
         generation = after.generation + 1 if after else 0
         seconds = round(time.monotonic() - self._began, 3)
         mine = Commit(shard, (part,), {"seconds": seconds} | dict(facts or {}), generation)
@@ -188,6 +190,10 @@ class Ledger:
                 (self.folder / RESULTS).remove(name)
             return self.read_commit(shard)
         return mine
+
+    def wrote(self, commit: Commit) -> bool:
+        """Return whether a commit that counts was made here, and not by another writer."""
+        return any(part.name in self._written for part in commit.parts)
 
     def commit_stored(
         self,

@@ -6,12 +6,12 @@ from torch import Tensor
 from demo.portraits.canvas import Canvas
 from demo.portraits.geometry import Measures
 from demo.portraits.lighting import shade
-from demo.portraits.shapes import box, circle, ellipse, smooth_union, step
+from demo.portraits.shapes import box, ellipse, smooth_union, step
 from demo.portraits.subject import Subject, constant
 
 _CLOTH_WRAP = (0.5, 0.48, 0.46)
-# Radius of an earring.
-_EARRING = 0.085
+# Half width and half height of an earring.
+_EARRING = (0.075, 0.150)
 
 
 def paint_glasses(canvas: Canvas, subject: Subject, tinted: bool) -> None:
@@ -31,7 +31,7 @@ def paint_glasses(canvas: Canvas, subject: Subject, tinted: bool) -> None:
         part.paint(constant("#ffffff", u) * glow[:, None], (0.88 - clear) * inside)
         part.paint(constant("#8fb0d8", u), 0.14 * glint * inside)
     else:
-        part.paint(constant("#f4f9ff", u), (0.08 + 0.12 * glint) * inside)
+        part.paint(constant("#f4f9ff", u), (0.02 + 0.08 * glint) * inside)
     rim = part.coverage(frame)
     shine = step(0.0, -0.02, frame) * step(0.1, -0.2, part.v - m.eye_y)
     color = constant("#15110f", u) + 0.10 * shine[:, None] * constant("#d8c8c0", u)
@@ -52,16 +52,17 @@ def _glasses_distances(part: Canvas, m: Measures, u: Tensor, tinted: bool) -> tu
 
 
 def paint_earrings(canvas: Canvas, subject: Subject) -> None:
-    """Paint a golden ball below each ear."""
+    """Paint a golden drop below each ear."""
     m = subject.measures
     part = canvas.window(-0.95, 0.0, 0.95, 0.7)
     x = (part.x + 0.08 * torch.sin(m.yaw)).abs() - m.half_width - 0.045
-    y = part.y - 0.05 - 0.175 * m.ear - 0.095
-    distance = circle(x, y, _EARRING)
-    height = torch.sqrt((_EARRING**2 - x.square() - y.square()).clamp(min=1e-6))
+    y = part.y - 0.05 - 0.175 * m.ear - _EARRING[1]
+    distance = ellipse(x, y, *_EARRING)
+    inside = 1 - (x / _EARRING[0]).square() - (y / _EARRING[1]).square()
+    height = _EARRING[0] * torch.sqrt(inside.clamp(min=1e-4))
     light = shade(part, m, height, (0.2, 0.2, 0.2))
     gold = constant("#f0b030", x) * light.diffuse + 0.9 * light.gloss(18)
-    part.darken(0.3 * step(0.05, 0.0, circle(x, y - 0.02, _EARRING)))
+    part.darken(0.3 * step(0.05, 0.0, ellipse(x, y - 0.02, *_EARRING)))
     part.paint(gold, part.coverage(distance))
 
 

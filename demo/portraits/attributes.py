@@ -24,7 +24,7 @@ RATES: Mapping[str, Mapping[str, float]] = {
     "hair_style": {"bald": 0.12, "short": 0.28, "curly": 0.2, "bob": 0.18, "long": 0.22},
     "expression": {"neutral": 0.3, "smiling": 0.36, "surprised": 0.12, "sad": 0.11, "angry": 0.11},
     "glasses": {"none": 0.58, "glasses": 0.24, "sunglasses": 0.18},
-    "beard": {"none": 0.5, "stubble": 0.1, "full": 0.4},
+    "beard": {"none": 0.5, "stubble": 0.18, "full": 0.32},
     "moustache": {"none": 0.65, "moustache": 0.35},
     "lipstick": {"none": 0.55, "lipstick": 0.45},
     "earrings": {"none": 0.72, "earrings": 0.28},

@@ -45,7 +45,7 @@ def _paint_ball(
     shade_top = 1 - 0.42 * step(-0.075, 0.01, upper)
     ball = (1 - 0.22 * (x / m.eye_width).square()) * shade_top
     # The eye is lit like the skin around it: full white would glare in a dark face.
-    exposure = 0.5 + 0.5 * subject.colors.skin.mean(1).sqrt()
+    exposure = 0.25 + 0.75 * subject.colors.skin.mean(1).sqrt()
     part.paint(constant("#fbf6f0", x) * (ball * exposure)[:, None], inside)
     radius = m.eye_width * _IRIS_RADIUS * (1 - 0.02 * m.old)
     distance = circle(gaze_x, gaze_y, radius)

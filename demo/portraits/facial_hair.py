@@ -21,7 +21,7 @@ def paint_stubble(picture: Canvas, subject: Subject) -> None:
     distance = _beard_distance(canvas, m, grown=0.0)
     warp = 3 * torch.sin(canvas.u * 33) + 2 * torch.sin(canvas.v * 41)
     grain = 0.80 + 0.20 * torch.sin(canvas.u * 97 + warp) * torch.sin(canvas.v * 103 - warp)
-    alpha = 0.50 * step(0.05, -0.07, distance) * grain
+    alpha = 0.60 * step(0.05, -0.07, distance) * grain
     canvas.paint(subject.colors.hair * 0.5 + subject.colors.skin * 0.18, alpha)
 
 

@@ -25,8 +25,8 @@ EXPRESSIONS = {
     "neutral": (0.022, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0),
     "smiling": (0.07, 0.155, 1.30, 0.01, 0.0, -0.16, 1.0),
     "surprised": (0.0, 0.25, 0.80, 0.075, 0.0, 0.26, 0.0),
-    "sad": (-0.060, 0.0, 0.95, 0.0, 0.080, -0.12, 0.0),
-    "angry": (-0.03, 0.0, 1.02, -0.035, -0.08, -0.08, 0.15),
+    "sad": (-0.080, 0.0, 0.95, 0.0, 0.090, -0.16, 0.0),
+    "angry": (-0.045, 0.0, 1.02, -0.045, -0.10, -0.10, 0.15),
 }
 
 # How far the FFHQ frame from dlib's landmarks lies from the frame of the drawn eyes and mouth:
@@ -97,10 +97,11 @@ def measure(portraits: Sequence[Portrait], device: torch.device | str = "cpu") -
     size = value("eye_size", 0.140, 0.172) + 0.006 * woman + 0.022 * young - 0.020 * old
     roundness = value("eye_roundness", 0.50, 0.70)
     mouth_y = 0.485 + value("mouth_height", -0.035, 0.035)
-    brow = value("brow_thickness", 0.020, 0.042) + 0.007 - 0.011 * woman
+    brow = value("brow_thickness", 0.020, 0.042) + 0.008 - 0.015 * woman
+    lip = value("lip_fullness", 0.032, 0.064) + 0.008 * flag("lipstick", "lipstick")
     measures = {
         "half_width": value("face_width", 0.515, 0.605) - 0.012 * woman,
-        "jaw": value("jaw_width", 0.455, 0.60) - 0.035 * woman + 0.035 * old,
+        "jaw": value("jaw_width", 0.455, 0.60) - 0.055 * woman + 0.035 * old,
         "chin": value("face_length", 0.79, 0.93) - 0.015 * woman - 0.055 * young + 0.5 * opening,
         "chin_width": value("chin_shape", 0.09, 0.20),
         "cheek": value("cheek_fullness", 0.010, 0.055)
@@ -124,7 +125,7 @@ def measure(portraits: Sequence[Portrait], device: torch.device | str = "cpu") -
         "mouth_width": value("mouth_width", 0.165, 0.225) * stretch,
         "mouth_lift": lift - 0.016 * old,
         "mouth_open": opening,
-        "lip": value("lip_fullness", 0.032, 0.064) + 0.006 * woman - 0.012 * old,
+        "lip": lip + 0.010 * woman - 0.012 * old,
         "ear": value("ear_size", 0.8, 1.3) + 0.2 * old,
         "hairline": value("hairline", -0.50, -0.60) - 0.05 * old,
         "volume": value("hair_volume", 0.6, 1.3),

@@ -91,7 +91,7 @@ def paint_head(picture: Canvas, subject: Subject) -> None:
     reddened = torch.tensor([0.62, 0.95, 1.05], device=shadow.device)[None, :, None, None]
     albedo = albedo * (1 - shadow * reddened).clamp(min=0)
     # Dark skin shows its form by its highlights, light skin by its shade.
-    broad = 0.25 - 0.11 * colors.skin
+    broad = 0.44 - 0.30 * colors.skin
     glow = broad * light.gloss(10) + 0.16 * light.gloss(60) + 0.06 * light.rim()
     color = albedo * light.diffuse + glow * (0.62 + 0.26 * colors.skin)
     canvas.paint(color, canvas.coverage(distance))
@@ -125,15 +125,9 @@ def _occlusion(canvas: Canvas, measures: Measures) -> Tensor:
     shadow = shadow + 0.10 * bump(u, v - m.mouth_y - 0.14 - m.mouth_open, 0.12, 0.035)
     fold = side - (m.nose_width + 0.085 + 0.34 * (v - m.nose_y).clamp(min=0))
     reach = step(m.nose_y - 0.03, m.nose_y + 0.06, v) * step(m.mouth_y + 0.06, m.mouth_y - 0.06, v)
-    shadow = (
-        shadow
-        + (
-            0.20 * m.smile * ridge(fold, 0.020)
-            + (0.14 * (1 - m.young) + 0.30 * m.old) * ridge(fold, 0.034)
-        )
-        * reach
-    )
-    return shadow + m.old * _wrinkles(m, side, v)
+    folds = 0.20 * m.smile * ridge(fold, 0.020)
+    folds = folds + (0.14 * (1 - m.young) + 0.30 * m.old) * ridge(fold, 0.034)
+    return shadow + folds * reach + m.old * _wrinkles(m, side, v)
 
 
 def _wrinkles(measures: Measures, side: Tensor, v: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def paint_mouth(picture: Canvas, subject: Subject) -> None:
     canvas.paint(
         colors.lips * tone * canvas.skin_light + 0.10 * shine[:, None], canvas.coverage(lips)
     )
-    line = ridge(v - lines.upper, 0.011) * step(0.03, -0.01, lines.ends)
+    line = ridge(v - lines.upper, 0.017) * step(0.03, -0.01, lines.ends)
     canvas.paint(colors.lips * 0.22, 0.9 * line)
     corner = bump(canvas.u.abs() - m.mouth_width, v - m.mouth_y + m.mouth_lift, 0.022, 0.022)
     canvas.paint(colors.skin * 0.35, 0.55 * corner)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-SKIN = ("#ffe0cf", "#fad0b4", "#efba94", "#d99c70", "#bd7f53", "#9a6140", "#7f4d34", "#6b412c")
+SKIN = ("#ffe0cf", "#fad0b4", "#efba94", "#d99c70", "#bd7f53", "#9a6140", "#85523a", "#744733")
 IRIS = ("#4a2812", "#7a4a1e", "#7d7a34", "#3f8f62", "#3b86c4", "#86aecb")
 HAIR: Mapping[str, tuple[str, str]] = {
     "black": ("#0f0d10", "#231c1d"),

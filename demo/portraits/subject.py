@@ -13,6 +13,8 @@ from demo.portraits.sampling import value_column
 
 _LIP_TINT = (0.88, 0.56, 0.56)
 _OLD_BROWS = "#c4c3c1"
+# Of the skin's light, at most.
+_LIGHTEST_BROWS = 0.45
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,14 @@ def mix_colors(portraits: Sequence[Portrait], device: torch.device | str = "cpu"
         torch.full_like(shade, 0.62),
         0.42 + 0.46 * (value("clothes_lightness") + 1) / 2,
     )
+    brows = torch.lerp(hair * 0.62 + skin * 0.06, constant(_OLD_BROWS, skin), 0.8 * old)
     return Colors(
         skin=skin,
         lips=lips,
         hair=hair,
         hair_light=hair * 1.5 + 0.02,
-        brows=torch.lerp(hair * 0.62 + skin * 0.06, constant(_OLD_BROWS, skin), 0.8 * old),
+        # Brows lighter than the skin would hide the eyes from dlib's detector.
+        brows=torch.minimum(brows, _LIGHTEST_BROWS * skin),
         iris=ramp(IRIS, value("iris_tone")),
         clothes=clothes,
         trim=clothes * 0.55 + 0.16,

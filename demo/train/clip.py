@@ -12,6 +12,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from demo.portraits.attributes import RATES
 from demo.portraits.sampling import PARAMETER_SLICES
+from demo.train.augmentation import FrameJitter
 from demo.train.averaging import WeightAverage
 from demo.train.balance import attribute_labels, option_weights
 from demo.train.clip_judging import ClipJudge
@@ -62,7 +63,8 @@ class ClipTraining:
         classify: Weight of the attributes beside the captions.
         schedule: Learning rates of AdamW.
         weight_decay: That of matrices, but for tables of embeddings.
-        variation: How the pictures are changed.
+        variation: How the pictures are changed. They are moved by up to half a patch: else
+            optimization finds latents that please the CLIP where its patches lie and nowhere else.
         drawn: Share of the pictures that the generator draws, where there is one.
         attack: The most that a value of every second render is then changed by against the CLIP,
             of a range of 2; 0 for no attack.
@@ -84,7 +86,9 @@ class ClipTraining:
     classify: float = 0.5
     schedule: Schedule = field(default_factory=lambda: Schedule(1e-3, warmup=200, hold=4000))
     weight_decay: float = 0.05
-    variation: Variation = field(default_factory=Variation)
+    variation: Variation = field(
+        default_factory=lambda: Variation(FrameJitter(0.06, (0.07, 0.07), 3))
+    )
     drawn: float = 0.5
     attack: float = 0.06
     latent_attack: float = 0.7

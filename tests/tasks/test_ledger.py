@@ -46,8 +46,10 @@ def test_only_commits_count(ledger):
 def test_the_first_of_two_commits_wins_and_leaves_no_rest(ledger):
     ledger.plan_shard(0, units("a"))
     first = ledger.commit(0, rows(a=1), {"note": "first"})
-    second = ledger.commit(0, rows(a=9))
+    late = Ledger(ledger.folder, SCHEMA)
+    second = late.commit(0, rows(a=9))
     assert second == first
+    assert (ledger.wrote(first), late.wrote(second)) == (True, False)
     assert [table["value"].to_pylist() for table in ledger.results()] == [[1]]
     assert (ledger.folder / "results").names() == [part.name for part in first.parts]
 
