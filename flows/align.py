@@ -13,9 +13,10 @@ from flows.share import read_share
 from flows.stores import check_store
 from flows.summary import Summary
 from manifests.schemas import FACE_FAILURES
-from tasks.alignment import FacesPolicy, align_photos_shard, plan_photos
+from tasks.alignment import FacesPolicy, align_photos_shard, plan_photos, shards_to_align
 from tasks.faces import faces_ledger, has_faces, unusable_photos
 from tasks.listing import require_photos
+from tasks.places import CROPS
 from tasks.runs import statuses_to_retry
 from tasks.storage import Folder
 
@@ -66,7 +67,9 @@ def align_photos(
     if share.prepares:
         shards = plan_photos(workspace, photos, shard_size, retry)
     else:
-        shards = share.prepared(faces_ledger(workspace))
+        ledger = faces_ledger(workspace)
+        share.require(bool(ledger.plans()), ledger.folder.url)
+        shards = shards_to_align(ledger, retry)
     arguments = {
         "workspace": workspace,
         "crop_size": crop_size,
@@ -94,5 +97,5 @@ def align_photos(
             f"photos: got no usable face in any photograph of {photos}, expected some; "
             f"{faces_ledger(workspace).folder.url} says why of each"
         )
-    wrote = Folder(workspace).url_of("crops")
+    wrote = Folder(workspace).url_of(CROPS)
     return Summary("align", wrote, counts, time.monotonic() - began)

@@ -26,7 +26,7 @@ from cyclopts import (
 )
 from rich.markup import escape
 
-from flows.environment import set_defaults, set_metrics_file
+from flows.environment import samples_shown, set_defaults, set_metrics_file
 from flows.examples import epilogue
 from flows.failures import StageCancelled
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_signals, leave
@@ -215,9 +215,9 @@ def launch(
         return 0
     from tasks.redaction import redact
 
-    if metrics:
-        set_metrics_file(str(Path(metrics).resolve()))
     try:
+        if metrics:
+            set_metrics_file(str(Path(metrics).resolve()))
         _refuse_credentials(tokens)
         result = _run([*_with_statuses(tokens)], server, trace)
     except KeyboardInterrupt:
@@ -265,6 +265,7 @@ def _run(tokens: list[str], server: bool, trace: bool) -> Any:
         whole = _with_defaults(given)
         has_server = server and not whole.get("worker")
         if has_server:
+            samples_shown()
             check_inputs(command.name, whole)
         if whole.get("models") == DEMO_MODELS:
             say(f"models: those of the demo, which {DEMO_LIMITS}; --models names others")

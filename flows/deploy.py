@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.progress import say
 from flows.shards import GPU_TAG
 from flows.summary import Summary
-from tasks.bundles import DEMO_MODELS
+from tasks.bundles import DEMO_MODELS, bundle_url
 from tasks.redaction import redact
 
 LOST_RUNS = ("styleclip: runs without heartbeats are lost", "styleclip: lost runs go on elsewhere")
@@ -98,7 +98,7 @@ def deploy_flows(
         "STYLECLIP_WORKSPACE": root,
         "STYLECLIP_PHOTOS": _anywhere(photos) if photos else f"{root}/photos",
         "STYLECLIP_PROMPTS": _anywhere(prompts) if prompts else f"{root}/prompts.csv",
-        "STYLECLIP_MODELS": models if models == DEMO_MODELS else _anywhere(models),
+        "STYLECLIP_MODELS": bundle_url(models),
     }
     described = _read(file, values)
     pools = {entry["work_pool"]["name"]: entry["work_pool"] for entry in described}

@@ -36,7 +36,13 @@ from tasks.runs import (
     shards_to_do,
     statuses_to_retry,
 )
-from tasks.selection import NOTHING, Redo, read_selection, shards_to_redo
+from tasks.selection import (
+    NOTHING,
+    Redo,
+    read_selection,
+    require_no_selection,
+    shards_to_redo,
+)
 from tasks.surveys import survey_manifest
 
 # What is prepared in less is no matter.
@@ -102,6 +108,7 @@ def edit_dataset(
     retry, share = statuses_to_retry(retry_failed), read_share(worker)
     again, arithmetic = read_selection(redo), name_arithmetic(arithmetic)
     if dry_run:
+        require_no_selection(again)
         options = EditOptions(
             *(relevance, image_format, batch_size, arithmetic, shard_size),
             *(retry, update),

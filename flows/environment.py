@@ -1,6 +1,7 @@
 """Settings of Prefect that must be there before it is imported."""
 
 import os
+from pathlib import Path
 
 # Whoever sets one of these keeps it.
 _SETTINGS = {
@@ -26,10 +27,23 @@ def metrics_file() -> str:
 
 
 def set_metrics_file(path: str) -> None:
-    """Let metrics of this process, and of those that it starts, go to a file."""
+    """Let metrics of this process, and of those that it starts, go to a file.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with Path(path).open("ab"):
+        pass
     os.environ["STYLECLIP_METRICS"] = path  # noqa: TID251
 
 
 def samples_shown() -> int:
-    """Return how many sample pictures Prefect's server is given, as STYLECLIP_SAMPLES says."""
-    return int(os.environ.get("STYLECLIP_SAMPLES", "6"))  # noqa: TID251
+    """Return how many sample pictures Prefect's server is given, as STYLECLIP_SAMPLES says.
+
+    Raises:
+        ValueError: It says no number.
+    """
+    said = os.environ.get("STYLECLIP_SAMPLES", "6")  # noqa: TID251
+    if not said.isdecimal():
+        raise ValueError(f"STYLECLIP_SAMPLES: got {said!r}, expected a number, 0 for no pictures")
+    return int(said)

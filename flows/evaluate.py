@@ -39,7 +39,7 @@ def evaluate_run(
     """
     began = time.monotonic()
     place = find_run(workspace, run)
-    check_store(workspace if place.startswith(Folder(workspace).url) else place)
+    check_store(workspace if place.startswith(f"{Folder(workspace).url}/") else place)
     compared = [find_other_run(place, other, run) for other in others or []]
     report = write_report(place, others=compared, models=models, device=device)
     counts = {"ok": report.pairs - report.failed, "not ok": report.failed}

@@ -16,6 +16,7 @@ from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
 from tasks.manifest_files import require_texts
 from tasks.mappers import MapperConfig, train_prompt_mapper
+from tasks.places import MAPPERS
 from tasks.storage import Folder
 
 _DEFAULT = MapperConfig()
@@ -47,7 +48,7 @@ def train_mappers(
     check_store(workspace)
     wanted = [(prompt, mapper) for prompt in target]
     urls = train_all(workspace, wanted, models, device, checkpoint_steps)
-    wrote, counts = Folder(workspace).url_of("mappers"), {"ready": len(urls)}
+    wrote, counts = Folder(workspace).url_of(MAPPERS), {"ready": len(urls)}
     return Summary("mappers", wrote, counts, time.monotonic() - began, {"mappers": urls})
 
 

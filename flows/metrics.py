@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import wraps
+from functools import cache, wraps
 from inspect import signature
 from pathlib import Path
 from typing import Any, ParamSpec
 
 from flows.environment import metrics_file
+from flows.progress import say
 from tasks.models import device_memory, open_models
 from tasks.redaction import redact
 from tasks.row_logs import run_logger
@@ -28,9 +29,8 @@ from tasks.storage import Folder
 P = ParamSpec("P")
 
 
-def measured(work: Callable[P, dict[str, int]]) -> Callable[P, dict[str, int]]:
+def measured(work: Callable[P, dict[str, int]], stage: str) -> Callable[P, dict[str, int]]:
     """Log and measure what one shard of a stage does."""
-    stage = work.__name__.removesuffix("_shard")
 
     @wraps(work)
     def call(*values: P.args, **named: P.kwargs) -> dict[str, int]:
@@ -91,9 +91,17 @@ def write_metrics(event: str, **values: Any) -> None:
         "process": os.getpid(),
         "peak_memory_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
-    # Opened for appending, and written at once: lines of several processes do not mix.
-    with Path(path).open("ab", buffering=0) as file:
-        file.write(json.dumps(line | values).encode() + b"\n")
+    try:
+        # Opened for appending, and written at once: lines of several processes do not mix.
+        with Path(path).open("ab", buffering=0) as file:
+            file.write(json.dumps(line | values).encode() + b"\n")
+    except OSError as error:
+        _tell_once(f"metrics: {path}: {error.strerror}; work goes on without them")
+
+
+@cache
+def _tell_once(message: str) -> None:
+    say(message)
 
 
 def _gpu_memory(arguments: Mapping[str, Any]) -> dict[str, int]:

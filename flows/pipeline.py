@@ -24,7 +24,7 @@ from tasks.forecast import EditOptions, Forecast, StageForecast, rows_to_come
 from tasks.manifest_files import build_manifest, read_prompts, usable_faces
 from tasks.models import open_models
 from tasks.runs import ImageFormat, OutputLayout, require_run_name, run_folder, statuses_to_retry
-from tasks.selection import NOTHING, Redo
+from tasks.selection import NOTHING, Redo, read_selection, require_no_selection
 
 
 @flow(name="run-pipeline")
@@ -87,6 +87,7 @@ def run_pipeline(
     require_run_name(run)
     arithmetic = name_arithmetic(arithmetic)
     if dry_run:
+        require_no_selection(read_selection(redo))
         options = EditOptions(
             *(relevance, image_format, batch_size, arithmetic, shard_size),
             *(statuses_to_retry(retry_failed), update),
@@ -138,6 +139,6 @@ def run_pipeline(
         redo=redo,
     )
     say(edit.line)
-    report = step(evaluate_run)(workspace, run=run)
+    report = step(evaluate_run)(workspace, run=run, device=device)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
     return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)

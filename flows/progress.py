@@ -18,8 +18,8 @@ from rich.progress import (
 _SECONDS_BETWEEN_LINES = 10.0
 # What is counted beside statuses.
 _PLURALS = (
-    *("deployments", "edits", "images", "rows", "runs", "schedules", "shards", "steps"),
-    "work pools",
+    *("deployments", "edits", "files", "images", "latents", "mappers", "rows", "runs"),
+    *("schedules", "shards", "steps", "work pools"),
 )
 
 # Progress goes to stderr; stdout is for the result.

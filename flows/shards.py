@@ -39,10 +39,10 @@ _BUDGET = FailureBudget()
 _LOSSES = 3
 
 
-def shard_task(work: ShardWork, tags: Iterable[str] = ()) -> Task[..., dict[str, int]]:
+def shard_task(work: ShardWork, stage: str, tags: Iterable[str] = ()) -> Task[..., dict[str, int]]:
     """Make a Prefect task of the function that does one shard; a server may limit tags."""
     return guarded_task(
-        measured(work),
+        measured(work, stage),
         work.__name__.replace("_", "-"),
         "shard-{shard}",
         tags=tags,
@@ -139,7 +139,7 @@ def run_shards(
     counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
     waiting, running = deque(in_own_order(shards)), deque[tuple[int, Any]]()
     lost, began = Counter[int](), time.monotonic()
-    shard_work = shard_task(work, tags if PREFECT_API_URL.value() else ())
+    shard_work = shard_task(work, label, tags if PREFECT_API_URL.value() else ())
     retried = retried_requests()
     if not shards:
         return {}

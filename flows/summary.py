@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.progress import describe_counts
+from manifests.schemas import RESULT_FAILURES
 
 # Less would be told as nothing.
 _TOLD_SECONDS = 0.5
@@ -34,7 +35,8 @@ class Summary:
     def failed(self) -> bool:
         """Whether something that was asked for is not there at all, or a check found faults."""
         faults = self.counts.get("wrong", 0) + self.counts.get("left", 0)
-        nothing = self.counts.get("failed") and set(self.counts) <= {"failed", "sound"}
+        failures = {*RESULT_FAILURES} & set(self.counts)
+        nothing = failures and set(self.counts) <= {*RESULT_FAILURES, "sound"}
         return bool(faults or nothing)
 
     @property

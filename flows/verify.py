@@ -9,8 +9,9 @@ from flows.options import MachineStr
 from flows.progress import progress_bar, say
 from flows.summary import Check, Summary
 from tasks.findings import Finding
-from tasks.runs import run_folder
-from tasks.verification import Verification, check_faces
+from tasks.run_tables import find_run
+from tasks.storage import Folder
+from tasks.verification import Verification
 
 _MOST_IN_JSON = 1000
 
@@ -39,7 +40,7 @@ def verify_run(
         device: auto, cpu, cuda, cuda:1, mps.
     """
     began, wrong = time.monotonic(), list[str]()
-    folder = run_folder(workspace, run)
+    folder = Folder(find_run(workspace, run))
     check = Verification(folder.url, device, models, sample, seed)
     count = 0
 
@@ -51,7 +52,7 @@ def verify_run(
             count += 1
 
     tell(check.check_assets())
-    tell(check_faces(workspace))
+    tell(check.check_faces())
     with progress_bar("results", check.rows) as bar:
         tell(check.check_results(bar.advance))
     with progress_bar("latents", len(check.images)) as bar:

@@ -11,7 +11,7 @@ from manifests.errors import EditError, Mistake
 from manifests.instructions import INSTRUCTION_COLUMNS, Instruction
 from manifests.schemas import EDITS
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}", re.ASCII)
+IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def edits_batch(edits: Collection[Edit], pair_ids: Iterable[str] | None = None) 
 
 def name_mistake(column: str, value: object) -> Mistake | None:
     """Say what is wrong with the name of an image or a row, which becomes part of file names."""
-    if isinstance(value, str) and _NAME.fullmatch(value):
+    if isinstance(value, str) and IMAGE_ID.fullmatch(value):
         return None
     remedy = "write the name that the table of faces has" if column == "image_id" else "rename it"
     start = value[:1_000] if isinstance(value, str) else ""

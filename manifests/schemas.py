@@ -10,7 +10,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 FaceStatus = Literal["ok", "unreadable", "no_face", "several_faces", "too_small"]
 FACE_STATUSES: tuple[FaceStatus, ...] = get_args(FaceStatus)
 
-ResultStatus = Literal["ok", "no_latent", "failed", "bad_options", "no_channel"]
+ResultStatus = Literal["ok", "no_latent", "failed", "no_channel"]
 RESULT_STATUSES: tuple[ResultStatus, ...] = get_args(ResultStatus)
 
 # What can be tried again, and the word that stands for all of it.

@@ -25,13 +25,13 @@ from tasks.listing import GIVEN_IDS, distinct_id, list_photos
 from tasks.listing_table import FURTHER_FACE, ListingError
 from tasks.outputs import keep_picture
 from tasks.photos import PhotoError, fetch_photo, read_photo, to_srgb
+from tasks.places import CROPS
 from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures
 from tasks.storage import Folder, sha256
 
 FacesPolicy = Literal["largest", "all", "reject_several"]
 
-CROPS = "crops"
 
 # A photograph of 100 megapixels takes about a gigabyte while it is decoded.
 _MOST_THREADS = 16
@@ -89,6 +89,16 @@ def plan_photos(
     ledger = faces_ledger(workspace)
     photos = _with_new_ids(list_photos(source), ledger)
     ledger.extend(photos, "source_uri", shard_size)
+    return shards_to_align(ledger, retry)
+
+
+def shards_to_align(ledger: Ledger, retry: Collection[str] = ()) -> list[int]:
+    """Return the planned shards that are not committed, or hold photographs to look at again.
+
+    Args:
+        ledger: Of the faces.
+        retry: See `plan_photos`.
+    """
     again = [s for s in ledger.committed() if _unusable(ledger.rows(s), retry)] if retry else []
     return sorted([*ledger.pending(), *again])
 

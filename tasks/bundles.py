@@ -80,6 +80,14 @@ class Bundle:
         return folder.url_of(uri)
 
 
+def bundle_url(models: str) -> str:
+    """Return a bundle's name or URL as every folder understands it."""
+    if models == DEMO_MODELS:
+        return models
+    folder, name = split_url(models)
+    return folder.url_of(name)
+
+
 def read_bundle(url: str) -> Bundle:
     """Read a bundle.
 

@@ -30,6 +30,7 @@ from tasks.mappers import LOG, MapperConfig, train_prompt_mapper
 from tasks.models import Models, open_models
 from tasks.outputs import FileOutput
 from tasks.overlap import behind
+from tasks.places import CROPS, DIRECTION_STORES, INVERSIONS, LATENT_STORES
 from tasks.runs import RunSettings, open_run, run_folder
 from tasks.stopwatch import Stopwatch
 from tasks.storage import Folder
@@ -122,7 +123,7 @@ class Calibration:
         seconds, done = self._measure(work, _spread(len(photos)), align_threads())
         rows = pa.concat_tables(ledger.results())
         usable = rows["status"].to_pylist().count("ok")
-        return Sampled(seconds, self._size("crops") / done, usable / done)
+        return Sampled(seconds, self._size(CROPS) / done, usable / done)
 
     def crops(self) -> list[tuple[str, str]]:
         """Return ids and crops of the faces that were aligned."""
@@ -145,7 +146,7 @@ class Calibration:
                 invert_faces_shard(self.workspace, self._models, self._device, shard, batch_size)
 
         seconds, done = self._measure(work, _spread(len(faces)), batch_size)
-        size = self._size("inversions") + self._size("latents")
+        size = self._size(INVERSIONS) + self._size(LATENT_STORES)
         return Sampled(seconds, size / done, 1.0)
 
     def relevance(self, config: RelevanceConfig, batch_size: int) -> float:
@@ -186,7 +187,7 @@ class Calibration:
     def directions(self) -> DirectionStore:
         """Return a direction store of random numbers, which take as long to apply."""
         networks, config = self.networks, RelevanceConfig(1, 2)
-        store = DirectionStore(Folder(self.workspace) / "directions")
+        store = DirectionStore(Folder(self.workspace) / DIRECTION_STORES)
         store.create(networks, config, 1)
         channels = len(networks.generator.layout.editable_channels)
         for shard in store.ledger.pending():
@@ -232,7 +233,7 @@ class Calibration:
         freeze_manifest(run, [pa.RecordBatch.from_pylist(units, EDITS)], len(units))
         edit_pairs_shard(run.url, self._device, 0)
         began = time.monotonic()
-        write_report(run.url)
+        write_report(run.url, device=self._device)
         return time.monotonic() - began
 
     def _edits(

@@ -27,6 +27,7 @@ from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from tasks.arrays import create_arrays, create_group, open_array
 from tasks.ledger import Ledger
 from tasks.models import Models, open_models
+from tasks.places import DIRECTION_STORES
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, sha256
 from tasks.zarr_reading import reading_zarr, sound_array
@@ -324,7 +325,7 @@ def direction_folder(workspace: Folder, models: Models, config: RelevanceConfig)
     key = json.dumps(
         _binding(models) | asdict(config) | {"version": FORMAT_VERSION}, sort_keys=True
     )
-    return workspace / "directions" / sha256(key.encode())[:16]
+    return workspace / DIRECTION_STORES / sha256(key.encode())[:16]
 
 
 def measured_otherwise(
@@ -387,8 +388,8 @@ def choose_relevance(
 def _measured(workspace: Folder, models: Models) -> dict[str, RelevanceConfig]:
     """How the complete directions of some networks were measured, by URL."""
     found = dict[str, RelevanceConfig]()
-    for name in (workspace / "directions").names():
-        store = DirectionStore(workspace / "directions" / name)
+    for name in (workspace / DIRECTION_STORES).names():
+        store = DirectionStore(workspace / DIRECTION_STORES / name)
         if store.exists and not store.ledger.pending():
             facts = store.attributes
             if _binding(models).items() <= facts.items():

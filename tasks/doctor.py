@@ -22,14 +22,13 @@ from styleclip_ops.mapper import FullStyleSpaceMapper, Mapper
 from styleclip_ops.relevance import channel_clip_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from styleclip_ops.stylespace import StyleSpaceLayout
-from tasks.directions import STORE as DIRECTIONS
 from tasks.directions import Directions, DirectionStore
 from tasks.findings import Finding, Verdict
-from tasks.latents import LATENT_STORES, LatentStore
 from tasks.latents import STORE as LATENTS
+from tasks.latents import LatentStore
 from tasks.mappers import CARD, WEIGHTS
 from tasks.models import Models, describe_device, read_models
-from tasks.runs import judge_fingerprint
+from tasks.places import DIRECTION_STORES, LATENT_STORES, MAPPERS
 from tasks.storage import Folder
 
 # Median cosine of measured and stored directions. On the demo networks 4 images measure
@@ -120,11 +119,11 @@ def _networks(networks: Models) -> Iterator[Finding]:
 
 
 def _directions(root: Folder, networks: Models, channels: int, images: int) -> Iterator[Finding]:
-    folder, own = root / "directions", 0
+    folder, own = root / DIRECTION_STORES, 0
     wanted = {f"{role}_fingerprint": networks.fingerprint(role) for role in ("generator", "clip")}
     for name in folder.names():
         store = DirectionStore(folder / name)
-        if not (store.folder / DIRECTIONS).exists("zarr.json"):
+        if not store.exists:
             continue
         what = f"directions {name}"
         try:
@@ -133,7 +132,7 @@ def _directions(root: Folder, networks: Models, channels: int, images: int) -> I
                 yield _other(what)
                 continue
             own += 1
-            if store.ledger.pending() or not store.exists:
+            if store.ledger.pending():
                 yield Finding(
                     what,
                     "a store that is not finished",
@@ -236,7 +235,7 @@ def _moving_channels(found: Directions, layout: StyleSpaceLayout, count: int) ->
 
 
 def _mappers(root: Folder, networks: Models) -> Iterator[Finding]:
-    folder = root / "mappers"
+    folder = root / MAPPERS
     for name in folder.names():
         what, place = f"mapper {name}", folder / name
         if not place.exists(WEIGHTS):
@@ -273,8 +272,8 @@ def _latents(root: Folder, networks: Models) -> Iterator[Finding]:
     folder = root / LATENT_STORES
     wanted = {
         f"{role}_fingerprint": networks.fingerprint(role)
-        for role in ("generator", "encoder", "identity")
-    } | {"judge_fingerprint": judge_fingerprint(networks)}
+        for role in ("generator", "encoder", "identity", "judge")
+    }
     for name in folder.names():
         store, what = LatentStore(folder / name), f"latents {name}"
         if not (store.folder / LATENTS).exists("zarr.json"):

@@ -490,7 +490,7 @@ def _number(value: float) -> float | None:
 def _check_fingerprints(settings: RunSettings, networks: Models) -> None:
     """Refuse other weights than the run was begun with, which a worker might have."""
     for role, wanted in settings.fingerprints.items():
-        if role != "judge" and networks.fingerprint(role) != wanted:  # type: ignore[arg-type]
+        if networks.fingerprint(role) != wanted:  # type: ignore[arg-type]
             raise StyleClipError(
                 f"{role}: got weights {networks.fingerprint(role)}, "  # type: ignore[arg-type]
                 f"expected {wanted}, which the run was begun with"

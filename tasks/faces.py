@@ -5,13 +5,14 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 
 from manifests.schemas import FACES
+from tasks import places
 from tasks.ledger import Ledger
 from tasks.storage import Folder
 
 
 def faces_ledger(workspace: str) -> Ledger:
     """Return the ledger of a workspace's faces."""
-    return Ledger(Folder(workspace) / "faces", FACES)
+    return Ledger(Folder(workspace) / places.FACES, FACES)
 
 
 def faces_table(workspace: str) -> pa.Table:

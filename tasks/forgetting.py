@@ -23,17 +23,16 @@ import pyarrow.parquet as pq
 
 from manifests.building import write_edits
 from manifests.schemas import EDITS
-from tasks.alignment import CROPS
 from tasks.faces import faces_ledger
 from tasks.frozen import refreeze_manifest
-from tasks.inversion import INVERSIONS
-from tasks.latents import LATENT_STORES, STORE, LatentStore
+from tasks.latents import STORE, LatentStore
 from tasks.ledger import PLANS, RESULTS, Ledger
 from tasks.manifest_files import usable_faces
 from tasks.outputs import IMAGES
+from tasks.places import CROPS, IMPORTS, INVERSIONS, LATENT_STORES, RUNS
 from tasks.report import REPORT
-from tasks.runs import RUN, RUNS, run_ledger
-from tasks.storage import Folder, sha256, split_url
+from tasks.runs import RUN, run_ledger
+from tasks.storage import Folder, sha256
 from tasks.traces import Person, Trace, find_traces
 
 OnProgress = Callable[[int], None]
@@ -108,7 +107,7 @@ class Forgetting:
     @property
     def has_pictures(self) -> bool:
         """Whether the workspace has a crop or an inversion of the face."""
-        return any(map(self._pictures, (CROPS, INVERSIONS)))
+        return any(map(self._pictures, (CROPS, *self._inversion_folders())))
 
     @property
     def pairs(self) -> int:
@@ -144,13 +143,14 @@ class Forgetting:
         for store in self._stores():
             self._erase_from_store(store)
         self._erase_imports()
-        self._remove_pictures(INVERSIONS)
+        for folder in self._inversion_folders():
+            self._remove_pictures(folder)
         self._erase_from_faces()
         self._remove_pictures(CROPS)
-        for folder in (self._root, *self._outside):
-            for path in folder.files():
+        for place in (self._root, *self._outside):
+            for path in place.files():
                 if _HALF_WRITTEN.search(path):
-                    folder.remove(path)
+                    place.remove(path)
 
     def files(self) -> list[tuple[Folder, str]]:
         """Return every file that the proof looks at: all but the note and the photographs."""
@@ -316,13 +316,14 @@ class Forgetting:
         self.removed["latents"] += store.erase(self._id)
 
     def _erase_imports(self) -> None:
-        for place in sorted({uri.partition("#")[0] for uri in self._note.imports}):
-            folder, name = split_url(place)
+        # The workspace may have been moved since they were planned.
+        found = [uri.rpartition("/")[2].split("#") for uri in self._note.imports]
+        folder = self._root / IMPORTS
+        for name in sorted({name for name, _ in found}):
             if not folder.exists(name):
                 continue
             latents = np.load(io.BytesIO(folder.read(name)), allow_pickle=False)
-            rows = [u.partition("#")[2] for u in self._note.imports if u.startswith(f"{place}#")]
-            latents[list(map(int, rows))] = np.nan
+            latents[[int(row) for own, row in found if own == name]] = np.nan
             sink = io.BytesIO()
             np.save(sink, latents)
             folder.write(name, sink.getvalue())
@@ -345,6 +346,10 @@ class Forgetting:
             return pa.Table.from_pylist(kept, units.schema) if any(mine) else units
 
         self.removed["rows"] += ledger.forget(self._without, keep_units, _recount_photos)
+
+    def _inversion_folders(self) -> list[str]:
+        """One for each store of latents."""
+        return [f"{INVERSIONS}/{name}" for name in (self._root / INVERSIONS).names()]
 
     def _pictures(self, folder: str) -> int:
         further = self._root / folder / self._id

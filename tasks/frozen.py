@@ -104,6 +104,7 @@ def freeze_manifest(
     if got != card:
         if not update:
             raise _refused(folder, _compare(ledger, batches))
+        _require_rows(got["rows"])
         number += 1
         try:
             folder.create(generation_name(MANIFEST, number), _bytes(got))
@@ -154,6 +155,11 @@ def _refused(folder: Folder, difference: Difference) -> RunError:
     )
 
 
+def _require_rows(count: int) -> None:
+    if not count:
+        raise RunError("manifest: got no rows, expected at least one edit")
+
+
 def _begin(
     folder: Folder, ledger: Ledger, batches: Iterable[pa.RecordBatch], shard_size: int
 ) -> int:
@@ -169,8 +175,7 @@ def _begin(
     for shard, table in enumerate(regroup(batches, shard_size)):
         ledger.plan_shard(shard, table)
         marks.append(row_marks(table))
-    if not marks:
-        raise RunError("manifest: got no rows, expected at least one edit")
+    _require_rows(len(marks))
     if len(ledger.plans()) != len(marks):
         raise LedgerError(f"{folder.url}: got fewer rows than those planned before")
     card = manifest_card(marks)
@@ -205,8 +210,7 @@ def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> Difference:
     for table, marks in _marked(batches):
         wanted.append(marks)
         names.append(_hashes(table["pair_id"].to_pylist()))
-    if not wanted:
-        raise RunError("manifest: got no rows, expected at least one edit")
+    _require_rows(len(wanted))
     all_wanted, all_names = np.concatenate(wanted), np.concatenate(names)
     left = list[NDArray[np.uint64]]()
     for shard in ledger.plans():

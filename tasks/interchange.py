@@ -15,17 +15,12 @@ from styleclip_ops.checkpoint_files import read_data
 from styleclip_ops.direction import covered_channels
 from styleclip_ops.errors import ShapeError
 from tasks.directions import DirectionStore, DirectionStoreError, RelevanceConfig, direction_folder
-from tasks.latents import (
-    LatentStore,
-    LatentStoreError,
-    latent_folder,
-)
+from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
 from tasks.listing_table import IMAGE_ID_RULE, is_image_id
 from tasks.models import open_models
+from tasks.places import IMPORTS
 from tasks.redaction import redact
 from tasks.storage import Folder, read_url, sha256, split_url
-
-IMPORTS = "imports"
 
 # How far the norm of a direction may be from 1; files of half precision are that far.
 _UNIT = 0.01
@@ -54,14 +49,16 @@ def plan_import(
 
     Raises:
         LatentStoreError: The file holds no latents of this generator, or the names are another
-            number, no image ids, or not all different.
+            number, no image ids, not all different, or those of other latents.
     """
     root, networks = Folder(workspace), open_models(models, device)
     wanted = (networks.generator.num_ws, networks.generator.config.w_dim)
     w_plus = _read_latents(source, wanted)
     _, name = split_url(source)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(name)).strip("-._")[:100] or "latents"
-    ids = list(image_ids) if image_ids else [f"{stem}-{i:05d}" for i in range(len(w_plus))]
+    if image_ids is None:
+        image_ids = [f"{stem}-{i:05d}" for i in range(len(w_plus))]
+    ids = list(image_ids)
     _check_names(source, ids, len(w_plus))
     sink = io.BytesIO()
     np.save(sink, w_plus)
@@ -70,10 +67,9 @@ def plan_import(
     store = LatentStore(latent_folder(root, networks))
     store.create(networks, shard_size)
     uris = [f"{root.url_of(copy)}#{row}" for row in range(len(ids))]
-    units = pa.table({"image_id": ids, "crop_uri": [""] * len(ids), "w_plus_uri": uris})
-    store.ledger.extend(units, "image_id", store.shard_size)
-    store.grow()
-    return store.ledger.pending()
+    return store.plan(
+        pa.table({"image_id": ids, "crop_uri": [""] * len(ids), "w_plus_uri": uris}, FACE_UNITS)
+    )
 
 
 def write_latents(workspace: str, destination: str, models: str, device: str) -> int:

@@ -23,11 +23,11 @@ from tasks.interchange import read_imported
 from tasks.latents import FACE_UNITS, LATENTS, Latents, LatentStore, latent_folder
 from tasks.models import Models, open_models
 from tasks.outputs import keep_picture
+from tasks.places import INVERSIONS
 from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures
 from tasks.storage import Folder, read_url, sha256
 
-INVERSIONS = "inversions"
 _MAKERS: tuple[Role, ...] = ("generator", "encoder")
 
 Row = dict[str, Any]
@@ -44,6 +44,9 @@ def plan_inversion(workspace: str, models: str, device: str, shard_size: int) ->
 
     Returns:
         Shards to invert.
+
+    Raises:
+        LatentStoreError: An imported latent has the name of a face.
     """
     networks = open_models(models, device)
     store = LatentStore(latent_folder(Folder(workspace), networks))
@@ -51,9 +54,7 @@ def plan_inversion(workspace: str, models: str, device: str, shard_size: int) ->
     faces = faces_table(workspace)
     units = faces.filter(pc.equal(faces["status"], "ok")).select(["image_id", "crop_uri"])
     units = units.append_column("w_plus_uri", pa.nulls(len(units), pa.string())).cast(FACE_UNITS)
-    store.ledger.extend(units, "image_id", store.shard_size)
-    store.grow()
-    return store.ledger.pending()
+    return store.plan(units)
 
 
 def invert_faces_shard(
@@ -77,10 +78,12 @@ def invert_faces_shard(
         return {}
     units = store.ledger.units(shard).to_pylist()
     rows = [_begun(unit, shard * store.shard_size + i) for i, unit in enumerate(units)]
+    # Other networks draw the same faces in another way.
+    pictures = root / INVERSIONS / store.folder.name
     places, found = list[int](), list[Latents]()
     for start in range(0, len(units), batch_size):
         batch = range(start, min(start + batch_size, len(units)))
-        for chosen, latents in _invert_batch(batch, units, rows, networks, root):
+        for chosen, latents in _invert_batch(batch, units, rows, networks, pictures):
             places += chosen
             found.append(latents)
     latents = _concatenate(found, store)
@@ -103,7 +106,7 @@ def _begun(unit: Row, row: int) -> Row:
 
 
 def _invert_batch(
-    batch: Sequence[int], units: list[Row], rows: list[Row], networks: Models, root: Folder
+    batch: Sequence[int], units: list[Row], rows: list[Row], networks: Models, pictures: Folder
 ) -> list[tuple[list[int], Latents]]:
     """Invert the units at the places `batch`, crops and imported latents apart."""
     imported, crops = dict[int, NDArray[np.float32]](), dict[int, Image.Image]()
@@ -118,11 +121,11 @@ def _invert_batch(
     if crops:
         w_plus, sources = _encode([*crops.values()], networks)
         done.append(
-            ([*crops], _describe(w_plus, sources, [rows[p] for p in crops], networks, root))
+            ([*crops], _describe(w_plus, sources, [rows[p] for p in crops], networks, pictures))
         )
     if imported:
         w_plus, sources = _render([*imported.values()], networks)
-        latents = _describe(w_plus, sources, [rows[p] for p in imported], networks, root)
+        latents = _describe(w_plus, sources, [rows[p] for p in imported], networks, pictures)
         done.append(([*imported], latents))
     return done
 
@@ -163,7 +166,7 @@ def _render(imported: list[NDArray[np.float32]], networks: Models) -> tuple[Tens
 
 @torch.no_grad()
 def _describe(
-    w_plus: Tensor, sources: Tensor, rows: list[Row], networks: Models, root: Folder
+    w_plus: Tensor, sources: Tensor, rows: list[Row], networks: Models, pictures: Folder
 ) -> Latents:
     """Embed sources and inversions, write the inversions, and say in the rows how near they are."""
     inversions = in_lots(networks.generator, w_plus, networks.lot)
@@ -177,7 +180,7 @@ def _describe(
     for index, (row, picture) in enumerate(zip(rows, tensor_to_images(inversions), strict=True)):
         facts = {"image_id": row["image_id"], "source_sha256": row["source_sha256"]}
         facts |= {"code_version": CODE_VERSION, "kind": "inversion"} | made_by
-        uri, _ = keep_picture(root / INVERSIONS, row["image_id"], png_bytes(picture, facts))
+        uri, _ = keep_picture(pictures, row["image_id"], png_bytes(picture, facts))
         row |= {"inversion_uri": uri, "l1": l1[index]}
         row |= {"image_inversion": image[index], "identity_inversion": same_person[index]}
         if not bool(w_plus[index].isfinite().all()):

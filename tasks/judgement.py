@@ -28,11 +28,13 @@ from styleclip_ops.pictures import images_to_tensor
 from tasks.bundles import Role
 from tasks.evaluation import Estimate, Evaluation, Group, Places, estimate_mean
 from tasks.models import Models, read_models
-from tasks.pictures import RunPlaces, before_sources, edited_sources
+from tasks.outputs import read_images
+from tasks.pictures import before_sources, edited_sources
+from tasks.places import RunPlaces
 from tasks.report_rows import Rows
 from tasks.scoring import Criteria
 from tasks.storage import sha256
-from tasks.thumbnails import Source, read_sources
+from tasks.thumbnails import Source
 
 FACES, PROMPTS = 64, 60
 
@@ -159,7 +161,7 @@ class _Judge:
     def __init__(self, networks: Models) -> None:
         role: Role = "judge" if networks.has("judge") else "clip"
         self.clip, self.device = networks.judge, networks.device
-        self.fingerprint = networks.fingerprint(role)
+        self.fingerprint = networks.fingerprint("judge")
         self.lpips = None
         if networks.has("alexnet") and networks.has("lpips"):
             self.lpips = networks.lpips
@@ -259,17 +261,14 @@ def _see(table: pd.DataFrame, places: RunPlaces, judge: _Judge) -> _Seen | None:
 
 
 def _read(sources: Iterable[Source]) -> Iterator[tuple[str, Image.Image]]:
-    by_file: dict[str, dict[str, Source]] = {}
-    for source in sources:
-        by_file.setdefault(source.uri.partition("#")[0], {})[source.uri] = source
-    for file, own in by_file.items():
-        for source, content in read_sources(file, own):
-            if source.sha256 in (None, sha256(content)):
-                # What is no picture is counted with those that are not there.
-                with suppress(OSError, ValueError, Image.DecompressionBombError):
-                    picture = Image.open(io.BytesIO(content)).convert("RGB")
-                    if picture.width == picture.height:
-                        yield source.uri, picture
+    digests = {source.uri: source.sha256 for source in sources}
+    for uri, content in read_images(digests):
+        if content and digests[uri] in (None, sha256(content)):
+            # What is no picture is counted with those that are not there.
+            with suppress(OSError, ValueError, Image.DecompressionBombError):
+                picture = Image.open(io.BytesIO(content)).convert("RGB")
+                if picture.width == picture.height:
+                    yield uri, picture
 
 
 def _look(

@@ -22,6 +22,7 @@ from zarr.core.common import AccessModeLiteral as AccessMode
 from tasks.arrays import create_arrays, create_group, open_array
 from tasks.bundles import Role
 from tasks.ledger import COMMITS, Ledger
+from tasks.places import LATENT_STORES
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, sha256
 from tasks.zarr_reading import reading_zarr, sound_array
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
 FORMAT, FORMAT_VERSION = "styleclip-w-plus", 1
 STORE = "w_plus.zarr"
 # Of a workspace: one store for each set of networks.
-LATENT_STORES = "latents"
 # Rows of a chunk, the least that is read.
 CHUNK = 64
-_BINDING: tuple[Role, ...] = ("generator", "encoder", "identity")
+_BINDING: tuple[Role, ...] = ("generator", "encoder", "identity", "judge")
 
 # What the ledger of a store plans, and what it says of each latent.
 FACE_UNITS = pa.schema([(n, pa.string()) for n in ("image_id", "crop_uri", "w_plus_uri")])
@@ -174,6 +174,38 @@ class LatentStore:
                 )
 
         create_arrays(self.folder, STORE, build)
+
+    def plan(self, units: pa.Table) -> list[int]:
+        """Plan faces that have no row yet, and make room for them.
+
+        Args:
+            units: Of the columns FACE_UNITS.
+
+        Returns:
+            Planned shards that are not committed.
+
+        Raises:
+            LatentStoreError: Another latent has the name of a face.
+        """
+        self._require_own_names(units)
+        self.ledger.extend(units, "image_id", self.shard_size)
+        self.grow()
+        return self.ledger.pending()
+
+    def _require_own_names(self, units: pa.Table) -> None:
+        """Raise where a name belongs to a latent of another file, or to one that is no import."""
+        columns = units["image_id"].to_pylist(), units["w_plus_uri"].to_pylist()
+        wanted = dict(zip(*columns, strict=True))
+        for shard in self.ledger.plans():
+            planned = self.ledger.units(shard)
+            known = planned.filter(pc.is_in(planned["image_id"], units["image_id"]))
+            for name, _, uri in zip(*known.to_pydict().values(), strict=True):
+                mine, theirs = _made_of(wanted[name]), _made_of(uri)
+                if mine != theirs:
+                    raise LatentStoreError(
+                        f"{name}: got {mine}, expected {theirs}, which has this name in "
+                        f"{self.folder.url}; give it another name"
+                    )
 
     def grow(self) -> None:
         """Let the arrays say that there is room for every planned shard.
@@ -335,6 +367,11 @@ def _known_rows(url: str, _: Hashable) -> pa.Table:
     return pa.concat_tables(chosen or [LATENTS.empty_table()]).combine_chunks()
 
 
+def _made_of(uri: str | None) -> str:
+    """Name what a latent is made of: a row of an imported file, wherever that is now, or a crop."""
+    return f"the imported latent {uri.rpartition('/')[2]}" if uri else "an aligned photograph"
+
+
 def latent_folder(workspace: Folder, models: "Models") -> Folder:
     """Return where the latents of a set of networks are in a workspace."""
     return workspace / LATENT_STORES / sha256(json.dumps(_binding(models)).encode())[:16]
@@ -342,9 +379,7 @@ def latent_folder(workspace: Folder, models: "Models") -> Folder:
 
 def _binding(models: "Models") -> dict[str, str]:
     """Fingerprints of all that the stored values depend on."""
-    judge = models.fingerprint("judge" if models.has("judge") else "clip")
-    own = {f"{role}_fingerprint": models.fingerprint(role) for role in _BINDING}
-    return own | {"judge_fingerprint": judge}
+    return {f"{role}_fingerprint": models.fingerprint(role) for role in _BINDING}
 
 
 def _widths(models: "Models") -> dict[str, tuple[int, ...]]:
@@ -361,10 +396,14 @@ def _widths(models: "Models") -> dict[str, tuple[int, ...]]:
 
 
 def imported_images(workspace: str) -> Iterator[str]:
-    """Yield the image ids of the latents that were taken in from other tools."""
-    folder = Folder(workspace) / LATENT_STORES
+    """Yield the image ids of the sound latents that were taken in from other tools, each once."""
+    folder, seen = Folder(workspace) / LATENT_STORES, set[str]()
     for name in folder.names():
         ledger = Ledger(folder / name, LATENTS)
-        for shard in ledger.plans():
-            units = ledger.units(shard)
-            yield from units.filter(pc.is_valid(units["w_plus_uri"]))["image_id"].to_pylist()
+        for shard in ledger.committed():
+            units, rows = ledger.units(shard), ledger.rows(shard)
+            imported = units.filter(pc.is_valid(units["w_plus_uri"]))["image_id"]
+            sound = rows.filter(pc.equal(rows["status"], "ok"))["image_id"]
+            found = imported.filter(pc.is_in(imported, sound)).to_pylist()
+            yield from (image_id for image_id in found if image_id not in seen)
+            seen.update(found)

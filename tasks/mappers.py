@@ -29,6 +29,7 @@ from styleclip_ops.ranger import Ranger
 from tasks.bundles import Role
 from tasks.ledger import read_table, table_bytes
 from tasks.models import Models, open_models
+from tasks.places import MAPPERS
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, sha256
 
@@ -102,7 +103,7 @@ def mapper_folder(
     """Return where the mapper of a prompt is in a workspace."""
     key = _binding(models) | {"target_prompt": target_prompt, "config": asdict(config)}
     digest = sha256(json.dumps(key, sort_keys=True).encode())[:12]
-    return workspace / "mappers" / f"{slug(target_prompt)}-{digest}"
+    return workspace / MAPPERS / f"{slug(target_prompt)}-{digest}"
 
 
 def slug(text: str, longest: int = 40) -> str:

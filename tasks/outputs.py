@@ -190,15 +190,7 @@ def read_image(uri: str) -> bytes:
     Raises:
         FileNotFoundError: It is not there.
     """
-    place, _, member = uri.partition("#")
-    content = read_url(place)
-    if not member:
-        return content
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        try:
-            file = tar.extractfile(member)
-        except KeyError:
-            file = None
-        if file is None:
-            raise FileNotFoundError(uri)
-        return file.read()
+    ((_, content),) = read_images([uri])
+    if content is None:
+        raise FileNotFoundError(uri)
+    return content

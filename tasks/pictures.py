@@ -1,7 +1,6 @@
 """The pictures of a run, as a report refers to them: thumbnails beside it, originals by links."""
 
 import posixpath
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -9,14 +8,14 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from manifests.edits import IMAGE_ID
+from tasks.places import CROPS, INVERSIONS, RunPlaces
 from tasks.storage import Folder
 from tasks.thumbnails import Source, Thumbnail, make_thumbnails
 
 THUMBNAILS = "thumbs"
-CROPS, INVERSIONS = "crops", "inversions"
 
 K = TypeVar("K")
-_IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 
 
 @dataclass(frozen=True)
@@ -49,28 +48,6 @@ class Pictures:
     sources: Mapping[str, Picture]
     inversions: Mapping[str, Picture]
     missing: int
-
-
-@dataclass(frozen=True)
-class RunPlaces:
-    """Where a run and its workspace are.
-
-    Attributes:
-        run: The run's folder.
-        workspace: The workspace's folder.
-        began: URL that the workspace had when the run began, which its rows still name.
-    """
-
-    run: Folder
-    workspace: Folder
-    began: str
-
-    def find(self, uri: str | None) -> str | None:
-        """Return where a file of the run is now; None if it is in neither of the folders."""
-        if uri and uri.startswith(f"{self.began}/"):
-            uri = self.workspace.url + uri.removeprefix(self.began)
-        inside = uri and uri.startswith((f"{self.run.url}/", f"{self.workspace.url}/"))
-        return uri if inside and ".." not in str(uri).split("/") else None
 
 
 def find_pictures(
@@ -141,7 +118,8 @@ def before_sources(
         names: Image ids; those that name no file are left out.
         crop_digests: sha256 of aligned photographs by image id, where known.
     """
-    crops, inversions = places.workspace / CROPS, places.workspace / INVERSIONS
+    crops = places.workspace / CROPS
+    inversions = places.workspace / INVERSIONS / places.latents
     digests = crop_digests or {}
     return {
         name: (
@@ -149,7 +127,7 @@ def before_sources(
             Source(inversions.url_of(f"{name}.png")),
         )
         for name in dict.fromkeys(names)
-        if _IMAGE_ID.fullmatch(name)
+        if IMAGE_ID.fullmatch(name)
     }
 
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.schemas import FACES
 from tasks.directions import BLOCKS
+from tasks.faces import faces_ledger
 from tasks.latents import LATENTS
 from tasks.ledger import Ledger, read_table
 from tasks.mappers import LOG
-from tasks.pictures import RunPlaces
-from tasks.runs import RUN, RUNS, read_run_values, run_folder, run_ledger
+from tasks.places import RunPlaces, places_of
+from tasks.runs import RUN, read_run_values, run_folder, run_ledger
 from tasks.storage import Folder, split_url
 
 
@@ -51,7 +51,7 @@ def read_run(run_url: str) -> RunTables:
         values,
         ledger,
         shards,
-        Ledger(places.workspace / "faces", FACES),
+        faces_ledger(places.workspace.url),
         sum(len(ledger.units(shard)) for shard in ledger.plans() if shard not in shards),
     )
 
@@ -126,17 +126,3 @@ def _statuses(ledger: Ledger) -> dict[str, int]:
     for table in ledger.results():
         counts.update(table["status"].to_pylist())
     return dict(counts.most_common())
-
-
-def places_of(folder: Folder, values: Mapping[str, Any]) -> RunPlaces:
-    """Return where a run and its workspace are.
-
-    Args:
-        folder: Of the run.
-        values: Of its `run.json`.
-    """
-    parent, _ = split_url(folder.url)
-    began = str(values.get("workspace") or split_url(parent.url)[0].url)
-    # A workspace may have been moved as a whole; a run outside one names its own.
-    workspace = split_url(parent.url)[0] if parent.name == RUNS else Folder(began)
-    return RunPlaces(folder, workspace, began)

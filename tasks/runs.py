@@ -9,17 +9,17 @@ from typing import Any, Literal
 from manifests.schemas import ALL_FAILURES, RESULT_FAILURES, RESULTS
 from styleclip_ops.arithmetic import PLAIN
 from tasks.arithmetic import AUTO
-from tasks.bundles import Role
+from tasks.bundles import Role, bundle_url
 from tasks.directions import DirectionStore, RelevanceConfig, measured_otherwise
 from tasks.latents import LatentStore, latent_folder
 from tasks.ledger import Ledger
 from tasks.mappers import mapper_fingerprint
 from tasks.models import Models, open_models
+from tasks.places import RUNS
 from tasks.provenance import CODE_VERSION
 from tasks.storage import Folder, split_url
 
 RUN = "run.json"
-RUNS = "runs"
 # Of those that are there, where one is not.
 _RUNS_NAMED = 20
 # What no update can change: where the edited images are, and in which form.
@@ -139,19 +139,14 @@ def settings_for(
     roles = [role for role in wanted if networks.has(role)]
     return RunSettings(
         workspace=Folder(workspace).url,
-        models=models,
-        fingerprints=networks.fingerprints(*roles) | {"judge": judge_fingerprint(networks)},
+        models=bundle_url(models),
+        fingerprints=networks.fingerprints(*roles) | {"judge": networks.fingerprint("judge")},
         latents=latent_folder(Folder(workspace), networks).url,
         image_format=image_format,
         output=output,
         batch_size=batch_size,
         arithmetic=arithmetic,
     )
-
-
-def judge_fingerprint(networks: Models) -> str:
-    """Return the fingerprint of the CLIP that judges."""
-    return networks.fingerprint("judge" if networks.has("judge") else "clip")
 
 
 def open_run(folder: Folder, settings: RunSettings, update: bool = False) -> None:

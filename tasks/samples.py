@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tasks.outputs import read_image
-from tasks.pictures import RunPlaces, before_sources
-from tasks.run_tables import places_of
+from tasks.outputs import read_images
+from tasks.pictures import before_sources
+from tasks.places import RunPlaces, places_of
 from tasks.runs import read_run_values, run_ledger
 from tasks.storage import Folder
 
@@ -75,9 +75,8 @@ def glance_at(run_url: str, count: int = 6, seed: int = 0) -> Glance:
         parts.append(rows[[*_KEYS, "status", *_SCORES]])
         done = np.flatnonzero(rows["status"] == "ok")
         chosen += rows.iloc[random.permutation(done)[:each]].to_dict("records")
-    samples = [_sample(places, chosen[place]) for place in random.permutation(len(chosen))[:count]]
-    found = [sample for sample in samples if sample is not None]
-    return Glance(_by_prompt(parts), found, len(drawn), len(committed))
+    rows = [chosen[place] for place in random.permutation(len(chosen))[:count]]
+    return Glance(_by_prompt(parts), [*_samples(places, rows)], len(drawn), len(committed))
 
 
 def _by_prompt(parts: Sequence[pd.DataFrame]) -> list[dict[str, object]]:
@@ -93,19 +92,20 @@ def _by_prompt(parts: Sequence[pd.DataFrame]) -> list[dict[str, object]]:
     return records
 
 
-def _sample(places: RunPlaces, row: dict[str, Any]) -> Sample | None:
-    """An edit with its pictures; None where its image is not there."""
-    uri, before = places.find(row["output_uri"]), before_sources(places, [row["image_id"]])
-    after = _small(uri) if uri else b""
-    if not (after and before):
-        return None
-    _, inversion = before[row["image_id"]]
-    return Sample(row, _small(inversion.uri), after)
+def _samples(places: RunPlaces, rows: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
+    """Edits with their pictures, those whose image is there."""
+    before = before_sources(places, [row["image_id"] for row in rows])
+    uris = [(places.find(row["output_uri"]) or "", before[row["image_id"]][1].uri) for row in rows]
+    files = dict(read_images({uri for pair in uris for uri in pair if uri}))
+    for row, (after, inversion) in zip(rows, uris, strict=True):
+        small = _small(files.get(after))
+        if small:
+            yield Sample(row, _small(files.get(inversion)), small)
 
 
-def _small(uri: str) -> bytes:
+def _small(content: bytes | None) -> bytes:
     """A small WebP of a picture; empty where there is none."""
-    with suppress(OSError, ValueError), Image.open(io.BytesIO(read_image(uri))) as image:
+    with suppress(OSError, ValueError), Image.open(io.BytesIO(content or b"")) as image:
         small = image.convert("RGB")
         small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
         sink = io.BytesIO()

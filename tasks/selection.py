@@ -78,6 +78,19 @@ class Redo:
 NOTHING = Redo()
 
 
+def require_no_selection(selection: "Selection | None") -> None:
+    """Refuse a forecast of a part of a run.
+
+    Raises:
+        RunError: Something was selected.
+    """
+    if selection is not None:
+        raise RunError(
+            "dry_run: got it with --only-..., --since or --before, expected it without: what a "
+            "selection will take is known once it is made; rows that are to do are told without"
+        )
+
+
 def read_selection(redo: Redo) -> Selection | None:
     """Read what a command is asked to do again; None where it is not asked to.
 

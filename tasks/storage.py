@@ -147,8 +147,10 @@ class Folder:
             entries = _endure(self._fs, self._path, lambda: self._fs.ls(self._path, detail=False))
         except FileNotFoundError:
             return []
-        names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
-        shown = (n for n in names if n != self.name and (n[0] != "." or n == suffix))
+        paths = (entry.strip("/") for entry in entries)
+        # Some object stores list a folder in itself.
+        names = (p.rpartition("/")[2] for p in paths if p != self._path.strip("/"))
+        shown = (n for n in names if n[0] != "." or n == suffix)
         return sorted(n for n in shown if n.endswith(suffix))
 
     def versions(self) -> tuple[tuple[str, str], ...]:

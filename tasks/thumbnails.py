@@ -1,15 +1,14 @@
 """Small copies of pictures, so that a report opens quickly and can be handed on without the run."""
 
 import io
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 from PIL import Image
 
-from tasks.storage import Folder, sha256, split_url
+from tasks.outputs import read_images
+from tasks.storage import Folder, sha256
 
 # Twice the size at which pages show them, for dense screens.
 LARGEST_SIDE = 256
@@ -70,7 +69,7 @@ def make_thumbnails(
             missing.setdefault(source.uri.partition("#")[0], {})[source.uri] = source
     done, total = len(found), len(found) + sum(map(len, missing.values()))
     with ThreadPoolExecutor(_READERS) as pool:
-        made = pool.map(lambda place: dict(_make(folder, place, missing[place], present)), missing)
+        made = pool.map(lambda place: dict(_make(folder, missing[place], present)), missing)
         for place, thumbnails in zip(missing, made, strict=True):
             found |= thumbnails
             done += len(missing[place])
@@ -80,11 +79,11 @@ def make_thumbnails(
 
 
 def _make(
-    folder: Folder, place: str, sources: Mapping[str, Source], present: Mapping[str, Thumbnail]
+    folder: Folder, sources: Mapping[str, Source], present: Mapping[str, Thumbnail]
 ) -> Iterator[tuple[str, Thumbnail]]:
-    for source, content in read_sources(place, sources):
-        digest = sha256(content)
-        if source.sha256 not in (None, digest):
+    for uri, content in read_images(sources):
+        digest = sha256(content) if content else ""
+        if not content or sources[uri].sha256 not in (None, digest):
             continue
         thumbnail = present.get(_stem(digest))
         if not thumbnail:
@@ -94,28 +93,7 @@ def _make(
                 continue
             thumbnail = Thumbnail(f"{_stem(digest)}-{side}.webp", side)
             folder.write(thumbnail.name, small)
-        yield source.uri, thumbnail
-
-
-def read_sources(place: str, sources: Mapping[str, Source]) -> Iterator[tuple[Source, bytes]]:
-    """Read the pictures of one file, which is gone through once if it is a tar of many.
-
-    Args:
-        place: URL of the file.
-        sources: Its pictures by URI; one that is absent is left out.
-    """
-    folder, name = split_url(place)
-    # What is not there, is a folder, or is no tar, has no pictures.
-    with suppress(FileNotFoundError, IsADirectoryError, tarfile.TarError):
-        if place in sources:
-            yield sources[place], folder.read(name)
-            return
-        members = {uri.partition("#")[2]: source for uri, source in sources.items()}
-        with folder.open(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for entry in tar:
-                content = tar.extractfile(entry) if entry.name in members else None
-                if content:
-                    yield members[entry.name], content.read()
+        yield uri, thumbnail
 
 
 def _shrunk(content: bytes) -> tuple[int, bytes]:

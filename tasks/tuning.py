@@ -222,7 +222,9 @@ def tune_prompt(
     )
     chosen = _choose(budgets, search.target)
     if chosen is None:
-        return Tuned(asked, budgets, None, False, "; ".join({b.limit for b in budgets}))
+        return Tuned(
+            asked, budgets, None, False, "; ".join(dict.fromkeys(b.limit for b in budgets))
+        )
     budget, point = chosen
     instruction = replace(asked, alpha=point.alpha, num_channels=budget.num_channels)
     tuned = Tuned(instruction, budgets, point, budget.found is not None, budget.limit)

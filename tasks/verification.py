@@ -22,17 +22,12 @@ from tasks.findings import Finding
 from tasks.frozen import manifest_card, read_card, row_marks
 from tasks.latents import CHUNK, LatentStore
 from tasks.ledger import Ledger
-from tasks.mappers import WEIGHTS
+from tasks.mappers import mapper_fingerprint
 from tasks.models import read_models
 from tasks.outputs import read_images
+from tasks.places import places_of
 from tasks.rerendering import Sample, render_again
-from tasks.run_tables import places_of
-from tasks.runs import (
-    judge_fingerprint,
-    read_run_values,
-    read_settings,
-    run_ledger,
-)
+from tasks.runs import read_run_values, read_settings, run_ledger
 from tasks.storage import Folder, sha256
 
 OnProgress = Callable[[int], None]
@@ -91,7 +86,8 @@ class Verification:
         for role, wanted in self._settings.fingerprints.items():
             what = f"weights of {role} in {self._networks.bundle.url}"
             remedy = "name the weights that the run was made with: `styleclip weights add`"
-            for finding in self._compare(what, self._role(role), wanted, remedy):
+            got = partial(self._networks.fingerprint, role)  # type: ignore[arg-type]
+            for finding in self._compare(what, got, wanted, remedy):
                 self._same_networks = False
                 yield finding
         if self._settings.directions:
@@ -108,6 +104,10 @@ class Verification:
                 self._settings.fingerprints.get(role, ""),
                 "restore the store that the run was made with",
             )
+
+    def check_faces(self) -> Iterator[Finding]:
+        """Check the ledger of the workspace's faces."""
+        return check_ledger(faces_ledger(self._places.workspace.url), "source_uri")
 
     def check_results(self, advance: OnProgress) -> Iterator[Finding]:
         """Compare plans, commits, parts, rows and images with each other."""
@@ -292,7 +292,7 @@ class Verification:
                 remedy = "restore the mapper from a copy; edits of this run used another"
                 yield from self._compare(
                     f"mapper {url}",
-                    partial(_weights_fingerprint, folder),
+                    partial(mapper_fingerprint, folder.url),
                     wanted,
                     remedy,
                 )
@@ -341,11 +341,6 @@ class Verification:
     def _binding(self, name: str) -> str:
         return str(self._store.attributes[name])
 
-    def _role(self, role: str) -> Callable[[], str]:
-        if role == "judge":
-            return lambda: judge_fingerprint(self._networks)
-        return lambda: self._networks.fingerprint(role)  # type: ignore[arg-type]
-
     def _find(self, url: str) -> str:
         """Where something of the run is now that the workspace may have been moved."""
         return self._places.find(url) or url
@@ -372,11 +367,6 @@ def check_ledger(ledger: Ledger, key: str) -> Iterator[Finding]:
             got, wanted = set(rows[key].to_pylist()), set(units[key].to_pylist())
             if got != wanted:
                 yield _unlike(what, key, got, wanted)
-
-
-def check_faces(workspace: str) -> Iterator[Finding]:
-    """Check the ledger of a workspace's faces."""
-    return check_ledger(faces_ledger(workspace), "source_uri")
 
 
 def _orphans(ledger: Ledger, plans: list[int], committed: list[int]) -> Iterator[Finding]:
@@ -414,10 +404,6 @@ def _unlike(what: str, key: str, got: set[str], wanted: set[str]) -> Finding:
     few = sorted(map(str, got ^ wanted))[:3]
     said = f"{len(got)} different {key}, other than planned: {few}"
     return Finding(f"{what}, rows", said, f"the {len(wanted)} that were planned", _REDO)
-
-
-def _weights_fingerprint(mapper: Folder) -> str:
-    return sha256(mapper.read(WEIGHTS))[:16]
 
 
 def _digests(uris: Iterable[str]) -> list[tuple[str, str | None]]:

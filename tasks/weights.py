@@ -69,8 +69,10 @@ def verify_bundle(models: str, device: str) -> list[dict[str, str]]:
         except (ValueError, OSError) as error:
             row["error"] = str(error).removeprefix(f"{row['url']}: ")
         rows.append(row)
-    if networks.has("encoder") and not any(row["error"] for row in rows):
-        rows[-1]["error"] = _mismatch(networks)
+    by_role = {row["role"]: row for row in rows}
+    pair = [by_role.get("generator"), by_role.get("encoder")]
+    if all(row and not row["error"] for row in pair):
+        by_role["encoder"]["error"] = _mismatch(networks)
     return rows
 
 
@@ -93,7 +95,9 @@ def convert_weights_file(source: str, destination: str, kind: Convertible, layou
 
 
 def _mismatch(networks: Models) -> str:
-    wanted, got = networks.generator.num_ws, networks.encoder.config.num_ws
+    """Say how the encoder's latents differ from the generator's; empty where they do not."""
+    generator, encoder = networks.generator, networks.encoder.config
+    wanted, got = (generator.num_ws, generator.config.w_dim), (encoder.num_ws, encoder.w_dim)
     if wanted == got:
         return ""
-    return f"encoder: got {got} rows of W+, expected the generator's {wanted}"
+    return f"encoder: got latents W+ of {[*got]}, expected the generator's {[*wanted]}"

@@ -166,13 +166,18 @@ def _write_run(workspace: Folder, run: Folder, pairs: int) -> None:
     names = [f"face-{number:04d}" for number in range(faces)]
     for number, name in enumerate(names):
         (workspace / "crops").write(f"{name}.png", _drawn(number, 0, 0.0))
-        (workspace / "inversions").write(f"{name}.png", _drawn(number, 0, 0.2))
+        (workspace / "inversions/feed").write(f"{name}.png", _drawn(number, 0, 0.2))
     blank = dict.fromkeys(FACES.names) | {"status": "ok"}
     given = [blank | {"image_id": name, "source_uri": f"photos/{name}.jpg"} for name in names]
     ledger = Ledger(workspace / "faces", FACES)
     ledger.plan_shard(0, pa.table({"source_uri": [row["source_uri"] for row in given]}))
     ledger.commit(0, pa.Table.from_pylist(given, FACES))
-    run.write("run.json", json.dumps({"name": run.name, "workspace": workspace.url}).encode())
+    values = {
+        "name": run.name,
+        "workspace": workspace.url,
+        "latents": f"{workspace.url}/latents/feed",
+    }
+    run.write("run.json", json.dumps(values).encode())
     rows = [*_rows(run, names, pairs, random)]
     ledger = Ledger(run, RESULTS)
     for shard, start in enumerate(range(0, len(rows), _SHARD)):

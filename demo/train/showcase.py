@@ -36,7 +36,8 @@ def draw_showcase(results: pd.DataFrame, workspace: Path) -> Image.Image:
     sheet = Image.new("RGB", (width, _HEAD + len(_IMAGES) * (_SIDE + _GAP) - _GAP), _PAPER)
     _write_titles(sheet, ["photograph", "inversion", *(_title(*edit) for edit in edits)])
     for row, image in enumerate(_IMAGES):
-        paths = [workspace / "crops" / f"{image}.png", workspace / "inversions" / f"{image}.png"]
+        (inversion,) = workspace.glob(f"inversions/*/{image}.png")
+        paths = [workspace / "crops" / f"{image}.png", inversion]
         for prompt, method in edits:
             own = shown.query("image_id == @image & target_prompt == @prompt & method == @method")
             if own.empty:

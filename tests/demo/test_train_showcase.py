@@ -10,8 +10,8 @@ from demo.train import showcase
 def fake_run(workspace):
     rows = []
     for place, image in enumerate(showcase._IMAGES):
-        for folder, level in (("crops", 10), ("inversions", 60)):
-            (workspace / folder).mkdir(exist_ok=True)
+        for folder, level in (("crops", 10), ("inversions/feed", 60)):
+            (workspace / folder).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8), (level + place,) * 3).save(workspace / folder / f"{image}.png")
         for alpha, level in ((2.0, 200), (1.0, 120)):
             path = workspace / f"{image}-{alpha}.png"

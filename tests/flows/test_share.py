@@ -124,7 +124,7 @@ def test_a_fault_that_may_pass_gets_another_attempt_without_a_server(monkeypatch
         return {"ok": 1}
 
     with LoneCrew(1) as crew:
-        task = shard_task(work)
+        task = shard_task(work, "edit")
         passed, lasted = (
             crew.settle(crew.submit(task, {"shard": shard, "lasting": bool(shard)}))
             for shard in range(2)

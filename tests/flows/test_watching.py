@@ -91,7 +91,7 @@ def test_metrics_are_lines_of_json_and_pages_show_table_and_pictures(
     path = tmp_path / "metrics.jsonl"
     assert app.meta(["--metrics", str(path), *command, "--shard-size", "4"]) == 0
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    shards = [line for line in lines if line["stage"] == "edit_pairs"]
+    shards = [line for line in lines if (line["event"], line["stage"]) == ("shard", "edit")]
     told = {line["shard"]: (line["event"], line["statuses"]) for line in shards}
     assert told == {0: ("shard", {"ok": 4}), 1: ("shard", {"ok": 1, "no_latent": 1})}
     for line in shards:
@@ -123,7 +123,7 @@ def test_a_failed_shard_is_a_metric_and_its_error_is_raised(tmp_path, monkeypatc
         raise OSError("disk")
 
     with pytest.raises(OSError, match="disk"):
-        measured(align_photos_shard)(workspace="s3://faces/ws", shard=3)
+        measured(align_photos_shard, "align")(workspace="s3://faces/ws", shard=3)
     (line,) = map(json.loads, (tmp_path / "m.jsonl").read_text().splitlines())
     wanted = {"event": "shard_failed", "stage": "align_photos", "shard": 3, "error": "OSError"}
     assert line | wanted == line

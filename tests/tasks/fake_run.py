@@ -54,6 +54,7 @@ class FakeRun:
             "name": self.name,
             "workspace": self.workspace.url,
             "models": self.models,
+            "latents": (self.workspace / "latents/feed").url,
             "fingerprints": {"generator": "9f" * 32, "clip": "c1" * 32, "judge": "c1" * 32},
             "code_version": "0.1.0",
         }
@@ -75,7 +76,7 @@ class FakeRun:
             crop = self.draw(number, "", 0.0, 2 * self.side)
             inversion = self.draw(number, "", 0.5, self.side)
             self.workspace.write(f"crops/face-{number}.png", crop)
-            self.workspace.write(f"inversions/face-{number}.png", inversion)
+            self.workspace.write(f"inversions/feed/face-{number}.png", inversion)
             rows.append(_face(f"face-{number}", "ok", crop_sha256=sha256(crop)))
         rows += [_face("crowd", "no_face"), _face("torn", "unreadable")]
         table = pa.Table.from_pylist(rows, FACES)

@@ -289,6 +289,24 @@ def test_imported_latents_and_those_of_an_unfinished_shard_go(finished, tmp_path
     assert not any(re.search(r"\b(emil|fred)\b", text) for text in told(finished.root).values())
 
 
+def test_an_imported_latent_goes_from_a_workspace_that_was_moved(finished, tmp_path):
+    np.save(tmp_path / "w.npy", np.ones((2, 8, 28), np.float32))
+    plan_import(
+        finished.root, str(tmp_path / "w.npy"), ["dora", "emil"], finished.models, "cpu", 64
+    )
+    moved = shutil.move(finished.root, tmp_path / "moved")
+    assert forget(str(moved), "emil") == []
+    (imported,) = Path(moved).glob("imports/*.npy")
+    assert np.isnan(np.load(imported)).all(axis=(1, 2)).tolist() == [False, True]
+
+
+def test_a_run_that_is_named_like_its_folder_is_searched(finished):
+    shutil.copytree(f"{finished.root}/runs/single", f"{finished.root}/runs/runs")
+    assert forget(finished.root, "carl") == []
+    left = run_ledger(Folder(finished.root) / "runs/runs").rows(0)["image_id"].to_pylist()
+    assert "carl" not in left
+
+
 def test_it_works_on_an_object_store(finished, s3_endpoint):
     there = Folder("s3://faces/forgetting")
     for path in finished.folder.files():

@@ -50,6 +50,13 @@ def test_the_same_rows_continue_in_any_order_and_shard_size(folder):
     assert ids(run_ledger(folder)) == [["p0", "p1", "p2"], ["p3"]]
 
 
+def test_an_update_to_no_rows_is_refused_and_changes_nothing(folder):
+    freeze_manifest(folder, BEGUN, 3)
+    with pytest.raises(RunError, match="got no rows"):
+        freeze_manifest(folder, [], 3, update=True)
+    assert freeze_manifest(folder, BEGUN, 3) == 4
+
+
 def test_a_freeze_that_was_stopped_continues_with_its_own_shard_size(folder):
     run_ledger(folder).plan_shard(0, pa.Table.from_batches(BEGUN).slice(0, 3).combine_chunks())
     with pytest.raises(RunError, match="another manifest than it was begun with"):

@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from styleclip_ops.style_statistics import style_statistics
 from tasks.directions import MEASURE, DirectionStoreError, RelevanceConfig, plan_relevance
 from tasks.interchange import plan_import, read_directions, write_directions
 from tasks.inversion import invert_faces_shard
-from tasks.latents import LatentStore, LatentStoreError, latent_folder
+from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
 from tasks.models import open_models
 from tasks.storage import Folder
 
@@ -73,6 +74,30 @@ def test_what_is_no_array_of_latents_is_refused(tmp_path, models, name):
         plan_import(str(tmp_path / "ws"), str(path), None, models, "cpu", 64)
     assert not Path("payload-was-run").exists()
     assert not (tmp_path / "ws").exists()
+
+
+def test_other_latents_of_a_name_that_is_taken_are_refused(tmp_path, models):
+    root = str(tmp_path / "ws")
+    for name, values in {"a.npy": GOOD, "b.npy": GOOD + 1}.items():
+        np.save(tmp_path / name, values)
+    names = ["anna", "berta", "carl"]
+    shards = plan_import(root, str(tmp_path / "a.npy"), names, models, "cpu", 64)
+    assert plan_import(root, str(tmp_path / "a.npy"), names, models, "cpu", 64) == shards
+    with pytest.raises(
+        LatentStoreError, match=r"^anna: got the imported latent .*#0, expected .*#0"
+    ):
+        plan_import(root, str(tmp_path / "b.npy"), names, models, "cpu", 64)
+    store = LatentStore(latent_folder(Folder(root), open_models(models, "cpu")))
+    face = pa.Table.from_pylist([{"image_id": "carl", "crop_uri": "carl.png"}], FACE_UNITS)
+    with pytest.raises(LatentStoreError, match="^carl: got an aligned photograph, expected"):
+        store.plan(face)
+    assert store.ledger.plans() == shards
+
+
+def test_a_list_of_no_names_is_not_taken_for_none(tmp_path, models):
+    np.save(tmp_path / "w.npy", GOOD)
+    with pytest.raises(LatentStoreError, match="got 0 names, expected 3"):
+        plan_import(str(tmp_path / "ws"), str(tmp_path / "w.npy"), [], models, "cpu", 64)
 
 
 @pytest.mark.parametrize("bad", ["../up", "/etc/x", "a b", "\x1b[2J", "x" * 200, "a.face1", "anna"])

@@ -62,7 +62,7 @@ def test_entanglement_is_that_of_a_plain_recomputation(run, models, tmp_path):
                 after, before = embedded(
                     clip,
                     run.folder.read(f"images/face-{number}/{count}.png"),
-                    run.workspace.read(f"inversions/face-{number}.png"),
+                    run.workspace.read(f"inversions/feed/face-{number}.png"),
                 )
                 change = after - before
                 ways = texts[1:] - texts[0]

@@ -42,7 +42,9 @@ def test_faces_are_inverted_once_and_found_by_name(root, models, crops):
     assert latents.w_plus.shape == (3, 8, 28)
     np.testing.assert_array_equal(latents.w_plus[0], latents.w_plus[2])
     np.testing.assert_allclose(np.linalg.norm(latents.source_clip, axis=1), 1, atol=1e-5)
-    assert (Folder(root) / "inversions").names() == [f"face{i}.png" for i in range(3)]
+    assert (Folder(root) / "inversions" / store.folder.name).names() == [
+        f"face{i}.png" for i in range(3)
+    ]
 
 
 def test_a_latent_is_the_same_to_the_last_bit_whatever_the_batch_size(tmp_path, models, crops):

@@ -55,7 +55,7 @@ def test_an_encoder_of_another_generator_is_found(own, tmp_path, models):
     encoder = E4eEncoder(E4eConfig(10, small.w_dim, 32, small.trunk))
     save_safetensors(encoder, tmp_path / "models" / "encoder.safetensors")
     errors = [row["error"] for row in verify_bundle(own, "cpu") if row["error"]]
-    assert errors == ["encoder: got 10 rows of W+, expected the generator's 8"]
+    assert errors == ["encoder: got latents W+ of [10, 28], expected the generator's [8, 28]"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"generator": 3}', '{"painter": {"uri": "x"}}'])

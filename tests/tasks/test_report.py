@@ -96,7 +96,7 @@ def test_the_same_report_from_any_store(root):
     (source, inversion) = document.pairs["faces"][0][1:]
     assert [source[1], inversion[1]] == [
         "../../../crops/face-0.png",
-        "../../../inversions/face-0.png",
+        "../../../inversions/feed/face-0.png",
     ]
     thumb, full, side = document.pairs["edits"][1]
     assert (full, side) == ("../images/face-0/2.png", 64)
@@ -298,7 +298,7 @@ def test_altered_and_lost_images_are_not_shown(tmp_path):
     images = tmp_path / "runs/autumn/images/face-0"
     (images / "1.png").write_bytes((images / "2.png").read_bytes())
     (images / "3.png").unlink()
-    (tmp_path / "inversions/face-0.png").write_bytes(b"no picture")
+    (tmp_path / "inversions/feed/face-0.png").write_bytes(b"no picture")
     summary = write_report(run.folder.url, QUICK)
     assert "2 edited images are absent, damaged or altered." in summary.notes
     shown = Document(report_of(run)).pairs

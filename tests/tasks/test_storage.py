@@ -26,6 +26,12 @@ def test_files_are_written_replaced_listed_and_removed(root):
     assert (folder / "nowhere").names() == []
 
 
+def test_a_folder_in_another_of_its_name_is_listed(root):
+    folder = Folder(root) / "runs"
+    folder.write("runs/run.json", b"{}")
+    assert folder.names() == ["runs"]
+
+
 def test_create_never_replaces(root):
     folder = Folder(root)
     folder.create("commit.json", b"first")

@@ -17,13 +17,13 @@ from tasks.edits import edit_pairs_shard
 from tasks.ledger import read_table, table_bytes
 from tasks.runs import run_ledger, shards_to_do
 from tasks.storage import sha256
-from tasks.verification import Verification, check_faces
+from tasks.verification import Verification
 
 
 def findings(ws, run: str = "single", sample: int = 0, **options) -> list[str]:
     given = {"device": "cpu", "models": "", "seed": 0} | options
     check = Verification(ws.run(run).url, sample=sample, **given)
-    found = [*check.check_assets(), *check_faces(ws.root)]
+    found = [*check.check_assets(), *check.check_faces()]
     for phase in (check.check_results, check.check_latents, check.check_edits):
         found += phase(lambda _done: None)
     findings.counts = dict(check.counts)
