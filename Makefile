@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: demo test test-ops check format bench constraints clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@echo "making $(VENV): 2.6 GB, about three minutes" >&2
+	@echo "making $(VENV): 2.2 GB, about three minutes" >&2
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	touch $@

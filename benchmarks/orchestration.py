@@ -19,7 +19,7 @@ from benchmarks.endurance.volume import _dummy_edit, _prepare
 from benchmarks.paired import Ratio, compare
 from flows.edit import edit_dataset
 from flows.embedded_server import end_server_with_command
-from flows.tables import build_edit_manifest
+from flows.manifest_commands import build_edit_manifest
 from styleclip_ops.style_statistics import sample_style_codes
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig

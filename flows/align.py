@@ -10,7 +10,7 @@ from flows.options import MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
 from flows.share import read_share
-from flows.stores import check_store
+from flows.store_check import check_store
 from flows.summary import Summary
 from manifests.schemas import FACE_FAILURES
 from tasks.alignment import FacesPolicy, align_photos_shard, plan_photos, shards_to_align

@@ -14,7 +14,7 @@ from prefect.artifacts import (
 )
 
 from flows.environment import samples_shown
-from flows.share import has_server
+from flows.steps import has_server
 from tasks.samples import glance_at
 
 _SECONDS_BETWEEN_UPDATES = 2.0

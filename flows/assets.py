@@ -3,7 +3,7 @@
 from flows.mappers import train_all
 from flows.progress import say
 from flows.relevance import build_relevance
-from flows.share import step
+from flows.steps import step
 from tasks.directions import (
     DirectionStore,
     RelevanceConfig,

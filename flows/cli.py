@@ -27,8 +27,8 @@ from cyclopts import (
 from rich.markup import escape
 
 from flows.environment import samples_shown, set_defaults, set_metrics_file
-from flows.examples import epilogue
 from flows.failures import StageCancelled
+from flows.help_examples import epilogue
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_signals, leave
 from flows.options import EVERYWHERE
 from flows.progress import console, printable, say
@@ -43,7 +43,7 @@ USER_ERROR, STAGE_FAILED = 2, 1
 # From which on an option is taken for a mistyped one.
 _ALIKE = 0.7
 # Facts that are read without their names.
-_IN_A_LINE = 3
+_IN_A_LINE = 4
 # What Prefect says of a server, and what to do about it.
 _UNREACHED = (
     "Failed to reach API at ",
@@ -70,8 +70,8 @@ _COMMANDS = {
     "faces": "flows.faces:list_faces",
     "forget": "flows.forget:forget_image",
     "deploy": "flows.deploy:deploy_flows",
-    "manifest build": "flows.tables:build_edit_manifest",
-    "manifest validate": "flows.tables:validate_edit_manifest",
+    "manifest build": "flows.manifest_commands:build_edit_manifest",
+    "manifest validate": "flows.manifest_commands:validate_edit_manifest",
     "weights list": "flows.bundles:list_weights",
     "weights add": "flows.weights:add_weights",
     "weights verify": "flows.weights:verify_weights",
@@ -307,7 +307,7 @@ def _refuse_credentials(tokens: tuple[str, ...]) -> None:
 def _show(result: Sequence[Mapping[str, str]], as_json: bool) -> None:
     """Print what a command lists: JSON, a line for each of few facts, or a paragraph."""
     if all(len(one) <= _IN_A_LINE for one in result):
-        told = "\n".join("  ".join(one.values()) for one in result)
+        told = "\n".join("  ".join(filter(None, one.values())) for one in result)
     else:
         told = "\n\n".join("\n".join(f"{n}: {v}" for n, v in one.items() if v) for one in result)
     print(json.dumps(result) if as_json else printable(told))  # noqa: T201

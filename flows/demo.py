@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.pipeline import run_pipeline
-from flows.share import step
+from flows.steps import step
 from flows.summary import Summary
 from tasks.directions import RelevanceConfig
 

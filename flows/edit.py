@@ -14,7 +14,7 @@ from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
 from flows.share import read_share
-from flows.stores import check_store
+from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.arithmetic import AUTO, name_arithmetic
 from tasks.bundles import DEMO_MODELS
@@ -29,6 +29,7 @@ from tasks.runs import (
     OutputLayout,
     begun_directions,
     check_run,
+    failed_rows,
     open_run,
     require_run_name,
     run_folder,
@@ -47,6 +48,8 @@ from tasks.surveys import survey_manifest
 
 # What is prepared in less is no matter.
 _TOLD_SECONDS = 2.0
+# Rows of a shard: of more, more would be lost to whoever stops a run of slow edits.
+EDIT_SHARD = 64
 
 
 @flow(name="edit-dataset")
@@ -62,7 +65,7 @@ def edit_dataset(
     device: MachineStr = "auto",
     batch_size: MachineInt = 8,
     arithmetic: MachineStr = AUTO,
-    shard_size: MachineInt = 256,
+    shard_size: MachineInt = EDIT_SHARD,
     workers: MachineInt = 1,
     engine: MachineStr = "threads",
     worker: MachineStr = "",
@@ -151,8 +154,18 @@ def edit_dataset(
     )
     if counts:
         show_run(folder.url)
-    aside = f"{prepared:.0f} s of it for directions, mappers and the manifest"
+    if {*counts} - {"ok"}:
+        for status, _, example in failed_rows(folder, shards):
+            say(f"edit: {status}, such as {example}")
+    elif not counts and share.prepares:
+        for status, count, example in failed_rows(folder):
+            say(f"edit: {count:,} {status} from before, such as {example}; see --retry-failed")
+    done, asides = sum(counts.values()), list[str]()
+    if share.works and done < rows:
+        asides.append(f"{rows:,} rows in all")
+    if prepared >= _TOLD_SECONDS:
+        asides.append(f"{prepared:.0f} s of it for directions, mappers and the manifest")
     return Summary(
         *("edit", folder.url, counts, time.monotonic() - began, {"rows": rows}),
-        aside=aside if prepared >= _TOLD_SECONDS else "",
+        aside="; ".join(asides),
     )

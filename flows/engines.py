@@ -20,7 +20,7 @@ from prefect.tasks import Task
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from flows.lifetimes import end_with
-from flows.share import has_server
+from flows.steps import has_server
 from tasks.store_faults import is_lasting
 
 Counts = dict[str, int]

@@ -7,7 +7,7 @@ from prefect import flow
 from flows.artifacts import show_report, show_table
 from flows.options import MachineStr
 from flows.progress import say
-from flows.stores import check_store
+from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.report import write_report
 from tasks.run_tables import find_other_run, find_run
@@ -42,6 +42,8 @@ def evaluate_run(
     check_store(workspace if place.startswith(f"{Folder(workspace).url}/") else place)
     compared = [find_other_run(place, other, run) for other in others or []]
     report = write_report(place, others=compared, models=models, device=device)
+    for other in report.unpaired:
+        say(f"evaluate: no pair of {other} is in this run: other faces, prompts or strengths")
     counts = {"ok": report.pairs - report.failed, "not ok": report.failed}
     counts |= {"waiting": report.waiting, "drifted": len(report.drift)}
     show_report(report.page, counts)

@@ -9,20 +9,20 @@ from tasks.storage import Folder
 def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
     """List the faces of a workspace by the names that other commands take, with their photographs.
 
-    Photographs without a face that can be used are listed too, with a status that says why.
+    Photographs without a face that can be used are listed too, with a status and the reason.
 
     Args:
         workspace: Folder or URL that holds all data.
         status: List those of this status only: ok, no_face, several_faces, too_small, unreadable.
     """
-    columns = ["image_id", "status", "source_uri"]
+    columns = ["image_id", "status", "source_uri", "error"]
     found = [
         row
         for faces in faces_ledger(Folder(workspace).url).results()
         for row in faces.select(columns).to_pylist()
     ]
     found += [
-        {"image_id": name, "status": "ok", "source_uri": "imported"}
+        {"image_id": name, "status": "ok", "source_uri": "imported", "error": None}
         for name in imported_images(workspace)
     ]
     if not found:
@@ -32,4 +32,5 @@ def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
         )
     if status and status not in FACE_STATUSES:
         raise ValueError(f"status: got {status!r}, expected one of {', '.join(FACE_STATUSES)}")
-    return [row for row in found if status in ("", row["status"])]
+    shown = [row for row in found if status in ("", row["status"])]
+    return [{name: value or "" for name, value in row.items()} for row in shown]

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from flows.progress import console, say
 from flows.summary import Summary
-from tasks.calibration import Calibration
 from tasks.forecast import Forecast, StageForecast
+from tasks.rehearsal import Rehearsal
 
-# Of calibration, a stage, about.
+# Of a rehearsal, a stage, about.
 SAMPLE_SECONDS = 3.0
 
 
@@ -65,7 +65,7 @@ def foretell(
     say("dry run: times samples of each stage, which takes up to some minutes on processors")
     with tempfile.TemporaryDirectory() as place, console.status("timing samples") as status:
         forecast = Forecast(
-            workspace, models, device, Calibration(Path(place), models, device, SAMPLE_SECONDS)
+            workspace, models, device, Rehearsal(Path(place), models, device, SAMPLE_SECONDS)
         )
         found.append(forecast.load())
         for stage in stages(forecast):

@@ -7,7 +7,7 @@ from prefect import flow
 
 from flows.options import MachineInt, MachineStr
 from flows.shards import run_shards
-from flows.stores import check_store
+from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig

@@ -8,7 +8,7 @@ from flows.engines import read_engine
 from flows.options import MachineInt, MachineStr
 from flows.shards import run_shards
 from flows.share import read_share
-from flows.stores import check_store
+from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
 from tasks.faces import faces_ledger

@@ -10,8 +10,8 @@ from prefect import flow
 from flows.options import MachineStr
 from flows.progress import progress_bar
 from flows.shards import GPU_TAG, guarded_task, in_own_order
-from flows.share import has_server
-from flows.stores import check_store
+from flows.steps import has_server
+from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
 from tasks.manifest_files import require_texts

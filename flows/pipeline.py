@@ -8,13 +8,13 @@ from cyclopts import Parameter
 from prefect import flow
 
 from flows.align import ALIGN_SHARD, align_photos
-from flows.edit import edit_dataset
+from flows.edit import EDIT_SHARD, edit_dataset
 from flows.evaluate import evaluate_run
 from flows.forecast import foretell
 from flows.invert import invert_faces
 from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
 from flows.progress import say
-from flows.share import step
+from flows.steps import step
 from flows.summary import Summary
 from tasks.alignment import AlignmentConfig, FacesPolicy
 from tasks.arithmetic import AUTO, name_arithmetic
@@ -43,7 +43,7 @@ def run_pipeline(
     device: MachineStr = "auto",
     batch_size: MachineInt = 8,
     arithmetic: MachineStr = AUTO,
-    shard_size: MachineInt = 256,
+    shard_size: MachineInt = EDIT_SHARD,
     workers: MachineInt = 1,
     engine: MachineStr = "threads",
     retry_failed: str = "",

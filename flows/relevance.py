@@ -13,7 +13,7 @@ from flows.options import DIRECTIONS, MACHINE, MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
 from flows.share import read_share
-from flows.stores import check_store
+from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import (

@@ -5,17 +5,11 @@ shards are planned once, every worker does its own, and commits say which are do
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
-
-from prefect import Flow
-from prefect.context import FlowRunContext
 
 from tasks.ledger import Ledger
 
-P = ParamSpec("P")
-R = TypeVar("R")
 PREPARE = "prepare"
 
 
@@ -84,13 +78,3 @@ def read_share(worker: str) -> Share:
             f"eight, or `{PREPARE}`; how many shards this process does at a time is `--workers`"
         )
     return Share(prepares=False, index=int(match[1]), count=int(match[2]))
-
-
-def has_server() -> bool:
-    """Return whether this is a flow run that a Prefect server knows of."""
-    return FlowRunContext.get() is not None
-
-
-def step(flow: Flow[P, R]) -> Callable[P, R]:
-    """Return a flow as a step of another: a run of its own, or plain work where no server is."""
-    return flow if has_server() else flow.fn

@@ -42,7 +42,7 @@ class Summary:
     @property
     def line(self) -> str:
         """One line for people."""
-        verb = "wrote" if self.counts else "it is all in"
+        verb = "wrote" if any(self.counts.values()) else "it is all in"
         return f"{self.work}; {verb} {_address(self.wrote)}"
 
     @property

@@ -14,8 +14,8 @@ from flows.assets import make_assets, settle_relevance
 from flows.options import DIRECTIONS, MachineInt, MachineStr
 from flows.progress import console, printable, progress_bar, say
 from flows.shards import guarded_task
-from flows.share import has_server
-from flows.stores import check_store
+from flows.steps import has_server
+from flows.store_check import check_store
 from flows.summary import Summary
 from manifests.schemas import Method
 from styleclip_ops.strength import StrengthPoint, StrengthTarget
@@ -29,6 +29,8 @@ from tasks.tuning import Search, Tuned, choose_images, prompts_to_tune, tune_pro
 from tasks.tuning_page import write_tuning_page
 
 _TARGET = StrengthTarget()
+# Share of the images that should reach the target each.
+_MOST = 0.5
 _TUNE = guarded_task(tune_prompt, "tune-prompt", "tune-{asked.target_prompt}")
 
 
@@ -128,7 +130,15 @@ def tune_strengths(
 
 def _show(tuned: Sequence[Tuned], best_effort: bool) -> None:
     """Show the best of every budget, and what was chosen, on the terminal and in Prefect."""
-    names = ("channels", "alpha", "directional", "identity", "gain", "mean reaches", "alone")
+    names = (
+        "channels",
+        "alpha",
+        "directional",
+        "identity",
+        "gain",
+        "mean reaches",
+        "images that do",
+    )
     rows = list[dict[str, str]]()
     for one in tuned:
         words = printable(one.instruction.target_prompt)
@@ -156,9 +166,13 @@ def _verdict(tuned: Tuned, best_effort: bool) -> str:
     if not tuned.reached:
         rows = "rows with it are written" if best_effort else "no rows are written"
         return f"not reached, {rows}; {setting} comes nearest; {tuned.limit}"
-    said = f"{setting} reaches the target in the mean, {tuned.chosen.share:.0%} of images alone"
-    check = tuned.check
-    if check is None or tuned.check_reached:
+    share, check = tuned.chosen.share, tuned.check
+    said = f"{setting} reaches the target in the mean, {share:.0%} of the images each"
+    if share < _MOST:
+        said += ", so that a few carry the mean: ask for more --directional or --gain to move all"
+    if check is None:
+        return f"{said}; there are no other images to check it on"
+    if tuned.check_reached:
         return said
     scores = zip(("directional", "identity", "gain"), _cells(check)[1:], strict=True)
     means = ", ".join(f"{name} {mean}" for name, mean in scores)

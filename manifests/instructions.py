@@ -103,9 +103,12 @@ def _prompt_mistakes(instruction: Instruction) -> Iterator[Mistake]:
         yield Mistake("target_prompt", target, expected, "write what shall change")
 
 
+_ALPHA_REMEDY = "write 4.0, or 2;4 in a table of prompts"
+
+
 def _strength_mistakes(instruction: Instruction) -> Iterator[Mistake]:
     if not _is_finite(instruction.alpha):
-        yield Mistake("alpha", instruction.alpha, "a finite number", "write 4 or 4.0")
+        yield Mistake("alpha", instruction.alpha, "a finite number", _ALPHA_REMEDY)
     beta, channels = instruction.beta, instruction.num_channels
     if beta is not None and not (_is_finite(beta) and 0 <= beta <= 1):
         yield Mistake("beta", beta, "a number from 0 to 1", "write 0.15, or leave it empty")

@@ -117,7 +117,10 @@ class _Checker:
         return Mistake("image_id", image_id, "an image that was aligned and inverted", remedy)
 
     def _similar(self, image_id: str) -> str:
-        otherwise = "align and invert it first, or remove the row"
+        otherwise = (
+            "align and invert it first, or remove the row; `styleclip faces` says which "
+            "photographs have no face that can be used"
+        )
         if not isinstance(self._known, Iterable) or not self._suggestions:
             return otherwise
         self._suggestions -= 1

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.evaluation import Estimate, Evaluation, Numbers, Places, estimate_mean
+from tasks.examples import rank_pairs
 from tasks.report_rows import FINGERPRINTS, Rows
 from tasks.scoring import Criteria
 
@@ -210,11 +211,7 @@ def telling_pairs(mine: Rows, theirs: Rows, pairing: Pairing) -> dict[str, int]:
     Returns:
         Numbers of the pairing by why; of what they are chosen by see `tasks.examples.RANK`.
     """
-    ranks = [
-        rows.column("directional_edit")[own] * np.maximum(rows.column("identity_edit")[own], 0)
-        for rows, own in ((mine, pairing.mine), (theirs, pairing.theirs))
-    ]
-    change = ranks[0] - ranks[1] if len(pairing.mine) else np.zeros(0)
+    change = rank_pairs(mine)[pairing.mine] - rank_pairs(theirs)[pairing.theirs]
     order = np.argsort(change, kind="stable")
     order = order[: int((~np.isnan(change)).sum())]
     if not len(order):

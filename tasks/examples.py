@@ -43,11 +43,20 @@ def find_examples(rows: Rows, evaluation: Evaluation) -> Examples:
     These are the pair with the median rank, the highest and the lowest, each once; fewer if there
     are fewer pairs with a rank.
     """
-    # A negative direction is worse than none, however well it keeps the identity.
-    ranks = rows.column("directional_edit") * np.maximum(rows.column("identity_edit"), 0)
+    ranks = rank_pairs(rows)
     keys = [(group.method, group.target_prompt) for group in evaluation.by_prompt]
     best = {key: evaluation.best_strength(*key) for key in keys}
     return {key: _choose(rows, ranks, group) if group else [] for key, group in best.items()}
+
+
+def rank_pairs(rows: Rows) -> NDArray[np.float64]:
+    """Return the rank of every pair, see RANK: [N], NaN where scores are missing."""
+    directional = rows.column("directional_edit")
+    # What was not changed at all has no direction, and is no success.
+    directional[np.isnan(directional) & (rows.column("success") == 0)] = 0
+    # A negative direction is worse than none, however well it keeps the identity.
+    ranks: NDArray[np.float64] = directional * np.maximum(rows.column("identity_edit"), 0)
+    return ranks
 
 
 def _choose(rows: Rows, ranks: NDArray[np.float64], best: Group) -> list[Example]:

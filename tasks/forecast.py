@@ -16,7 +16,6 @@ from manifests.building import build_edits, regroup
 from manifests.instructions import Instruction
 from tasks.alignment import AlignmentConfig
 from tasks.arithmetic import choose_arithmetic
-from tasks.calibration import Calibration
 from tasks.directions import (
     COMBINE,
     DirectionStore,
@@ -32,6 +31,7 @@ from tasks.latents import LatentStore, latent_folder
 from tasks.listing import list_photos
 from tasks.mappers import MapperConfig, mapper_fingerprint, mapper_folder
 from tasks.models import Models, open_models
+from tasks.rehearsal import Rehearsal
 from tasks.runs import (
     ImageFormat,
     RunSettings,
@@ -122,19 +122,19 @@ class Forecast:
         workspace: URL of the workspace.
         models: URL of the bundle.
         device: See `tasks.models.open_models`.
-        calibration: Times samples.
+        rehearsal: Times samples.
     """
 
-    def __init__(self, workspace: str, models: str, device: str, calibration: Calibration) -> None:
+    def __init__(self, workspace: str, models: str, device: str, rehearsal: Rehearsal) -> None:
         self._workspace, self._models, self._device = workspace, models, device
-        self._calibration = calibration
+        self._rehearsal = rehearsal
         # Of the edits, for the report.
         self._settings: RunSettings | None = None
         self._examples, self._names = list[Row](), list[str]()
 
     def load(self) -> StageForecast:
         """Foretell the loading of the networks; they are loaded then."""
-        return StageForecast("networks", 0, 0, 0, self._calibration.load())
+        return StageForecast("networks", 0, 0, 0, self._rehearsal.load())
 
     def align(
         self, photos: str, config: AlignmentConfig, shard_size: int
@@ -152,7 +152,7 @@ class Forecast:
         total, count = len(known) + len(new), len(to_do)
         if not count:
             return StageForecast("align", total, total, 0, 0.0), []
-        one = self._calibration.align(to_do, config)
+        one = self._rehearsal.align(to_do, config)
         shards, size = len(pending) - (-len(new) // shard_size), int(one.bytes * count)
         stage = StageForecast("align", total, total - count, shards, one.seconds * count, size)
         return stage, [f"face-{index}" for index in range(round(one.usable * count))]
@@ -169,10 +169,10 @@ class Forecast:
         }
         sample = [crop for crop in crops if crop[0] not in planned]
         total, count = len(crops) + more, len(sample) + more
-        sample += self._calibration.crops() if more else []
+        sample += self._rehearsal.crops() if more else []
         if not sample:
             return StageForecast("invert", total, total - count, 0, 0.0)
-        one = self._calibration.invert(sample, batch_size)
+        one = self._rehearsal.invert(sample, batch_size)
         shards, size = -(-count // _FACES_SHARD), int(one.bytes * count)
         return StageForecast("invert", total, total - count, shards, one.seconds * count, size)
 
@@ -208,13 +208,13 @@ class Forecast:
         work = self._work(run_folder(self._workspace, run), settings, batches, options)
         # Measured in the sample's workspace, since nothing may be written in the run's.
         measured = choose_arithmetic(
-            *(settings.arithmetic, self._calibration.workspace, self._networks, lambda: work.rows)
+            *(settings.arithmetic, self._rehearsal.workspace, self._networks, lambda: work.rows)
         )
         settings = replace(settings, arithmetic=str(measured))
         shards, taken = -(-(work.rows - work.done) // options.shard_size), [0.0, 0.0]
         settings, names = self._with_latents(settings)
         if directions is None and "global" in survey.methods:
-            settings = replace(settings, directions=self._calibration.directions().folder.url)
+            settings = replace(settings, directions=self._rehearsal.directions().folder.url)
         for kind in work.kinds.values() if names else []:
             row = kind.row
             if row["method"] == "global" and directions is None:
@@ -223,7 +223,7 @@ class Forecast:
                 url = mapper_url(row, settings, self._networks)
                 row = row | {"mapper_uri": mappers.get(url, url)}
             self._examples.append(row)
-            cost = self._calibration.edit(row, settings, names)
+            cost = self._rehearsal.edit(row, settings, names)
             taken[0] += kind.batches * cost.batch + kind.rows * cost.row
             taken[1] += kind.rows * (cost.bytes + _ROW_BYTES)
         self._settings, self._names = settings, names
@@ -233,7 +233,7 @@ class Forecast:
         """Foretell the report, after the edits; its time hardly depends on the rows."""
         if self._settings is None or not self._examples:
             return StageForecast("evaluate", 0, 0, 0, 0.0)
-        seconds = self._calibration.evaluate(self._examples, self._settings, self._names)
+        seconds = self._rehearsal.evaluate(self._examples, self._settings, self._names)
         return StageForecast("evaluate", 0, 0, 0, seconds)
 
     @property
@@ -254,7 +254,7 @@ class Forecast:
         if not units:
             return StageForecast("relevance", total, total, 0, 0.0), store
         left = sum(unit["count"] for unit in units if unit["work"] != COMBINE)
-        seconds = self._calibration.relevance(config, _RELEVANCE_BATCH) * left / total
+        seconds = self._rehearsal.relevance(config, _RELEVANCE_BATCH) * left / total
         numbers = len(networks.generator.layout.editable_channels) * networks.clip.embedding_dim
         size = 4 * numbers * len(units)
         return StageForecast("relevance", total, total - left, len(units), seconds, size), None
@@ -272,7 +272,7 @@ class Forecast:
             if not mapper_fingerprint(url):
                 missing += 1
                 if config not in timed:
-                    timed[config] = self._calibration.train(prompt, config)
+                    timed[config] = self._rehearsal.train(prompt, config)
                 found[url] = timed[config][0]
                 seconds += timed[config][1]
         done = len(wanted) - missing
@@ -280,7 +280,7 @@ class Forecast:
 
     def _with_latents(self, settings: RunSettings) -> tuple[RunSettings, list[str]]:
         """Name the latents to time edits with: the run's where it has some, else the sample's."""
-        for store in (store_of(settings), self._calibration.latents):
+        for store in (store_of(settings), self._rehearsal.latents):
             if store.ledger.committed():
                 rows = next(store.ledger.results()).to_pylist()
                 names = [row["image_id"] for row in rows if row["status"] == "ok"]

@@ -52,6 +52,7 @@ class Look:
         directional: The same with the pair's own direction.
         rose: Share whose CLIP cosine to the target prompt is higher than before the edit.
         lpips: Of inversion and edited image; none where the weights are absent.
+        least: Similarity from which on a direction is followed.
     """
 
     method: str
@@ -62,14 +63,17 @@ class Look:
     directional: Estimate
     rose: Estimate
     lpips: Estimate
+    least: float
 
     @property
     def elsewhere(self) -> str:
         """The prompt that the edits lead to more than to their own; empty where to none."""
         own = self.towards[self.target_prompt].mean
         prompt, most = max(self.towards.items(), key=lambda found: found[1].mean or 0.0)
-        least = most.mean if most.low is None else most.low
-        return prompt if own is not None and least is not None and least > own else ""
+        sure = most.mean if most.low is None else most.low
+        if own is None or sure is None or (most.mean or 0.0) < self.least:
+            return ""
+        return prompt if sure > own else ""
 
     @property
     def elsewhere_note(self) -> str:
@@ -304,6 +308,7 @@ def _look(
         directional=estimate(directional_similarity(*change, neutral, target)),
         rose=estimate((after > before).float(), share=True),
         lpips=estimate(seen.lpips),
+        least=criteria.directional,
     )
 
 

@@ -187,6 +187,8 @@ def _opened(url: str) -> Iterator[Any]:
     try:
         with folder.open(name) as file:
             yield file
+    except ManifestError as error:
+        raise ManifestError(f"{name}: {error}", error.errors, error.count) from error
     except FileNotFoundError as error:
         raise ManifestError(_absent(url)) from error
     except IsADirectoryError as error:

@@ -16,7 +16,7 @@ _SPREAD = ("directional_edit", "identity_edit")
 
 
 @dataclass(frozen=True)
-class Findings:
+class ReportMaterial:
     """What is known of a run's results.
 
     Attributes:
@@ -39,24 +39,24 @@ class Findings:
         return [*self.rows.settings["target_prompt"].unique()]
 
 
-def prompt_part(findings: Findings, prompt: str, plots: Mapping[str, Plot]) -> PromptPart:
+def prompt_part(material: ReportMaterial, prompt: str, plots: Mapping[str, Plot]) -> PromptPart:
     """Gather what a page shows of a prompt.
 
     Args:
-        findings: Of the run.
+        material: Of the run.
         prompt: One of its target prompts.
         plots: Of the prompt by their address.
     """
-    own = _settings_of(findings, prompt)
-    methods = [_method(findings, name, prompt) for name in ordered_methods(own["method"])]
+    own = _settings_of(material, prompt)
+    methods = [_method(material, name, prompt) for name in ordered_methods(own["method"])]
     methods.sort(key=_merit, reverse=True)
     return PromptPart(prompt, [*own["neutral_prompt"].unique()], methods, plots)
 
 
-def prompt_plots(findings: Findings, prompt: str) -> dict[str, Plot]:
+def prompt_plots(material: ReportMaterial, prompt: str) -> dict[str, Plot]:
     """Draw the plots of a prompt, by name."""
-    rows, evaluation = findings.rows, findings.evaluation
-    methods = ordered_methods(_settings_of(findings, prompt)["method"])
+    rows, evaluation = material.rows, material.evaluation
+    methods = ordered_methods(_settings_of(material, prompt)["method"])
     strengths = {method: evaluation.strengths(method, prompt) for method in methods}
     pooled = {method: evaluation.pooled(method, prompt) for method in methods}
     places = {m: rows.find(rows.of(target_prompt=prompt, method=m)) for m in methods}
@@ -71,17 +71,17 @@ def prompt_plots(findings: Findings, prompt: str) -> dict[str, Plot]:
     }
 
 
-def _settings_of(findings: Findings, prompt: str) -> pd.DataFrame:
-    return findings.rows.settings.loc[findings.rows.of(target_prompt=prompt)]
+def _settings_of(material: ReportMaterial, prompt: str) -> pd.DataFrame:
+    return material.rows.settings.loc[material.rows.of(target_prompt=prompt)]
 
 
-def _method(findings: Findings, method: str, prompt: str) -> MethodPart:
-    evaluation = findings.evaluation
+def _method(material: ReportMaterial, method: str, prompt: str) -> MethodPart:
+    evaluation = material.evaluation
     return MethodPart(
         pooled=evaluation.pooled(method, prompt),
         best=evaluation.best_strength(method, prompt),
         strengths=evaluation.strengths(method, prompt),
-        strips=[_strip(findings, example) for example in findings.examples[method, prompt]],
+        strips=[_strip(material, example) for example in material.examples[method, prompt]],
     )
 
 
@@ -90,13 +90,13 @@ def _merit(part: MethodPart) -> float:
     return -1.0 if share is None else share
 
 
-def _strip(findings: Findings, example: Example) -> Strip:
-    rows, pictures = findings.rows, findings.pictures
+def _strip(material: ReportMaterial, example: Example) -> Strip:
+    rows, pictures = material.rows, material.pictures
     face = rows.faces[rows.face[example.pair]]
     alphas = rows.settings["alpha"]
     edits = [
         Edit(
-            pair_id=findings.pair_ids[index],
+            pair_id=material.pair_ids[index],
             alpha=float(alphas[rows.setting[index]]),
             picture=pictures.edits.get(index),
             chosen=index == example.pair,

@@ -31,7 +31,7 @@ from tasks.ledger import Ledger
 from tasks.page import ComparisonPart, Page, PromptPart, SideBySide, render_page
 from tasks.pictures import Picture, find_edited, find_pictures
 from tasks.plots import Plot, ordered_methods, stages_plot, status_plot, timing_plot
-from tasks.prompt_parts import Findings, prompt_part, prompt_plots
+from tasks.prompt_parts import ReportMaterial, prompt_part, prompt_plots
 from tasks.report_notes import instruments, is_own_judge, reader_notes
 from tasks.report_rows import Rows, collect_rows
 from tasks.run_tables import RunTables, Stage, read_run, read_stages
@@ -94,6 +94,7 @@ class ReportSummary:
         waiting: Planned rows without a committed result.
         notes: What a reader must know before trusting the numbers.
         drift: What changed since the runs that this was compared with.
+        unpaired: Names of those that have no pair of this one.
         verdicts: Of every prompt and method, as a table of texts.
     """
 
@@ -104,6 +105,7 @@ class ReportSummary:
     waiting: int
     notes: tuple[str, ...]
     drift: tuple[str, ...] = ()
+    unpaired: tuple[str, ...] = ()
     verdicts: tuple[dict[str, str], ...] = ()
 
 
@@ -179,12 +181,12 @@ def _write(
     digests = _crop_digests(run.faces, {*shown["image_id"]})
     pictures = find_pictures(run.places, report, shown, digests, advance)
     galleries = [_other_gallery(one, mine, report, shown) for one in beside]
-    findings = Findings(rows, evaluation, examples, pictures, shown["pair_id"])
+    material = ReportMaterial(rows, evaluation, examples, pictures, shown["pair_id"])
     comparisons = [
         ComparisonPart(
             one.comparison,
             drift_sentences(one.comparison),
-            [*_sides(one, findings, shown, gallery.pictures)],
+            [*_sides(one, material, shown, gallery.pictures)],
         )
         for one, gallery in zip(beside, galleries, strict=True)
     ]
@@ -192,7 +194,7 @@ def _write(
     if run.values.get("models") == DEMO_MODELS:
         notes.append(f"The networks of the demo made these edits: they {DEMO_LIMITS}.")
     notes += _led_elsewhere(judgement)
-    notes += _limits(len(shown), len(rows), len(findings.prompts))
+    notes += _limits(len(shown), len(rows), len(material.prompts))
     report.write(SUMMARY, _summary(mine, judgement, comparisons, notes))
     page = Page(
         name=run.places.run.name,
@@ -201,7 +203,7 @@ def _write(
         evaluation=evaluation,
         faces=len(rows.faces),
         methods=ordered_methods(rows.settings["method"]),
-        prompts=_prompts(report, findings),
+        prompts=_prompts(report, material),
         plots=_write_plots(report, _run_plots(mine)),
         glossary=_glossary(),
         gallery=gallery_columns(shown, pictures, galleries),
@@ -223,6 +225,7 @@ def _write(
         run.waiting,
         (*notes, *judgement.notes),
         tuple(sentence for part in comparisons for sentence in part.drift),
+        tuple(part.comparison.name for part in comparisons if not part.comparison.pairs),
         tuple(_verdicts(evaluation, judgement)),
     )
 
@@ -267,7 +270,7 @@ def _other_gallery(
 
 
 def _sides(
-    one: Beside, findings: Findings, shown: pd.DataFrame, theirs: Mapping[int, Picture]
+    one: Beside, material: ReportMaterial, shown: pd.DataFrame, theirs: Mapping[int, Picture]
 ) -> Iterator[SideBySide]:
     for why, number in one.telling.items():
         place = int(one.pairing.mine[number])
@@ -279,8 +282,8 @@ def _sides(
             prompt=row["target_prompt"],
             method=row["method"],
             alpha=float(row["alpha"]),
-            source=findings.pictures.sources.get(row["image_id"]),
-            mine=findings.pictures.edits.get(place),
+            source=material.pictures.sources.get(row["image_id"]),
+            mine=material.pictures.edits.get(place),
             theirs=theirs.get(place),
         )
 
@@ -322,12 +325,12 @@ def _crop_digests(faces: Ledger, names: Collection[str]) -> dict[str, str]:
     return digests
 
 
-def _prompts(report: Folder, findings: Findings) -> list[PromptPart]:
+def _prompts(report: Folder, material: ReportMaterial) -> list[PromptPart]:
     parts = []
-    for number, prompt in enumerate(findings.prompts[:PROMPTS_LIMIT], 1):
-        plots = prompt_plots(findings, prompt)
+    for number, prompt in enumerate(material.prompts[:PROMPTS_LIMIT], 1):
+        plots = prompt_plots(material, prompt)
         addresses = _write_plots(report, plots, f"prompt-{number:02d}-")
-        parts.append(prompt_part(findings, prompt, addresses))
+        parts.append(prompt_part(material, prompt, addresses))
     return parts
 
 

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 TOLERANCES: Mapping[str, float] = {"global": 1.0, "mapper": 1.0, "optimize": 8.0}
 
 
-class Sample:
+class EvenDraw:
     """Draw edits evenly from a stream, as many of each method.
 
     Args:

@@ -1,10 +1,13 @@
 """Run folders: a frozen manifest, what it is run with, and its results."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+import pyarrow.compute as pc
 
 from manifests.schemas import ALL_FAILURES, RESULT_FAILURES, RESULTS
 from styleclip_ops.arithmetic import PLAIN
@@ -22,6 +25,8 @@ from tasks.storage import Folder, split_url
 RUN = "run.json"
 # Of those that are there, where one is not.
 _RUNS_NAMED = 20
+# Shards that are searched for failures to tell; a report counts all.
+_LOOKED_AT = 200
 # What no update can change: where the edited images are, and in which form.
 _FIXED = ("name", "workspace", "image_format", "output")
 # What changes no image, such as less at a time where memory ran out.
@@ -276,6 +281,27 @@ def is_stale(row: Mapping[str, Any], settings: RunSettings) -> bool:
     if row["method"] == "global":
         return bool(asset != settings.directions_fingerprint)
     return row["method"] == "mapper" and asset not in settings.mappers.values()
+
+
+def failed_rows(
+    folder: Folder, shards: Sequence[int] | None = None
+) -> Iterator[tuple[str, int, str]]:
+    """Yield each status of rows that are not ok, how many have it, and one of them in words.
+
+    Args:
+        folder: Of the run.
+        shards: Where to look; everywhere where None. Of many, the first are looked at.
+    """
+    ledger, counts, examples = run_ledger(folder), Counter[str](), dict[str, str]()
+    known = ledger.committed() if shards is None else shards
+    for table in ledger.results({*known[:_LOOKED_AT]}):
+        names = ["status", "image_id", "target_prompt", "error"]
+        failed = table.select(names).filter(pc.not_equal(table["status"], "ok"))
+        for status, image_id, prompt, error in zip(*failed.to_pydict().values(), strict=True):
+            counts[status] += 1
+            examples.setdefault(status, f"{image_id}, {prompt!r}: {error}")
+    for status, count in counts.most_common():
+        yield status, count, examples[status]
 
 
 def statuses_to_retry(named: str, failures: Sequence[str] = RESULT_FAILURES) -> list[str]:

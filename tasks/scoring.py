@@ -15,6 +15,8 @@ SHARES = ("success", "identity_kept", "success_and_identity")
 DERIVED = ("off_target", *SHARES)
 SCORES = (*METRICS, *DERIVED)
 WORKS, MIXED = 0.8, 0.4
+# Cosines of equal pictures are this near 1.
+_UNCHANGED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class Criteria:
             "success": (
                 "share of scored pairs whose CLIP cosine to the target prompt is higher after the "
                 "edit than before it (clip_cosine > clip_cosine_inversion) and whose change points "
-                f"the way of the text (directional_edit >= {self.directional:g}). Pairs with alpha "
-                "<= 0 are not asked to succeed and do not count"
+                f"the way of the text (directional_edit >= {self.directional:g}). A pair that was "
+                "not changed at all is no success; pairs with alpha <= 0 are not asked to succeed "
+                "and do not count"
             ),
             "identity_kept": f"share of scored pairs with identity_edit >= {self.identity:g}",
             "success_and_identity": "share of scored pairs that are both",
@@ -88,7 +91,9 @@ def score_rows(results: pa.Table, criteria: Criteria) -> pd.DataFrame:
     length = np.sqrt(2 * (1 - rows["image_edit"]).clip(lower=0))
     rows["off_target"] = length * np.sqrt((1 - directional**2).clip(lower=0))
     gain = rows["clip_cosine"] - rows["clip_cosine_inversion"]
-    asked = gain.notna() & directional.notna() & (rows["alpha"] > 0)
+    unchanged = directional.isna() & (rows["image_edit"] > 1 - _UNCHANGED)
+    rows["off_target"] = rows["off_target"].mask(unchanged, 0.0)
+    asked = gain.notna() & (directional.notna() | unchanged) & (rows["alpha"] > 0)
     success = (gain > 0) & (directional >= criteria.directional)
     kept = rows["identity_edit"] >= criteria.identity
     rows["success"] = success.astype(float).where(asked)

@@ -26,7 +26,7 @@ from tasks.mappers import mapper_fingerprint
 from tasks.models import read_models
 from tasks.outputs import read_images
 from tasks.places import places_of
-from tasks.rerendering import Sample, render_again
+from tasks.rerendering import EvenDraw, render_again
 from tasks.runs import read_run_values, read_settings, run_ledger
 from tasks.storage import Folder, sha256
 
@@ -70,7 +70,7 @@ class Verification:
         # Not `open_models`, which would remember what the files were.
         self._networks = read_models(models or settings.models, device)
         self._store = LatentStore(Folder(self._settings.latents))
-        self._sample = Sample(sample, random.Random(seed))  # noqa: S311
+        self._sample = EvenDraw(sample, random.Random(seed))  # noqa: S311
         self._mappers: dict[str, set[str]] = {}
         self._same_networks = True
         self.images: dict[str, None] = {}

@@ -163,7 +163,7 @@ def _write_latents(store: Any, shard: int, part: list[str]) -> None:
 
 
 def _build(folder: Path, rows: int, _: bool) -> None:
-    from flows.tables import build_edit_manifest
+    from flows.manifest_commands import build_edit_manifest
 
     summary = build_edit_manifest(
         str(folder / "ws"), str(folder / "edits.parquet"), target=PROMPTS, alpha=ALPHAS
@@ -172,7 +172,7 @@ def _build(folder: Path, rows: int, _: bool) -> None:
 
 
 def _validate(folder: Path, rows: int, _: bool) -> None:
-    from flows.tables import validate_edit_manifest
+    from flows.manifest_commands import validate_edit_manifest
 
     summary = validate_edit_manifest(str(folder / "edits.parquet"), workspace=str(folder / "ws"))
     _require(summary.counts["sound"], rows)

@@ -303,7 +303,8 @@ def test_faces_are_listed_by_their_names_and_a_misspelt_one_is_not_forgotten(
     assert call(capsys, "faces", str(tmp_path))[0] == 2
     import_latents(str(tmp_path), str(tmp_path / "anna.pt"), models=models, device="cpu")
     call(capsys, "--no-server", "align", str(tmp_path / "photos"), str(tmp_path))
-    told = f"nobody  no_face  {tmp_path}/photos/nobody.png\nanna-00000  ok  imported\n"
+    reason = "found no face of about 76 px or more"
+    told = f"nobody  no_face  {tmp_path}/photos/nobody.png  {reason}\nanna-00000  ok  imported\n"
     assert call(capsys, "faces", str(tmp_path))[1] == told + "anna-00001  ok  imported\n"
     status, out, _ = call(capsys, "--json", "faces", str(tmp_path), "--status", "no_face")
     assert (status, [face["image_id"] for face in json.loads(out)]) == (0, ["nobody"])

@@ -11,9 +11,9 @@ from cyclopts import App
 from flows.cli import _with_statuses, app
 from flows.edit import edit_dataset
 from flows.evaluate import evaluate_run
-from flows.examples import EXAMPLES
+from flows.help_examples import EXAMPLES
 from flows.interchange import import_latents
-from flows.tables import build_edit_manifest
+from flows.manifest_commands import build_edit_manifest
 from tasks.models import open_models
 
 ROOT = Path(__file__).parents[2]

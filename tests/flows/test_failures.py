@@ -19,7 +19,7 @@ from flows.failures import FailureBudget, StageError
 from flows.interchange import import_latents
 from flows.logs import leave_errors_to_command
 from flows.shards import run_shards
-from flows.stores import check_store
+from flows.store_check import check_store
 from tasks.guarantees import Guarantee
 from tasks.redaction import redact
 from tasks.store_faults import StoreError

@@ -14,7 +14,8 @@ from flows.interchange import import_latents
 from tasks.directions import RelevanceConfig
 from tasks.edits import edit_pairs_shard
 from tasks.manifest_files import build_manifest, read_prompts
-from tasks.runs import run_folder, run_ledger
+from tasks.runs import RunError, run_folder, run_ledger
+from tasks.selection import Redo
 
 RELEVANCE = RelevanceConfig(num_images=1, num_statistics=50, mode="fast")
 PROMPTS = """target_prompt,method,alpha,num_channels,beta,options
@@ -101,3 +102,8 @@ def test_a_run_is_foretold_before_there_is_a_workspace(capsys, tmp_path, models,
     assert told["counts"] == {"rows": 2 * ASKED, "done": 0, "shards": 1}
     assert all(stages[name]["seconds"] > 0 for name in ("align", "invert", "edit", "evaluate"))
     assert told["price"] == pytest.approx(told["all_seconds"] / 1000)
+
+
+def test_a_part_of_a_run_is_not_foretold(tmp_path):
+    with pytest.raises(RunError, match="dry_run: got it with --only"):
+        edit_dataset(str(tmp_path), "edits.csv", redo=Redo(only_prompt=("a hat",)), dry_run=True)

@@ -14,8 +14,9 @@ import flows.cancelling
 import flows.edit
 from flows.artifacts import _plain
 from flows.cli import app
+from flows.environment import samples_shown
 from flows.interchange import import_latents
-from flows.metrics import measured
+from flows.metrics import measured, write_metrics
 from tasks.edits import edit_pairs_shard
 from tasks.row_logs import log_failures
 from tasks.runs import run_folder, run_ledger
@@ -144,3 +145,18 @@ def test_logs_name_run_shard_and_row_and_no_secrets(caplog):
 
 def test_a_prompt_is_no_markdown():
     assert _plain("a | b\n<img> _x_ [y](z)") == r"a \| b \<img\> \_x\_ \[y\]\(z\)"
+
+
+def test_metrics_that_cannot_be_written_stop_no_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STYLECLIP_METRICS", str(tmp_path))
+    write_metrics("shard", shard=1)
+    write_metrics("shard", shard=2)
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("Is a directory; work goes on without them") == 1
+
+
+@pytest.mark.parametrize("said", ["none", "-1"])
+def test_a_number_of_samples_that_is_none_is_told(said, monkeypatch):
+    monkeypatch.setenv("STYLECLIP_SAMPLES", said)
+    with pytest.raises(ValueError, match="STYLECLIP_SAMPLES: got .* expected a number"):
+        samples_shown()

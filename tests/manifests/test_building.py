@@ -135,8 +135,10 @@ def test_mistakes_in_a_prompt_table_have_their_row_numbers() -> None:
     with pytest.raises(ManifestError) as caught:
         read_instructions(csv_file(("target_prompt", "alpha"), rows))
     assert [str(error) for error in caught.value.errors] == [
-        "row 2, column alpha: got '', expected a finite number; write 4 or 4.0",
-        "row 3, column alpha: got 'x', expected a finite number; write 4 or 4.0",
+        "row 2, column alpha: got '', expected a finite number; "
+        "write 4.0, or 2;4 in a table of prompts",
+        "row 3, column alpha: got 'x', expected a finite number; "
+        "write 4.0, or 2;4 in a table of prompts",
         "row 4, column alpha: got 2.0, expected each strength once; remove one",
         "row 6, column target_prompt: got 'w', expected another prompt or strength than in row 5; "
         "remove a row",

@@ -12,7 +12,13 @@ from PIL import Image
 import tasks.alignment
 from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError
-from tasks.alignment import AlignmentConfig, align_photos_shard, cut_face, plan_photos
+from tasks.alignment import (
+    AlignmentConfig,
+    align_photos_shard,
+    cut_face,
+    plan_photos,
+    shards_to_align,
+)
 from tasks.detection import face_detector
 from tasks.faces import faces_ledger, faces_table
 from tasks.ledger import Ledger
@@ -48,6 +54,7 @@ def test_photographs_without_a_face_are_looked_at_again_when_asked(root):
     assert plan_photos(workspace, photos.url, 2, ["unreadable", "no_face"]) == [0, 1]
     retry = {"retry": ["unreadable"]}
     assert align_photos_shard(workspace, 0, 64, "largest", 100, **retry) == {}
+    assert shards_to_align(faces_ledger(workspace), ["unreadable"]) == [1]
     assert align_photos_shard(workspace, 1, 64, "largest", 100, **retry) == {"ok": 1}
     after = {row["image_id"]: row for row in faces_table(workspace).to_pylist()}
     assert after.pop("not-a-picture")["quad"] == before["astronaut"]["quad"]

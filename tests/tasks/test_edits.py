@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zarr
 
 from manifests.cells import read_instruction
 from manifests.edits import Edit
+from styleclip_ops.errors import StyleClipError
 from tasks.edits import edit_pairs_shard
+from tasks.ledger import Ledger
 from tasks.runs import run_ledger, shards_to_do
 
 
@@ -75,3 +78,21 @@ def test_an_image_is_the_same_to_the_last_bit_in_any_company(finished):
         seen.append({row["pair_id"]: row["output_sha256"] for row in rows})
     assert len({*seen[0].values()}) == len(edits)
     assert [turn for turn in seen if turn != seen[0]] == []
+
+
+def test_what_two_processes_did_is_counted_by_one(finished, monkeypatch):
+    finished.edit("once")
+    before = finished.results("once")
+    monkeypatch.setattr(Ledger, "is_committed", lambda *_: False)
+    assert edit_pairs_shard(finished.run("once").url, "cpu", 0) == {}
+    assert finished.results("once").equals(before)
+
+
+def test_a_judge_of_other_weights_is_refused_by_a_worker(finished):
+    finished.edit("judged")
+    card = finished.run("judged").read("run.json").decode()
+    values = json.loads(card)
+    values["fingerprints"]["judge"] = "0123456789abcdef"
+    finished.run("judged").write("run.json", json.dumps(values).encode())
+    with pytest.raises(StyleClipError, match="judge: got weights .*, expected 0123456789abcdef"):
+        edit_pairs_shard(finished.run("judged").url, "cpu", 0)

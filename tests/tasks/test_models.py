@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from styleclip_ops.errors import CheckpointError
-from tasks.bundles import BundleError, Weights, describe_bundle, read_bundle
+from tasks.bundles import BundleError, Weights, bundle_url, describe_bundle, read_bundle
 from tasks.models import Models, open_models
 from tasks.weights import add_to_bundle, convert_weights_file, verify_bundle
 
@@ -47,6 +47,13 @@ def test_weights_are_added_with_licence_and_source(own, tmp_path):
     assert read_bundle(own).weights["generator"].uri == "generator.safetensors"
 
 
+def test_a_bundle_is_the_same_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert bundle_url("my.json") == f"{tmp_path}/my.json"
+    assert bundle_url("demo") == "demo"
+    assert bundle_url("s3://weights/my.json") == "s3://weights/my.json"
+
+
 def test_an_encoder_of_another_generator_is_found(own, tmp_path, models):
     from styleclip_ops.checkpoints import save_safetensors
     from styleclip_ops.encoder import E4eConfig, E4eEncoder
@@ -54,8 +61,10 @@ def test_an_encoder_of_another_generator_is_found(own, tmp_path, models):
     small = open_models(models, "cpu").encoder.config
     encoder = E4eEncoder(E4eConfig(10, small.w_dim, 32, small.trunk))
     save_safetensors(encoder, tmp_path / "models" / "encoder.safetensors")
-    errors = [row["error"] for row in verify_bundle(own, "cpu") if row["error"]]
-    assert errors == ["encoder: got latents W+ of [10, 28], expected the generator's [8, 28]"]
+    errors = {row["role"]: row["error"] for row in verify_bundle(own, "cpu") if row["error"]}
+    assert errors == {
+        "encoder": "encoder: got latents W+ of [10, 28], expected the generator's [8, 28]"
+    }
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"generator": 3}', '{"painter": {"uri": "x"}}'])

@@ -36,3 +36,10 @@ def test_a_glance_at_a_large_run_is_at_a_part(finished, monkeypatch):
 def test_pictures_that_are_lost_are_left_out(finished):
     (finished.folder / "runs/single").remove_all("images")
     assert glance_at(finished.run("single").url).samples == []
+
+
+def test_a_glance_at_damaged_tars_shows_no_pictures(finished):
+    images = finished.folder / "runs/tarred/images"
+    for name in images.names(".tar"):
+        images.write(name, images.read(name)[:700])
+    assert glance_at(finished.run("tarred").url).samples == []

@@ -79,7 +79,7 @@ class EditCost:
     bytes: float
 
 
-class Calibration:
+class Rehearsal:
     """A small workspace of its own, in which the real tasks do samples and are timed.
 
     Args:
