@@ -66,7 +66,7 @@ def deploy_flows(
     gpus: int = 1,
     shards_per_gpu: int = 1,
 ) -> Summary:
-    """Set up every flow as a deployment on a Prefect server, with schedules, pool and limits.
+    """Set up all flows but the demo on a Prefect server, with schedules, pool and limits.
 
     What is set up is written in prefect.yaml. The same command again changes what is there. Runs
     that are silent for two minutes, because their worker is lost, are given to another worker.

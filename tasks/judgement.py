@@ -63,7 +63,7 @@ class Look:
     directional: Estimate
     rose: Estimate
     lpips: Estimate
-    least: float
+    least: float = Criteria.directional
 
     @property
     def elsewhere(self) -> str:

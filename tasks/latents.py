@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSION = "styleclip-w-plus", 1
 STORE = "w_plus.zarr"
-# Of a workspace: one store for each set of networks.
 # Rows of a chunk, the least that is read.
 CHUNK = 64
 _BINDING: tuple[Role, ...] = ("generator", "encoder", "identity", "judge")

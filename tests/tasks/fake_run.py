@@ -12,6 +12,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from manifests.schemas import EDITS, FACES, RESULTS
+from tasks.latents import LATENTS
 from tasks.ledger import Ledger
 from tasks.storage import Folder, sha256
 
@@ -78,6 +79,12 @@ class FakeRun:
             self.workspace.write(f"crops/face-{number}.png", crop)
             self.workspace.write(f"inversions/feed/face-{number}.png", inversion)
             rows.append(_face(f"face-{number}", "ok", crop_sha256=sha256(crop)))
+        known = [row["image_id"] for row in rows]
+        blank = dict.fromkeys(LATENTS.names) | {"status": "ok", "source_sha256": ""}
+        latents = [blank | {"image_id": name, "row": row} for row, name in enumerate(known)]
+        store = Ledger(self.workspace / "latents/feed", LATENTS)
+        store.plan_shard(0, pa.table({"image_id": known}))
+        store.commit(0, pa.Table.from_pylist(latents, LATENTS))
         rows += [_face("crowd", "no_face"), _face("torn", "unreadable")]
         table = pa.Table.from_pylist(rows, FACES)
         ledger.plan_shard(0, table.select(["source_uri"]))
