@@ -35,8 +35,8 @@ class Summary:
     def failed(self) -> bool:
         """Whether something that was asked for is not there at all, or a check found faults."""
         faults = self.counts.get("wrong", 0) + self.counts.get("left", 0)
-        failures = {*RESULT_FAILURES} & set(self.counts)
-        nothing = failures and set(self.counts) <= {*RESULT_FAILURES, "sound"}
+        got = {status for status, count in self.counts.items() if count}
+        nothing = got & {*RESULT_FAILURES} and got <= {*RESULT_FAILURES, "sound"}
         return bool(faults or nothing)
 
     @property

@@ -46,5 +46,6 @@ def places_of(folder: Folder, values: Mapping[str, Any]) -> RunPlaces:
     began = str(values.get("workspace") or split_url(parent.url)[0].url)
     # A workspace may have been moved as a whole; a run outside one names its own.
     workspace = split_url(parent.url)[0] if parent.name == RUNS else Folder(began)
-    latents = str(values.get("latents", "")).rpartition("/")[2]
+    # A run that was never opened has none.
+    latents = str(values.get("latents", "none")).rpartition("/")[2]
     return RunPlaces(folder, workspace, began, latents)

@@ -56,9 +56,9 @@ class EditConfig:
     mapper_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
     # Weaker, the L2 term of the published settings leaves all but the prompt to chance.
     optimize: OptimizeConfig = field(
-        default_factory=lambda: OptimizeConfig(steps=150, l2_lambda=0.03)
+        default_factory=lambda: OptimizeConfig(steps=80, l2_lambda=0.03)
     )
-    optimize_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
+    optimize_alphas: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
     seed: int = 0
 
 
