@@ -9,7 +9,7 @@ that is stopped is continued.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,13 +19,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from manifests.building import ROW_GROUP, regroup
+from manifests.errors import shown
 from manifests.schemas import EDITS
 from tasks.ledger import PLANS, Ledger, LedgerError
 from tasks.runs import RunError, generation_name, latest_generation, run_ledger
 from tasks.storage import Folder, sha256
 
 MANIFEST = "manifest.json"
-_NAMED = 5
 # Changed rows that are compared column by column.
 _COMPARED = 1_000
 
@@ -36,14 +36,14 @@ class Difference:
 
     Attributes:
         added, removed, changed: Rows of each kind.
-        examples: Names of some of them, by kind.
+        examples: One of them in words, by kind.
         columns: How many of the changed rows that were compared differ in each column.
     """
 
     added: int = 0
     removed: int = 0
     changed: int = 0
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
     columns: Counter[str] = field(default_factory=Counter)
 
     def __bool__(self) -> bool:
@@ -52,22 +52,20 @@ class Difference:
     def __str__(self) -> str:
         parts = []
         for kind in ("added", "removed", "changed"):
-            count, names = getattr(self, kind), self.examples.get(kind, [])
+            count, columns = getattr(self, kind), ""
             if count:
-                more = ", ..." if count > len(names) else ""
-                columns = ""
                 if kind == "changed":
                     columns = f" in {', '.join(name for name, _ in self.columns.most_common())}"
                 noun = "row" if count == 1 else "rows"
-                parts.append(f"{count:,} {noun} {kind}{columns} (pair_id {', '.join(names)}{more})")
+                such = "such as " if count > 1 else ""
+                parts.append(f"{count:,} {noun} {kind}{columns} ({such}{self.examples[kind]})")
         return "; ".join(parts)
 
-    def note(self, kind: str, pair_id: str) -> None:
+    def note(self, kind: str, row: Mapping[str, Any]) -> None:
         """Count a row."""
         setattr(self, kind, getattr(self, kind) + 1)
-        names = self.examples.setdefault(kind, [])
-        if len(names) < _NAMED:
-            names.append(pair_id)
+        asked = f"{row['image_id']} to {shown(row['target_prompt'])}"
+        self.examples.setdefault(kind, f"{asked} by {row['method']} at alpha {row['alpha']:g}")
 
 
 def freeze_manifest(
@@ -219,7 +217,7 @@ def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> Difference:
         hashes = _hashes([row["pair_id"] for row in gone])
         left.append(hashes)
         for row, renamed in zip(gone, np.isin(hashes, all_names), strict=True):
-            difference.note("changed" if renamed else "removed", row["pair_id"])
+            difference.note("changed" if renamed else "removed", row)
             if renamed and len(before) < _COMPARED:
                 before[row["pair_id"]] = row
     planned, all_left = np.concatenate(_planned(ledger)), np.concatenate(left)
@@ -228,7 +226,7 @@ def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> Difference:
         changed = np.isin(_hashes([row["pair_id"] for row in fresh]), all_left)
         for row, is_changed in zip(fresh, changed, strict=True):
             if not is_changed:
-                difference.note("added", row["pair_id"])
+                difference.note("added", row)
             elif old := before.get(row["pair_id"]):
                 difference.columns.update(name for name in row if row[name] != old[name])
     return difference

@@ -126,7 +126,7 @@ def test_a_failed_shard_is_a_metric_and_its_error_is_raised(tmp_path, monkeypatc
     with pytest.raises(OSError, match="disk"):
         measured(align_photos_shard, "align")(workspace="s3://faces/ws", shard=3)
     (line,) = map(json.loads, (tmp_path / "m.jsonl").read_text().splitlines())
-    wanted = {"event": "shard_failed", "stage": "align_photos", "shard": 3, "error": "OSError"}
+    wanted = {"event": "shard_failed", "stage": "align", "shard": 3, "error": "OSError"}
     assert line | wanted == line
 
 

@@ -71,9 +71,10 @@ def test_a_difference_is_named(tmp_path):
     with pytest.raises(RunError) as caught:
         freeze_manifest(folder, OTHER, 3)
     assert (
-        "1 row added (pair_id p4); 1 row removed (pair_id p0); "
-        "1 row changed in alpha (pair_id p2); give --update" in str(caught.value)
-    )
+        "1 row added (carl to 'sad' by global at alpha 1); "
+        "1 row removed (anna to 'sad' by global at alpha 1); "
+        "1 row changed in alpha (bert to 'sad' by global at alpha 1); give --update"
+    ) in str(caught.value)
 
 
 def test_an_update_plans_what_is_new_and_drops_what_is_gone(folder):
