@@ -112,7 +112,7 @@ def test_tar_shards_hold_the_same_images(finished, models):
     assert sha256(read_image(first)) == tarred["output_sha256"][0].as_py()
 
 
-def test_rows_that_cannot_be_edited_are_rows(tmp_path, portrait, models):
+def test_rows_that_cannot_be_edited_are_rows_and_told(tmp_path, portrait, models, capsys):
     root = str(tmp_path / "ws")
     (Folder(root) / "photos").write("anna.jpg", portrait)
     align_and_invert(root, models)
@@ -124,7 +124,17 @@ def test_rows_that_cannot_be_edited_are_rows(tmp_path, portrait, models):
         "anna,a sad face,,0.99\n"
         f"anna,{'very ' * 90}old face,10,\n"
     )
-    edit_dataset(root, str(manifest), models=models, relevance=RELEVANCE, device="cpu")
+    capsys.readouterr()
+    for begins in ("edit: ", "edit: 1 "):
+        edit_dataset(root, str(manifest), models=models, relevance=RELEVANCE, device="cpu")
+        told = " ".join(capsys.readouterr().err.split())
+        for status, image in (
+            ("no_latent", "stranger"),
+            ("no_channel", "anna"),
+            ("failed", "anna"),
+        ):
+            assert f"{begins}{status}" in told
+            assert f"such as {image}, " in told
     rows = results(root, "run").to_pylist()
     assert [row["status"] for row in rows] == ["ok", "no_latent", "no_channel", "failed"]
     assert "align and invert it first" in rows[1]["error"]

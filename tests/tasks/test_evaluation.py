@@ -129,6 +129,8 @@ def test_failed_rows_are_counted_and_not_scored():
         ({"clip_cosine_inversion": None}, None, 1.0),
         ({"alpha": -4.0, "directional_edit": -0.4}, None, 1.0),
         ({"alpha": 0.0}, None, 1.0),
+        # Nothing changed: no direction, and no success.
+        ({"clip_cosine": 0.2, "directional_edit": math.nan, "image_edit": 1.0}, 0.0, 1.0),
     ],
 )
 def test_success_is_what_its_definition_says(change, success, kept):
