@@ -39,9 +39,9 @@ class EditConfig:
         seed: Of what is drawn at random.
     """
 
-    relevance_mode: RelevanceMode = "exact"
+    relevance_mode: RelevanceMode = "fast"
     relevance_step: float = 5.0
-    relevance_samples: int = 16
+    relevance_samples: int = 64
     statistics_samples: int = 10_000
     num_channels: tuple[int, ...] = (8, 16, 32, 64, 128)
     global_alphas: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0)
