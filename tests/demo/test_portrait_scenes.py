@@ -33,12 +33,12 @@ def test_pictures_have_the_asked_size_and_range():
 
 def test_dlib_finds_the_faces_where_they_are():
     finder, offsets = FaceFinder(), []
-    for scene in sample_scenes(12, seed=4, people=1):
+    for scene in sample_scenes(40, seed=4, people=1):
         quad = face_truths(scene)[0].quad
         faces = finder.landmarks(render_scenes([scene])[0])
         inside = [points for points in faces if contains(quad, points)]
         offsets.extend(frame_offset(points, quad) for points in inside[:1])
-    assert len(offsets) >= 11
+    assert len(offsets) >= 0.95 * 40
     assert median(o.scale for o in offsets) == pytest.approx(1, abs=0.07)
     assert median(abs(o.turn) for o in offsets) < 4
 

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
-from flows import shards, stores
+from flows import shards, store_check
 from flows.failures import FailureBudget, StageError
 from flows.interchange import import_latents
 from flows.logs import leave_errors_to_command
@@ -216,6 +216,6 @@ def test_what_a_store_guarantees_is_said_where_it_goes_without_saying_only_if_it
     assert "creates are exclusive; several writers are safe" in capsys.readouterr().err
     check_store(str(tmp_path / "plain"))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(stores, "probe_store", lambda url: Guarantee(url, False, True))
+    monkeypatch.setattr(store_check, "probe_store", lambda url: Guarantee(url, False, True))
     check_store(str(tmp_path / "careless"))
     assert "let only one process at a time write there" in " ".join(capsys.readouterr().err.split())

@@ -22,7 +22,7 @@ from tasks.alignment import align_photos_shard, plan_photos
 from tasks.faces import faces_table
 from tasks.listing_table import ListingError
 
-_PHOTO = Path(__file__).parents[3] / "demo" / "photos" / "person-1.jpg"
+_PHOTO = Path(__file__).parents[3] / "demo" / "photos" / "person-4.jpg"
 _SIDE = 160
 _ORIENTATION = 0x0112
 _WORKSPACE = "memory://fuzz-images"
