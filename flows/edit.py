@@ -154,7 +154,7 @@ def edit_dataset(
     )
     if counts:
         show_run(folder.url)
-    if {*counts} - {"ok"}:
+    if share.works and {*counts} - {"ok"}:
         for status, _, example in failed_rows(folder, shards):
             say(f"edit: {status}, such as {example}")
     elif not counts and share.prepares:

@@ -348,8 +348,9 @@ class Forgetting:
         self.removed["rows"] += ledger.forget(self._without, keep_units, _recount_photos)
 
     def _inversion_folders(self) -> list[str]:
-        """One for each store of latents."""
-        return [f"{INVERSIONS}/{name}" for name in (self._root / INVERSIONS).names()]
+        """One for each store of latents; earlier ones lie directly inside."""
+        own = (f"{INVERSIONS}/{name}" for name in (self._root / INVERSIONS).names())
+        return [INVERSIONS, *own]
 
     def _pictures(self, folder: str) -> int:
         further = self._root / folder / self._id

@@ -79,7 +79,9 @@ class Person:
     @cached_property
     def _path(self) -> re.Pattern[str]:
         name = re.escape(self.image_id)
-        return re.compile(rf"(?:crops|inversions/[0-9a-f]+)/{name}(?:\.png\b|/)|images/{name}/")
+        return re.compile(
+            rf"(?:crops|inversions(?:/[0-9a-f]+)?)/{name}(?:\.png\b|/)|images/{name}/"
+        )
 
     @cached_property
     def _uris(self) -> re.Pattern[str]:

@@ -300,6 +300,13 @@ def test_an_imported_latent_goes_from_a_workspace_that_was_moved(finished, tmp_p
     assert np.isnan(np.load(imported)).all(axis=(1, 2)).tolist() == [False, True]
 
 
+def test_an_inversion_of_an_earlier_workspace_goes(finished):
+    old = finished.folder / "inversions"
+    old.write("carl.png", b"as it was before stores had folders of their own")
+    assert forget(finished.root, "carl") == []
+    assert not old.exists("carl.png")
+
+
 def test_a_run_that_is_named_like_its_folder_is_searched(finished):
     shutil.copytree(f"{finished.root}/runs/single", f"{finished.root}/runs/runs")
     assert forget(finished.root, "carl") == []
