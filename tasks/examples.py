@@ -52,8 +52,7 @@ def find_examples(rows: Rows, evaluation: Evaluation) -> Examples:
 def rank_pairs(rows: Rows) -> NDArray[np.float64]:
     """Return the rank of every pair, see RANK: [N], NaN where scores are missing."""
     directional = rows.column("directional_edit")
-    # What was not changed at all has no direction, and is no success.
-    directional[np.isnan(directional) & (rows.column("success") == 0)] = 0
+    directional[rows.unchanged()] = 0
     # A negative direction is worse than none, however well it keeps the identity.
     ranks: NDArray[np.float64] = directional * np.maximum(rows.column("identity_edit"), 0)
     return ranks

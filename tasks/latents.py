@@ -186,25 +186,22 @@ class LatentStore:
         Raises:
             LatentStoreError: Another latent has the name of a face.
         """
-        self._require_own_names(units)
-        self.ledger.extend(units, "image_id", self.shard_size)
-        self.grow()
-        return self.ledger.pending()
-
-    def _require_own_names(self, units: pa.Table) -> None:
-        """Raise where a name belongs to a latent of another file, or to one that is no import."""
         columns = units["image_id"].to_pylist(), units["w_plus_uri"].to_pylist()
-        wanted = dict(zip(*columns, strict=True))
-        for shard in self.ledger.plans():
-            planned = self.ledger.units(shard)
+        made_of = dict(zip(*columns, strict=True))
+
+        def check(planned: pa.Table) -> None:
             known = planned.filter(pc.is_in(planned["image_id"], units["image_id"]))
             for name, _, uri in zip(*known.to_pydict().values(), strict=True):
-                mine, theirs = _made_of(wanted[name]), _made_of(uri)
+                mine, theirs = _made_of(made_of[name]), _made_of(uri)
                 if mine != theirs:
                     raise LatentStoreError(
                         f"{name}: got {mine}, expected {theirs}, which has this name in "
                         f"{self.folder.url}; give it another name"
                     )
+
+        self.ledger.extend(units, "image_id", self.shard_size, check)
+        self.grow()
+        return self.ledger.pending()
 
     def grow(self) -> None:
         """Let the arrays say that there is room for every planned shard.

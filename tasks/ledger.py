@@ -121,13 +121,21 @@ class Ledger:
                     "meanwhile, expected to be the only one; give the same command to continue"
                 ) from None
 
-    def extend(self, units: pa.Table, key: str, shard_size: int) -> list[int]:
+    def extend(
+        self,
+        units: pa.Table,
+        key: str,
+        shard_size: int,
+        check: Callable[[pa.Table], None] | None = None,
+    ) -> list[int]:
         """Plan the units whose key is in no plan yet, in new shards.
 
         Args:
             units: Rows that may be planned already.
             key: Column that tells units apart.
             shard_size: Most units in a shard.
+            check: Called with the units of each plan that is there; raises where new ones may not
+                stand beside them.
 
         Returns:
             The numbers of the new shards. Units that another writer planned meanwhile are not
@@ -136,7 +144,10 @@ class Ledger:
         new, known, read = list[int](), set[str](), -1
         while True:
             plans = self.plans()
-            known.update(*(self.units(s)[key].to_pylist() for s in plans if s > read))
+            for planned in (self.units(shard) for shard in plans if shard > read):
+                if check:
+                    check(planned)
+                known.update(planned[key].to_pylist())
             read = plans[-1] if plans else -1
             fresh = _without(units, key, known)
             try:

@@ -32,10 +32,9 @@ def reader_notes(
         notes.append(f"Pair ids come again in other rows: {rows.repeated:,} times.")
     if len(rows) and not any(group.scores["success"].count for group in evaluation.by_prompt):
         notes.append("No pair could be judged a success or not: scores are missing.")
-    still = np.isnan(rows.column("directional_edit")) & (rows.column("success") == 0)
-    if still.any():
+    if unchanged := int(rows.unchanged().sum()):
         notes.append(
-            f"{int(still.sum()):,} of {int(rows.ok.sum()):,} edits changed nothing at all, and are "
+            f"{unchanged:,} of {int(rows.ok.sum()):,} edits changed nothing at all, and are "
             "no success: take a larger alpha, or for optimize more steps or a smaller l2_lambda."
         )
     if 0 < faces < _FEW_FACES:

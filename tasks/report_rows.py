@@ -67,6 +67,12 @@ class Rows:
         """[N] whether the status is ok."""
         return np.array([status == "ok" for status in self.statuses], bool)[self.status]
 
+    def unchanged(self) -> NDArray[np.bool_]:
+        """Return [N] which edits changed nothing at all, and so have no direction."""
+        directional, success = self.column("directional_edit"), self.column("success")
+        found: NDArray[np.bool_] = np.isnan(directional) & (success == 0)
+        return found
+
     def count_statuses(self, places: NDArray[np.integer] | slice = slice(None)) -> dict[str, int]:
         """Count rows by status, the most frequent first."""
         counts = np.bincount(self.status[places], minlength=len(self.statuses))
