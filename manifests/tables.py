@@ -190,7 +190,7 @@ def _read_parquet(
             page_checksum_verification=True,
             read_dictionary=[one.path for one in leaves if one.physical_type == "BYTE_ARRAY"],
         )
-    batches, first = table.iter_batches(ROWS_AT_ONCE), 1
+    batches, first = table.iter_batches(ROWS_AT_ONCE, use_threads=False), 1
     while True:
         with _reading_parquet():
             batch = next(batches, None)

@@ -291,13 +291,13 @@ class Forgetting:
 
     def _erase_from_table(self, folder: Folder, path: str) -> None:
         try:
-            file = pq.ParquetFile(io.BytesIO(folder.read(path)))
+            file = pq.ParquetFile(io.BytesIO(folder.read(path)), pre_buffer=False)
         except pa.ArrowException:
             return
         if "image_id" not in file.schema_arrow.names:
             return
         before, sink = file.metadata.num_rows, io.BytesIO()
-        kept = (self._without(batch) for batch in file.iter_batches())
+        kept = (self._without(batch) for batch in file.iter_batches(use_threads=False))
         if file.schema_arrow.remove_metadata().equals(EDITS.remove_metadata()):
             after = write_edits(kept, sink)
         else:

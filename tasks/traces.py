@@ -137,8 +137,10 @@ def _is_in(content: bytes, path: str, person: Person) -> bool:
         return True
     try:
         if content[:4] == b"PAR1" == content[-4:]:
-            file = pq.ParquetFile(io.BytesIO(content))
-            return any(person.is_in_batch(batch) for batch in file.iter_batches(_BATCH))
+            batches = pq.ParquetFile(io.BytesIO(content), pre_buffer=False).iter_batches(
+                _BATCH, use_threads=False
+            )
+            return any(map(person.is_in_batch, batches))
         if path.endswith(".tar"):
             return _is_in_tar(content, person)
     except (pa.ArrowException, tarfile.TarError, OSError):

@@ -1,5 +1,7 @@
 """The commit protocol: committed work counts once, everything else not at all."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -176,3 +178,22 @@ def test_forgotten_rows_are_in_no_file(ledger):
     parts = sorted(ledger.read_commit(shard).parts[0].name for shard in (0, 1))
     assert (ledger.folder / "results").names() == parts
     assert ledger.extend(units("b", "c"), "key", 2) == []
+
+
+def test_tables_are_read_by_no_thread_that_outlives_the_reading():
+    # Arrow's threads would let go of Python's bytes when they please: while the process ends, too.
+    code = """
+import os
+import pyarrow as pa
+from tasks.ledger import read_table, table_bytes
+
+table = pa.table({"key": [str(number) for number in range(100)], "value": list(range(100))})
+content = table_bytes(table)
+before = len(os.listdir("/proc/self/task"))
+assert read_table(content).equals(table)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "0"
