@@ -32,7 +32,7 @@ from flows.help_examples import epilogue
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_signals, leave
 from flows.options import EVERYWHERE
 from flows.progress import console, printable, say
-from flows.signatures import docstring, options
+from flows.signatures import docstring, given_texts, options
 from flows.summary import Summary
 from manifests.schemas import ALL_FAILURES, FACE_FAILURES, RESULT_FAILURES
 from tasks.provenance import CODE_VERSION
@@ -40,6 +40,8 @@ from tasks.provenance import CODE_VERSION
 set_defaults()
 
 USER_ERROR, STAGE_FAILED = 2, 1
+# What is told without a traceback.
+_TOLD = (ValueError, OSError, RuntimeError)
 # From which on an option is taken for a mistyped one.
 _ALIKE = 0.7
 # Facts that are read without their names.
@@ -50,7 +52,8 @@ _UNREACHED = (
     "; PREFECT_API_URL names that server: start it, or unset that to use the embedded one",
 )
 # Before every command.
-_GLOBAL = ("--json", "--trace", "--server", "--no-server", "--metrics", "--version")
+_FLAGS = ("--json", "--trace", "--server", "--no-server", "--version")
+_GLOBAL = (*_FLAGS, "--metrics")
 _ANYWHERE = ("--help", "-h", "--install-completion")
 # Words for what no option says.
 _STRENGTHS = ("--alpha", "--alphas", "--strength", "--beta", "--method", "--prompt", "--target")
@@ -108,8 +111,12 @@ def _told(mistake: str, words: str) -> str:
     )
 
 
-def refuse_unknown(tokens: Sequence[str]) -> None:
-    """Tell a command or an option that there is not; Cyclopts imports what it looks at."""
+def refuse_unknown(tokens: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Tell a command or an option that there is not; Cyclopts imports what it looks at.
+
+    Returns:
+        The words of the command and what follows them; no words where help is asked for.
+    """
     begun = ""
     for place, word in enumerate(tokens):
         if place and tokens[place - 1] == "--metrics":
@@ -121,15 +128,17 @@ def refuse_unknown(tokens: Sequence[str]) -> None:
             begun = f"{word} "
             continue
         if f"{begun}{word}" in _COMMANDS:
-            _refuse_unknown_options(f"{begun}{word}", tokens[place + 1 :])
-            return
+            rest = tokens[place + 1 :]
+            _refuse_unknown_options(f"{begun}{word}", rest)
+            return ("", ()) if set(_ANYWHERE) & set(rest) else (f"{begun}{word}", rest)
         if word in _ANYWHERE:
-            return
+            break
         if word.partition("=")[0] in known:
             continue
         what = "before the command" if is_option else "which is no command"
         told = f"got {begun}{word}, {what}, expected one of {', '.join(known)}"
         _refuse(told, word, known, f"styleclip {begun}".rstrip())
+    return "", ()
 
 
 def _refuse_unknown_options(command: str, tokens: Sequence[str]) -> None:
@@ -213,12 +222,9 @@ def launch(
     if not tokens:
         app.meta(["--help"])
         return 0
-    from tasks.redaction import redact
-
     try:
         if metrics:
             set_metrics_file(str(Path(metrics).resolve()))
-        _refuse_credentials(tokens)
         result = _run([*_with_statuses(tokens)], server, trace)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -228,13 +234,8 @@ def launch(
         mark_cancelled(error)
         say(str(error))
         return INTERRUPTED
-    except (ValueError, OSError, RuntimeError) as error:
-        if trace:
-            traceback.print_exc()
-        console.print("[bold red]error[/]", end=": ")
-        told = redact(str(error)) or type(error).__name__
-        say(told.rstrip(".") + _UNREACHED[1] if told.startswith(_UNREACHED[0]) else told)
-        return STAGE_FAILED if isinstance(error, RuntimeError) else USER_ERROR
+    except _TOLD as error:
+        return _tell(error, trace)
     if isinstance(result, Summary):
         line = printable(result.line)
         print(json.dumps(asdict(result)) if json_output else line)  # noqa: T201
@@ -242,6 +243,18 @@ def launch(
     if result is not None:
         _show(result, json_output)
     return 0
+
+
+def _tell(error: Exception, trace: bool) -> int:
+    """Tell an error, and return the status to exit with."""
+    from tasks.redaction import redact
+
+    if trace:
+        traceback.print_exception(error)
+    console.print("[bold red]error[/]", end=": ")
+    told = redact(str(error)) or type(error).__name__
+    say(told.rstrip(".") + _UNREACHED[1] if told.startswith(_UNREACHED[0]) else told)
+    return STAGE_FAILED if isinstance(error, RuntimeError) else USER_ERROR
 
 
 def _run(tokens: list[str], server: bool, trace: bool) -> Any:
@@ -254,8 +267,8 @@ def _run(tokens: list[str], server: bool, trace: bool) -> Any:
     with console.status("starting"):
         from prefect import Flow
 
+        from flows.choices import check_choices
         from flows.embedded_server import end_server_with_command
-        from flows.inputs import check_inputs
         from flows.logs import leave_errors_to_command, make_logs_plain
         from tasks.bundles import DEMO_LIMITS, DEMO_MODELS
     make_logs_plain()
@@ -266,7 +279,7 @@ def _run(tokens: list[str], server: bool, trace: bool) -> Any:
         has_server = server and not whole.get("worker")
         if has_server:
             samples_shown()
-            check_inputs(command.name, whole)
+            check_choices(whole)
         if whole.get("models") == DEMO_MODELS:
             say(f"models: those of the demo, which {DEMO_LIMITS}; --models names others")
         if has_server:
@@ -292,7 +305,7 @@ def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
             yield ALL_FAILURES
 
 
-def _refuse_credentials(tokens: tuple[str, ...]) -> None:
+def _refuse_credentials(tokens: Sequence[str]) -> None:
     """Stop before Prefect stores the parameters of a flow."""
     from tasks.redaction import redact
 
@@ -315,7 +328,16 @@ def _show(result: Sequence[Mapping[str, str]], as_json: bool) -> None:
 
 def start(tokens: Sequence[str]) -> int:
     """Run a command line and return its status, or exit where it names what there is not."""
-    refuse_unknown(tokens)
+    command, given = refuse_unknown(tokens)
+    try:
+        _refuse_credentials(tokens)
+        if command:
+            from flows.inputs import check_inputs
+
+            own = [token for token in _with_statuses(given) if token not in _FLAGS]
+            check_inputs(command, given_texts(_COMMANDS[command], own))
+    except _TOLD as error:
+        return _tell(error, "--trace" in tokens)
     status: int = app.meta([*tokens])
     return status
 

@@ -1,7 +1,7 @@
 """What commands take, read from their source: importing it takes seconds."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +11,8 @@ Definition = TypeVar("Definition", ast.FunctionDef, ast.ClassDef)
 _ROOT = Path(__file__).parent.parent
 # A parameter that is annotated with this is a dataclass whose fields are options.
 _FIELDS_ARE_OPTIONS = "Parameter(name='*'"
+_NEGATIONS = ("no_", "empty_")
+_TEXTS = ("str", "MachineStr")
 
 
 def docstring(path: str) -> str:
@@ -26,6 +28,30 @@ def options(path: str) -> list[str]:
         for argument in (*given.args, *given.kwonlyargs)
         for name in _names(path.partition(":")[0], argument)
     ]
+
+
+def given_texts(path: str, tokens: Sequence[str]) -> Mapping[str, str]:
+    """Return what tokens give to the plain text arguments of the command `path`, by their names.
+
+    It does not judge them: that is done when the command is imported.
+    """
+    arguments = _function(path).args
+    kinds = {
+        argument.arg: ast.unparse(argument.annotation) if argument.annotation else ""
+        for argument in (*arguments.args, *arguments.kwonlyargs)
+    }
+    found, unnamed, rest = dict[str, str](), list[str](), iter(tokens)
+    for token in rest:
+        if not token.startswith("-"):
+            unnamed.append(token)
+            continue
+        option, is_whole, value = token.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if "bool" not in kinds.get(name, "bool" if name.startswith(_NEGATIONS) else ""):
+            found[name] = value if is_whole else next(rest, "")
+    places = [argument.arg for argument in arguments.args if argument.arg not in found]
+    found.update(zip(places, unnamed, strict=False))
+    return {name: text for name, text in found.items() if kinds.get(name) in _TEXTS}
 
 
 def _names(module: str, argument: ast.arg) -> Iterator[str]:

@@ -23,12 +23,24 @@ PHOTOS = Path(__file__).parents[2] / "demo" / "photos"
 
 
 def call(capsys, *words: str) -> tuple[int, str, str]:
-    status = app.meta(list(words))
+    status = start(list(words))
     shown = capsys.readouterr()
     return status, shown.out, shown.err
 
 
 MISTAKEN = "image_id,target_prompt,method,alpha\nanna,a smile,globl,4\nanna,a smile,global,four\n"
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch) -> None:
+    """Go to a folder with all that commands read."""
+    place = tmp_path / "inputs"
+    for name in ("photos", "ws"):
+        (place / name).mkdir(parents=True)
+        (place / name / "anna.jpg").write_bytes(b"")
+    (place / "edits.csv").write_text("image_id,target_prompt,method,alpha\nanna,old,global,4\n")
+    (place / "prompts.csv").write_text("target_prompt\nold\n")
+    monkeypatch.chdir(place)
 
 
 @pytest.fixture
@@ -96,6 +108,7 @@ def test_no_command_at_all_shows_the_help(capsys):
         (["run", "photos", "prompts.csv", "ws", "--workers=-2"], "--workers. Must be >= 1;"),
     ],
 )
+@pytest.mark.usefixtures("inputs")
 def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, words, told):
     with pytest.raises(SystemExit) as ended:
         start(words)
@@ -111,10 +124,13 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["align", "{place}/photos", "{place}/ws"], "photos, which is not there"),
         (["align", "{place}/runs", "{place}/ws"], "runs, in which there are none; expected a fo"),
         (["edit", "{place}/ws", "{place}/edits.csv"], "made with `styleclip manifest build"),
-        (["edit", "{place}/ws", "edits.csv", "--models", "{place}/b.json"], "begins one"),
-        (["edit", "{place}/ws", "edits.csv", "--engine", "treads"], "expected threads"),
+        (["edit", "ws", "edits.csv", "--models", "{place}/b.json"], "begins one"),
+        (["edit", "ws", "edits.csv", "--engine", "treads"], "expected threads"),
         (["edit", "{place}/ws", "edits.csv", "--run", "../x"], "a name without slashes, as in"),
-        (["run", "photos", "p.csv", "{place}/ws", "--run", ".."], "a name without slashes, as in"),
+        (
+            ["run", "photos", "prompts.csv", "{place}/ws", "--run", ".."],
+            "a name without slashes, as in",
+        ),
         (["tune", "{place}/ws", "t.parquet", "--prompts", "{place}/p.csv"], "p.csv, which is not"),
         (["edit", "{place}", "{place}/typo.csv"], "row 2, column method: got 'globl'"),
         (["edit", "{place}", "{place}/asked.csv"], "WORKSPACE MANIFEST --prompts TABLE` make a"),
@@ -128,7 +144,7 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         ),
         (["train-mapper", "{place}/ws", "a hat", "hats.csv"], "got the file hats.csv, expected a"),
         (["train-mapper", "{place}/ws", "{place}/typo.csv"], "typo.csv, expected a text such as"),
-        (["tune", "{place}/ws", "t.parquet", "--target", "p.csv"], "got the file p.csv, expected"),
+        (["tune", "ws", "t.parquet", "--target", "p.csv"], "got the file p.csv, expected"),
         (["tune", "{place}/ws", "t.csv", "--target", "a hat"], "a name that ends with .parquet"),
         (["evaluate", "{place}", "--run", "b"], "runs there: autumn, summer"),
         (["evaluate", "{place}/ws", "--run", "b"], "ws, which is not there or empty; `styleclip"),
@@ -137,13 +153,14 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["verify", "none", "--run", "{place}/runs/b"], "runs there: autumn, summer"),
     ],
 )
+@pytest.mark.usefixtures("inputs")
 def test_what_is_not_there_is_told_before_a_server_is_started(
     capsys, monkeypatch, tmp_path, words, told
 ):
-    def start(*_: object) -> None:
+    def start_server(*_: object) -> None:
         raise AssertionError("a server")
 
-    monkeypatch.setattr("flows.embedded_server.end_server_with_command", start)
+    monkeypatch.setattr("flows.embedded_server.end_server_with_command", start_server)
     for name in ("autumn", "summer"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     (tmp_path / "typo.csv").write_text(MISTAKEN)
@@ -192,8 +209,12 @@ def test_a_workspace_that_cannot_be_made_is_told_with_what_is_expected(capsys, t
 def test_a_workspace_without_faces_is_a_mistake_and_is_not_made(capsys, tmp_path, models):
     words = ["invert", str(tmp_path / "wsnone"), "--models", models]
     status, _, err = call(capsys, "--no-server", *words)
-    assert (status, "got no faces" in " ".join(err.split())) == (2, True)
+    assert (status, "wsnone, which is not there" in " ".join(err.split())) == (2, True)
     assert not (tmp_path / "wsnone").exists()
+    (tmp_path / "wsnone").mkdir()
+    (tmp_path / "wsnone" / "anna.txt").touch()
+    status, _, err = call(capsys, "--no-server", *words)
+    assert (status, "got no faces" in " ".join(err.split())) == (2, True)
 
 
 def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
@@ -338,6 +359,7 @@ def test_a_manifest_is_parquet_and_its_prompts_are_texts(capsys, tmp_path):
 
 
 def test_a_run_that_is_not_there_cannot_be_verified(capsys, tmp_path):
+    (tmp_path / "anna.txt").touch()
     status, _, err = call(capsys, "--no-server", "verify", str(tmp_path), "--run", "none")
     assert (status, "holds no run.json" in " ".join(err.split())) == (2, True)
 
@@ -458,7 +480,7 @@ def test_what_reads_tables_only_waits_for_no_network_and_no_server(mistaken):
             "--retry-failed: got lost, expected some of no_latent, failed",
         ),
         (
-            ["align", "in", "ws", "--retry-failed", "lost"],
+            ["align", "photos", "ws", "--retry-failed", "lost"],
             "--retry-failed: got lost, expected some of unreadable, no_face",
         ),
         (["edit", "ws", "edits.csv", "more"], "got more, which is more than this command takes"),
@@ -470,10 +492,25 @@ def test_what_reads_tables_only_waits_for_no_network_and_no_server(mistaken):
         (["edit", "ws", "edits.csv", "--alpha", "3"], "strengths are columns of the table"),
     ],
 )
+@pytest.mark.usefixtures("inputs")
 def test_what_a_command_does_not_take_is_told(capsys, words, told):
     with pytest.raises(SystemExit):
         start(words)
     assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_mistyped_path_is_told_before_anything_large_is_imported():
+    code = (
+        "import sys; from flows.cli import start\n"
+        "status = start(['--json', *sys.argv[1:]])\n"
+        "assert not {'torch', 'prefect', 'pandas'} & {*sys.modules}\n"
+        "sys.exit(status)"
+    )
+    for words in (["invert", "ws"], ["edit", "--retry-failed", "--json", "ws", "edits.csv"]):
+        command = [sys.executable, "-c", code, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert f"got {words[-1]}, which is not there" in done.stderr
 
 
 @pytest.mark.parametrize("command", [*_COMMANDS])

@@ -1,0 +1,34 @@
+"""What a flow is told to do -> whether it means something, before a server is started for it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flows.engines import read_engine
+from tasks.arithmetic import name_arithmetic
+from tasks.manifest_files import require_texts
+from tasks.run_tables import find_run
+from tasks.runs import read_run_values, require_run_name
+from tasks.storage import Folder
+
+
+def check_choices(given: Mapping[str, Any]) -> None:
+    """Refuse what a flow would refuse too, but after the seconds that a server takes.
+
+    Args:
+        given: Arguments of a flow, whose names mean the same in all of them.
+
+    Raises:
+        ValueError: What names an arithmetic, an engine or a run to read names none; a new run's
+            name is a path; a prompt is a table.
+    """
+    if "arithmetic" in given:
+        name_arithmetic(given["arithmetic"])
+    if "engine" in given:
+        read_engine(given["engine"])
+    require_texts(given.get("target") or ())
+    if "run" not in given:
+        return
+    if "manifest" in given or "prompts" in given:
+        require_run_name(given["run"])
+    else:
+        read_run_values(Folder(find_run(given["workspace"], given["run"])))
