@@ -20,9 +20,9 @@ from PIL import Image
 
 from benchmarks.paired import Ratio, compare
 from styleclip_ops.alignment import align_face, ffhq_quad
-from tasks.alignment import align_photos_shard, plan_photos
-from tasks.detection import landmark_model
-from tasks.faces import faces_table
+from tasks.photos.alignment import align_photos_shard, plan_photos
+from tasks.photos.detection import landmark_model
+from tasks.photos.faces import faces_table
 
 Quads = npt.NDArray[np.float64]
 

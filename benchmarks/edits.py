@@ -39,7 +39,7 @@ from tasks.latents import LatentStore, latent_folder
 from tasks.manifest_files import Manifest, ask, build_manifest
 from tasks.models import Models, open_models
 from tasks.runs import open_run, run_folder, run_ledger, settings_for
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 PROMPTS = ("a smiling face", "a face with glasses", "a face with red hair", "an old face")
 ALPHAS = (2.0, 4.0)

@@ -13,12 +13,12 @@ from flows.share import read_share
 from flows.store_check import check_store
 from flows.summary import Summary
 from manifests.schemas import FACE_FAILURES
-from tasks.alignment import FacesPolicy, align_photos_shard, plan_photos, shards_to_align
-from tasks.faces import faces_ledger, has_faces, unusable_photos
-from tasks.listing import require_photos
+from tasks.photos.alignment import FacesPolicy, align_photos_shard, plan_photos, shards_to_align
+from tasks.photos.faces import faces_ledger, has_faces, unusable_photos
+from tasks.photos.listing import require_photos
 from tasks.places import CROPS
 from tasks.runs import statuses_to_retry
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 # Photographs of a shard; each takes a second or so.
 ALIGN_SHARD = 64

@@ -12,7 +12,7 @@ from tasks.directions import (
     relevance_options,
 )
 from tasks.models import open_models
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 from tasks.surveys import Survey
 
 

@@ -8,7 +8,7 @@ from tasks.arithmetic import name_arithmetic
 from tasks.manifest_files import require_texts
 from tasks.run_tables import find_run
 from tasks.runs import read_run_values, require_run_name
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 
 def check_choices(given: Mapping[str, Any]) -> None:

@@ -247,7 +247,7 @@ def launch(
 
 def _tell(error: Exception, trace: bool) -> int:
     """Tell an error, and return the status to exit with."""
-    from tasks.redaction import redact
+    from tasks.store.redaction import redact
 
     if trace:
         traceback.print_exception(error)
@@ -307,7 +307,7 @@ def _with_statuses(tokens: Sequence[str]) -> Iterator[str]:
 
 def _refuse_credentials(tokens: Sequence[str]) -> None:
     """Stop before Prefect stores the parameters of a flow."""
-    from tasks.redaction import redact
+    from tasks.store.redaction import redact
 
     for token in tokens:
         if redact(token) != token:

@@ -27,7 +27,7 @@ from flows.progress import say
 from flows.shards import GPU_TAG
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS, bundle_url
-from tasks.redaction import redact
+from tasks.store.redaction import redact
 
 LOST_RUNS = ("styleclip: runs without heartbeats are lost", "styleclip: lost runs go on elsewhere")
 # What prefect.yaml tags; heartbeats of others come more seldom.

@@ -9,8 +9,8 @@ from flows.options import MachineStr
 from flows.progress import console, say
 from flows.summary import Check, Summary
 from tasks.bundles import DEMO_MODELS
-from tasks.doctor import diagnose
-from tasks.findings import Finding
+from tasks.checks.doctor import diagnose
+from tasks.checks.findings import Finding
 
 _COLOURS = {"sound": "green", "suspicious": "yellow", "wrong": "red"}
 

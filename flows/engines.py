@@ -21,7 +21,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from flows.lifetimes import end_with
 from flows.steps import has_server
-from tasks.store_faults import is_lasting
+from tasks.store.faults import is_lasting
 
 Counts = dict[str, int]
 ShardTask = Task[..., Counts]

@@ -9,9 +9,9 @@ from flows.options import MachineStr
 from flows.progress import say
 from flows.store_check import check_store
 from flows.summary import Summary
-from tasks.report import write_report
+from tasks.report.run_report import write_report
 from tasks.run_tables import find_other_run, find_run
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 
 @flow(name="evaluate-run")

@@ -1,9 +1,9 @@
 """What a workspace knows of its photographs."""
 
 from manifests.schemas import FACE_STATUSES
-from tasks.faces import faces_ledger
 from tasks.latents import imported_images
-from tasks.storage import Folder
+from tasks.photos.faces import faces_ledger
+from tasks.store.folders import Folder
 
 
 def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from tasks.redaction import redact
-from tasks.store_faults import is_everywhere
+from tasks.store.faults import is_everywhere
+from tasks.store.redaction import redact
 
 
 class StageError(RuntimeError):

@@ -6,9 +6,9 @@ Those take seconds; what refuses a path takes none.
 from collections.abc import Callable, Mapping
 
 from tasks.bundles import read_bundle
-from tasks.listing import require_photos
 from tasks.manifest_files import read_prompts, require_manifest, require_parquet
-from tasks.storage import Folder
+from tasks.photos.listing import require_photos
+from tasks.store.folders import Folder
 
 # Arguments that mean the same in all commands, and what refuses those that name nothing.
 _CHECKS: Mapping[str, Callable[[str], object]] = {

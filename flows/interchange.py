@@ -13,7 +13,7 @@ from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.interchange import plan_import, read_directions, write_directions, write_latents
 from tasks.inversion import invert_faces_shard
-from tasks.storage import read_url
+from tasks.store.folders import read_url
 
 _IMPORTED = RelevanceConfig(mode="imported")
 

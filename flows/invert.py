@@ -11,11 +11,11 @@ from flows.share import read_share
 from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
-from tasks.faces import faces_ledger
 from tasks.inversion import invert_faces_shard, plan_inversion
 from tasks.latents import LatentStore, latent_folder
 from tasks.models import open_models
-from tasks.storage import Folder
+from tasks.photos.faces import faces_ledger
+from tasks.store.folders import Folder
 
 
 @flow(name="invert-faces")

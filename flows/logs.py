@@ -6,7 +6,7 @@ import sys
 import traceback
 
 from flows.progress import printable
-from tasks.redaction import redact
+from tasks.store.redaction import redact
 
 
 def make_logs_plain() -> None:

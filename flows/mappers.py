@@ -17,7 +17,7 @@ from tasks.bundles import DEMO_MODELS
 from tasks.manifest_files import require_texts
 from tasks.mappers import MapperConfig, train_prompt_mapper
 from tasks.places import MAPPERS
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 _DEFAULT = MapperConfig()
 _TRAIN = guarded_task(train_prompt_mapper, "train-mapper", "mapper-{target_prompt}", tags=[GPU_TAG])

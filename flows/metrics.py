@@ -20,11 +20,11 @@ from typing import Any, ParamSpec
 from flows.environment import metrics_file
 from flows.progress import say
 from tasks.models import device_memory, open_models
-from tasks.redaction import redact
 from tasks.row_logs import run_logger
 from tasks.runs import read_settings
 from tasks.stopwatch import forget_latest, latest_seconds
-from tasks.storage import Folder
+from tasks.store.folders import Folder
+from tasks.store.redaction import redact
 
 P = ParamSpec("P")
 

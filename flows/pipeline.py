@@ -16,13 +16,13 @@ from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
 from flows.progress import say
 from flows.steps import step
 from flows.summary import Summary
-from tasks.alignment import AlignmentConfig, FacesPolicy
 from tasks.arithmetic import AUTO, name_arithmetic
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.forecast import EditOptions, Forecast, StageForecast, rows_to_come
 from tasks.manifest_files import build_manifest, read_prompts, usable_faces
 from tasks.models import open_models
+from tasks.photos.alignment import AlignmentConfig, FacesPolicy
 from tasks.runs import ImageFormat, OutputLayout, require_run_name, run_folder, statuses_to_retry
 from tasks.selection import NOTHING, Redo, read_selection, require_no_selection
 

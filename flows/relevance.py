@@ -27,7 +27,7 @@ from tasks.directions import (
     plan_relevance,
 )
 from tasks.models import open_models
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 _DEFAULT = RelevanceConfig()
 # Images that show what a prompt does, if not how well.

@@ -19,14 +19,14 @@ from flows.failures import Failure, FailureBudget, Failures, StageCancelled, Sta
 from flows.metrics import bound_arguments, measured, place_of, write_metrics
 from flows.progress import describe_counts, progress_bar, say
 from flows.share import ALL, Share
-from tasks.redaction import redact
-from tasks.store_faults import (
+from tasks.store.faults import (
     StoreError,
     full_disks_explained,
     is_everywhere,
     is_lasting,
     retried_requests,
 )
+from tasks.store.redaction import redact
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.ledger import Ledger
+from tasks.store.ledger import Ledger
 
 PREPARE = "prepare"
 

@@ -3,8 +3,8 @@
 from functools import cache
 
 from flows.progress import say
-from tasks.guarantees import probe_store
-from tasks.storage import Folder
+from tasks.store.folders import Folder
+from tasks.store.guarantees import probe_store
 
 
 def check_store(workspace: str) -> None:

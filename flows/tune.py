@@ -23,10 +23,10 @@ from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.manifest_files import build_manifest, read_asked, require_parquet
 from tasks.models import open_models
+from tasks.report.tuning_page import write_tuning_page
 from tasks.runs import settings_for
 from tasks.surveys import survey_prompts
 from tasks.tuning import Search, Tuned, choose_images, prompts_to_tune, tune_prompt
-from tasks.tuning_page import write_tuning_page
 
 _TARGET = StrengthTarget()
 # Share of the images that should reach the target each.

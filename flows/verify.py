@@ -8,10 +8,10 @@ from prefect import flow
 from flows.options import MachineStr
 from flows.progress import progress_bar, say
 from flows.summary import Check, Summary
-from tasks.findings import Finding
+from tasks.checks.findings import Finding
+from tasks.checks.verification import Verification
 from tasks.run_tables import find_run
-from tasks.storage import Folder
-from tasks.verification import Verification
+from tasks.store.folders import Folder
 
 _MOST_IN_JSON = 1000
 

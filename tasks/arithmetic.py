@@ -20,7 +20,7 @@ from styleclip_ops.generator import Generator
 from styleclip_ops.pictures import to_levels
 from styleclip_ops.style_statistics import sample_style_codes
 from tasks.models import Models, describe_device, has_bfloat16_units, settle
-from tasks.storage import Folder, sha256
+from tasks.store.folders import Folder, sha256
 
 AUTO = "auto"
 CALIBRATIONS = "calibrations"

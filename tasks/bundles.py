@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Literal, get_args
 
 from styleclip_ops.errors import StyleClipError
-from tasks.storage import split_url
+from tasks.store.folders import split_url
 
 # Names the bundle that comes with the product.
 DEMO_MODELS = "demo"

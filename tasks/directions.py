@@ -24,13 +24,13 @@ from styleclip_ops.relevance import (
     sum_channel_directions,
 )
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
-from tasks.arrays import create_arrays, create_group, open_array
-from tasks.ledger import Ledger
 from tasks.models import Models, open_models
 from tasks.places import DIRECTION_STORES
 from tasks.provenance import CODE_VERSION
-from tasks.storage import Folder, sha256
-from tasks.zarr_reading import reading_zarr, sound_array
+from tasks.store.arrays import create_arrays, create_group, open_array
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import Ledger
+from tasks.store.zarr_reading import reading_zarr, sound_array
 
 FORMAT, FORMAT_VERSION = "styleclip-directions", 2
 STORE = "directions.zarr"

@@ -42,7 +42,7 @@ from tasks.row_logs import log_failures
 from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_of
 from tasks.selection import Selection, rows_to_redo
 from tasks.stopwatch import EDITING, LOADING, READING, SCORING, WRITING, Stopwatch
-from tasks.storage import Folder, sha256
+from tasks.store.folders import Folder, sha256
 
 Row = dict[str, Any]
 # A schema makes the list anew each time it is asked.

@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from manifests.building import build_edits, regroup
 from manifests.instructions import Instruction
-from tasks.alignment import AlignmentConfig
 from tasks.arithmetic import choose_arithmetic
 from tasks.directions import (
     COMBINE,
@@ -25,12 +24,13 @@ from tasks.directions import (
     plan_blocks,
 )
 from tasks.edits import mapper_url, rows_together
-from tasks.faces import faces_ledger, faces_table
 from tasks.frozen import row_marks
 from tasks.latents import LatentStore, latent_folder
-from tasks.listing import list_photos
 from tasks.mappers import MapperConfig, mapper_fingerprint, mapper_folder
 from tasks.models import Models, open_models
+from tasks.photos.alignment import AlignmentConfig
+from tasks.photos.faces import faces_ledger, faces_table
+from tasks.photos.listing import list_photos
 from tasks.rehearsal import Rehearsal
 from tasks.runs import (
     ImageFormat,
@@ -42,7 +42,7 @@ from tasks.runs import (
     settings_for,
     store_of,
 )
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 from tasks.surveys import Survey, survey_prompts
 
 Row = dict[str, Any]

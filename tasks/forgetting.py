@@ -23,16 +23,16 @@ import pyarrow.parquet as pq
 
 from manifests.building import write_edits
 from manifests.schemas import EDITS
-from tasks.faces import faces_ledger
 from tasks.frozen import refreeze_manifest
 from tasks.latents import STORE, LatentStore
-from tasks.ledger import PLANS, RESULTS, Ledger
 from tasks.manifest_files import usable_faces
 from tasks.outputs import IMAGES
+from tasks.photos.faces import faces_ledger
 from tasks.places import CROPS, IMPORTS, INVERSIONS, LATENT_STORES, RUNS
-from tasks.report import REPORT
+from tasks.report.run_report import REPORT
 from tasks.runs import RUN, run_ledger
-from tasks.storage import Folder, sha256
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import PLANS, RESULTS, Ledger
 from tasks.traces import Person, Trace, find_traces
 
 OnProgress = Callable[[int], None]

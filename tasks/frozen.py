@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from manifests.building import ROW_GROUP, regroup
 from manifests.errors import shown
 from manifests.schemas import EDITS
-from tasks.ledger import PLANS, Ledger, LedgerError
 from tasks.runs import RunError, generation_name, latest_generation, run_ledger
-from tasks.storage import Folder, sha256
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import PLANS, Ledger, LedgerError
 
 MANIFEST = "manifest.json"
 # Changed rows that are compared column by column.

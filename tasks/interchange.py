@@ -16,11 +16,11 @@ from styleclip_ops.direction import covered_channels
 from styleclip_ops.errors import ShapeError
 from tasks.directions import DirectionStore, DirectionStoreError, RelevanceConfig, direction_folder
 from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
-from tasks.listing_table import IMAGE_ID_RULE, is_image_id
 from tasks.models import open_models
+from tasks.photos.listing_table import IMAGE_ID_RULE, is_image_id
 from tasks.places import IMPORTS
-from tasks.redaction import redact
-from tasks.storage import Folder, read_url, sha256, split_url
+from tasks.store.folders import Folder, read_url, sha256, split_url
+from tasks.store.redaction import redact
 
 # How far the norm of a direction may be from 1; files of half precision are that far.
 _UNIT = 0.01

@@ -18,15 +18,15 @@ from styleclip_ops.lots import in_lots
 from styleclip_ops.metrics import cosine_similarity
 from styleclip_ops.pictures import images_to_tensor, tensor_to_images
 from tasks.bundles import Role
-from tasks.faces import faces_table
 from tasks.interchange import read_imported
 from tasks.latents import FACE_UNITS, LATENTS, Latents, LatentStore, latent_folder
 from tasks.models import Models, open_models
 from tasks.outputs import keep_picture
+from tasks.photos.faces import faces_table
 from tasks.places import INVERSIONS
 from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures
-from tasks.storage import Folder, read_url, sha256
+from tasks.store.folders import Folder, read_url, sha256
 
 _MAKERS: tuple[Role, ...] = ("generator", "encoder")
 

@@ -19,13 +19,13 @@ import zarr
 from numpy.typing import NDArray
 from zarr.core.common import AccessModeLiteral as AccessMode
 
-from tasks.arrays import create_arrays, create_group, open_array
 from tasks.bundles import Role
-from tasks.ledger import COMMITS, Ledger
 from tasks.places import LATENT_STORES
 from tasks.provenance import CODE_VERSION
-from tasks.storage import Folder, sha256
-from tasks.zarr_reading import reading_zarr, sound_array
+from tasks.store.arrays import create_arrays, create_group, open_array
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import COMMITS, Ledger
+from tasks.store.zarr_reading import reading_zarr, sound_array
 
 if TYPE_CHECKING:
     from tasks.models import Models

@@ -16,9 +16,9 @@ from manifests.errors import ManifestError
 from manifests.instructions import Instruction
 from manifests.reading import read_edits, stream_edits
 from manifests.validation import CheckedBatch, check_edits
-from tasks.faces import faces_ledger
 from tasks.latents import imported_images
-from tasks.storage import split_url
+from tasks.photos.faces import faces_ledger
+from tasks.store.folders import split_url
 
 _TABLES = (".csv", ".parquet", ".tsv", ".json", ".txt")
 

@@ -27,11 +27,11 @@ from styleclip_ops.mapper import (
 from styleclip_ops.mapper_training import MapperLossConfig, SourceBatch, train_mapper
 from styleclip_ops.ranger import Ranger
 from tasks.bundles import Role
-from tasks.ledger import read_table, table_bytes
 from tasks.models import Models, open_models
 from tasks.places import MAPPERS
 from tasks.provenance import CODE_VERSION
-from tasks.storage import Folder, sha256
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import read_table, table_bytes
 
 MapperType = Literal["levels", "single", "style_space"]
 WEIGHTS, CARD, LOG, CHECKPOINT = (

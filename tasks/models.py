@@ -26,7 +26,7 @@ from styleclip_ops.lpips import Lpips, load_lpips
 from tasks.bundles import Bundle, BundleError, Role, read_bundle
 from tasks.memory import keep_freed_memory
 from tasks.slots import own_slot
-from tasks.storage import Folder, sha256, split_url
+from tasks.store.folders import Folder, sha256, split_url
 
 M = TypeVar("M", bound=torch.nn.Module)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tasks.provenance import png_bytes, read_facts, webp_bytes
 from tasks.stopwatch import ENCODING, WRITING, Stopwatch
-from tasks.storage import Folder, read_url, sha256, split_url
+from tasks.store.folders import Folder, read_url, sha256, split_url
 
 IMAGES = "images"
 _ENCODERS: Mapping[str, Callable[[Image.Image, Mapping[str, object]], bytes]] = {

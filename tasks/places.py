@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.storage import Folder, split_url
+from tasks.store.folders import Folder, split_url
 
 # Folders of a workspace.
 FACES, CROPS, INVERSIONS, IMPORTS = "faces", "crops", "inversions", "imports"

@@ -18,22 +18,22 @@ from manifests.schemas import EDITS
 from styleclip_ops.optimize import OptimizeConfig
 from styleclip_ops.relevance import CHECK_IMAGES, RelevanceMode, SlopeCheck, sum_channel_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
-from tasks.alignment import AlignmentConfig, align_photos_shard, align_threads
 from tasks.directions import DirectionStore, RelevanceConfig
 from tasks.edits import MOST_WAITING, Edited, Editor, begin_row, edit_pairs_shard
-from tasks.faces import faces_ledger
 from tasks.frozen import freeze_manifest
 from tasks.inversion import invert_faces_shard
 from tasks.latents import FACE_UNITS, LatentStore, latent_folder
-from tasks.ledger import read_table
 from tasks.mappers import LOG, MapperConfig, train_prompt_mapper
 from tasks.models import Models, open_models
 from tasks.outputs import FileOutput
 from tasks.overlap import behind
+from tasks.photos.alignment import AlignmentConfig, align_photos_shard, align_threads
+from tasks.photos.faces import faces_ledger
 from tasks.places import CROPS, DIRECTION_STORES, INVERSIONS, LATENT_STORES
 from tasks.runs import RunSettings, open_run, run_folder
 from tasks.stopwatch import Stopwatch
-from tasks.storage import Folder
+from tasks.store.folders import Folder
+from tasks.store.ledger import read_table
 
 Row = dict[str, Any]
 
@@ -222,7 +222,7 @@ class Rehearsal:
     def evaluate(self, rows: Sequence[Row], settings: RunSettings, names: Sequence[str]) -> float:
         """Return the seconds of a report on one edit a row, which hardly depend on how many."""
         # It imports what draws, which nothing else here needs.
-        from tasks.report import write_report
+        from tasks.report.run_report import write_report
 
         run, units = run_folder(self.workspace, "sample"), list[Row]()
         for number, row in enumerate(rows):

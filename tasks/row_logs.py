@@ -7,7 +7,7 @@ from typing import Any
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from tasks.redaction import redact
+from tasks.store.redaction import redact
 
 # More would drown the others; all are rows of the results.
 _TOLD = 5

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.directions import BLOCKS
-from tasks.faces import faces_ledger
 from tasks.latents import LATENTS
-from tasks.ledger import Ledger, read_table
 from tasks.mappers import LOG
+from tasks.photos.faces import faces_ledger
 from tasks.places import RunPlaces, places_of
 from tasks.runs import RUN, read_run_values, run_folder, run_ledger
-from tasks.storage import Folder, split_url
+from tasks.store.folders import Folder, split_url
+from tasks.store.ledger import Ledger, read_table
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from tasks.arithmetic import AUTO
 from tasks.bundles import Role, bundle_url
 from tasks.directions import DirectionStore, RelevanceConfig, measured_otherwise
 from tasks.latents import LatentStore, latent_folder
-from tasks.ledger import Ledger
 from tasks.mappers import mapper_fingerprint
 from tasks.models import Models, open_models
 from tasks.places import RUNS
 from tasks.provenance import CODE_VERSION
-from tasks.storage import Folder, split_url
+from tasks.store.folders import Folder, split_url
+from tasks.store.ledger import Ledger
 
 RUN = "run.json"
 # Of those that are there, where one is not.

@@ -12,10 +12,10 @@ import pandas as pd
 from PIL import Image
 
 from tasks.outputs import read_images
-from tasks.pictures import before_sources
 from tasks.places import RunPlaces, places_of
+from tasks.report.pictures import before_sources
 from tasks.runs import read_run_values, run_ledger
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 # Shards that are read at most: enough for a glance at a run of any size.
 MOST_SHARDS = 200

@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from manifests.schemas import RESULT_STATUSES
-from tasks.ledger import Ledger
 from tasks.runs import RunError, run_ledger
-from tasks.storage import Folder
+from tasks.store.folders import Folder
+from tasks.store.ledger import Ledger
 
 _READ = ["pair_id", "image_id", "target_prompt", "status"]
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from prefect.context import FlowRunContext, TaskRunContext
 
-from tasks.ledger import Ledger
-from tasks.storage import sha256
+from tasks.store.folders import sha256
+from tasks.store.ledger import Ledger
 
 LOADING, READING, EDITING, SCORING = "loading", "reading", "editing", "scoring"
 ENCODING, WRITING, OTHER = "encoding", "writing", "other"

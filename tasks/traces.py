@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zarr
 
-from tasks.storage import Folder, sha256
+from tasks.store.folders import Folder, sha256
 
 # Prompts are no names, though one may be a word that an image is called by.
 _PROMPTS = re.compile(r'"(?:target|neutral)_prompt"\s*:\s*"(?:[^"\\]|\\.)*"')

@@ -16,7 +16,7 @@ from styleclip_ops.checkpoints import (
 )
 from tasks.bundles import Bundle, BundleError, Role, Weights, read_bundle, write_bundle
 from tasks.models import Models, open_models, read_weights
-from tasks.storage import split_url
+from tasks.store.folders import split_url
 
 Convertible = Literal["generator", "encoder", "identity", "mapper"]
 Layout = Literal["safetensors", "rosinality"]

@@ -9,8 +9,8 @@ import zarr
 from manifests.schemas import FACES, RESULTS
 from tasks.directions import BLOCKS
 from tasks.latents import LATENTS
-from tasks.ledger import Ledger, read_table
-from tasks.storage import Folder
+from tasks.store.folders import Folder
+from tasks.store.ledger import Ledger, read_table
 
 _SCHEMAS = {"faces": FACES, "latents": LATENTS, "directions": BLOCKS, "runs": RESULTS}
 _WHOLE = (".png", ".webp", ".safetensors", ".tar")

@@ -38,8 +38,8 @@ from flows.pipeline import run_pipeline
 from tasks.directions import RelevanceConfig
 from tasks.manifest_files import build_manifest, read_prompts
 from tasks.runs import run_folder, run_ledger
-from tasks.storage import Folder
-from tasks.store_faults import retried_requests
+from tasks.store.faults import retried_requests
+from tasks.store.folders import Folder
 
 BUCKET, LATENTS = "endurance", 2
 # Any will do for moto.

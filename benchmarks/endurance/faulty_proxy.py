@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import fsspec.config
 
-import tasks.storage
+import tasks.store.folders
 
 Fault = Literal["throttled", "server error", "reset", "lost answer", "truncated", "delay"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
@@ -122,13 +122,13 @@ def faulty_proxy(
     before = dict(fsspec.config.conf)
     timeouts = {"read_timeout": read_timeout}
     fsspec.config.conf["s3"] = {"endpoint_url": proxy.url, "config_kwargs": timeouts}
-    tasks.storage._file_system.cache_clear()
+    tasks.store.folders._file_system.cache_clear()
     try:
         yield proxy
     finally:
         fsspec.config.conf.clear()
         fsspec.config.conf.update(before)
-        tasks.storage._file_system.cache_clear()
+        tasks.store.folders._file_system.cache_clear()
         proxy.close()
 
 

@@ -27,9 +27,9 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from manifests.schemas import EDITS, FACES, METRICS, RESULTS
-from tasks.ledger import Ledger
-from tasks.report import write_report
-from tasks.storage import Folder, sha256
+from tasks.report.run_report import write_report
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import Ledger
 
 PROMPTS = [f"a face with hat number {number}" for number in range(10)]
 ALPHAS = [1.0, 2.0, 3.0, 4.0, 5.0]

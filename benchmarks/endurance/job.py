@@ -21,13 +21,13 @@ from benchmarks.endurance.small_bundle import write_small_bundle
 from flows.embedded_server import end_server_with_command
 from manifests.schemas import MAPPER_LOG
 from tasks.directions import STORE as DIRECTIONS
-from tasks.faces import faces_table
 from tasks.latents import STORE as W_PLUS
 from tasks.latents import LatentStore
-from tasks.ledger import read_table
 from tasks.outputs import read_image
+from tasks.photos.faces import faces_table
 from tasks.runs import run_folder, run_ledger
-from tasks.storage import Folder, sha256
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import read_table
 
 PROMPTS = """target_prompt,method,alpha,num_channels,options
 a smiling face,global,1;2,20,

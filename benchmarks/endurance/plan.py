@@ -30,10 +30,10 @@ from flows.edit import edit_dataset
 from flows.embedded_server import end_server_with_command
 from flows.interchange import import_latents
 from tasks.edits import Editor, edit_pairs_shard
-from tasks.enduring_s3 import EnduringS3
 from tasks.manifest_files import ask, build_manifest
 from tasks.runs import run_folder, run_ledger
-from tasks.storage import Folder
+from tasks.store.enduring_s3 import EnduringS3
+from tasks.store.folders import Folder
 
 # Dollars, as S3 standard in us-east-1 lists them: 1,000 requests that write or list, and that read.
 PRICE_WRITE, PRICE_READ = 0.005, 0.0004

@@ -20,7 +20,7 @@ from flows.embedded_server import end_server_with_command
 from flows.pipeline import run_pipeline
 from tasks.directions import RelevanceConfig
 from tasks.runs import run_folder, run_ledger
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 _RELEVANCE = RelevanceConfig(num_images=2, num_statistics=500, mode="fast")
 
@@ -54,7 +54,7 @@ def edit_everywhere(roots: list[str], prompts: int) -> dict[str, int]:
 
 
 def _faces(workspace: str) -> list[dict[str, str]]:
-    from tasks.faces import faces_table
+    from tasks.photos.faces import faces_table
 
     rows: list[dict[str, str]] = faces_table(workspace).to_pylist()
     return [row for row in rows if row["status"] == "ok"]

@@ -118,11 +118,11 @@ def _prepare(folder: Path, rows: int) -> None:
 
     from benchmarks.endurance.small_bundle import write_small_bundle
     from manifests.schemas import FACES
-    from tasks.faces import faces_ledger
     from tasks.latents import FACE_UNITS, LatentStore, latent_folder
-    from tasks.listing import PHOTOS
     from tasks.models import open_models
-    from tasks.storage import Folder
+    from tasks.photos.faces import faces_ledger
+    from tasks.photos.listing import PHOTOS
+    from tasks.store.folders import Folder
 
     workspace = str(folder / "ws")
     models = open_models(write_small_bundle(folder), "cpu")
@@ -226,7 +226,7 @@ def _dummy_edit(_: Any, batch: Any) -> list[Any]:
     import numpy as np
 
     from manifests.schemas import METRICS
-    from tasks.storage import sha256
+    from tasks.store.folders import sha256
 
     names = [*METRICS, "clip_cosine_inversion"]
     draws = np.random.default_rng(len(batch.rows)).uniform(0, 1, (len(batch.rows), len(names)))
@@ -239,8 +239,8 @@ def _dummy_edit(_: Any, batch: Any) -> list[Any]:
 
 
 def _evaluate(folder: Path, rows: int, _: bool) -> None:
-    from tasks.report import write_report
-    from tasks.scoring import Criteria
+    from tasks.report.run_report import write_report
+    from tasks.report.scoring import Criteria
 
     # Fewer resamples than a report has, which take time and no memory.
     _require(write_report(_run(folder).url, Criteria(resamples=50)).pairs, rows)

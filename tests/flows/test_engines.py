@@ -22,7 +22,7 @@ from tasks import models as models_module
 from tasks.directions import RelevanceConfig
 from tasks.manifest_files import ask, build_manifest
 from tasks.runs import run_folder, run_ledger
-from tasks.store_faults import StoreError
+from tasks.store.faults import StoreError
 
 
 def test_an_engine_is_named_with_or_without_an_address(monkeypatch):

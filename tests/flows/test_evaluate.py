@@ -5,7 +5,7 @@ import json
 from prefect.client.orchestration import get_client
 
 from flows.cli import app
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 from fake_run import SHORT, FakeRun
 

@@ -20,9 +20,9 @@ from flows.interchange import import_latents
 from flows.logs import leave_errors_to_command
 from flows.shards import run_shards
 from flows.store_check import check_store
-from tasks.guarantees import Guarantee
-from tasks.redaction import redact
-from tasks.store_faults import StoreError
+from tasks.store.faults import StoreError
+from tasks.store.guarantees import Guarantee
+from tasks.store.redaction import redact
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tasks.directions import RelevanceConfig
 from tasks.outputs import read_image
 from tasks.runs import RunError, run_folder, run_ledger
 from tasks.selection import Redo, commit_dates
-from tasks.storage import sha256
+from tasks.store.folders import sha256
 
 RELEVANCE = RelevanceConfig(num_images=1, num_statistics=50, mode="fast")
 IMAGES = ("face-00000", "face-00001", "nobody")

@@ -19,7 +19,7 @@ from tasks.directions import RelevanceConfig
 from tasks.outputs import read_image
 from tasks.provenance import read_facts
 from tasks.runs import RunError, open_run, read_settings, run_folder, run_ledger
-from tasks.storage import Folder, read_url, sha256
+from tasks.store.folders import Folder, read_url, sha256
 
 RELEVANCE = RelevanceConfig(num_images=1, num_statistics=50, mode="fast")
 PROMPTS = b"""target_prompt,method,alpha,num_channels,options

@@ -18,8 +18,8 @@ from flows.share import Share, WorkerError, read_share
 from tasks.directions import DirectionStore
 from tasks.manifest_files import ask, build_manifest
 from tasks.runs import run_folder, run_ledger
-from tasks.storage import Folder
-from tasks.store_faults import StoreError
+from tasks.store.faults import StoreError
+from tasks.store.folders import Folder
 
 FAST = ["--num-images", "1", "--num-statistics", "50", "--mode", "fast", "--device", "cpu"]
 

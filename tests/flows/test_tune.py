@@ -16,7 +16,7 @@ from styleclip_ops.strength import StrengthTarget
 from tasks.directions import RelevanceConfig
 from tasks.manifest_files import check_manifest
 from tasks.runs import run_folder, run_ledger
-from tasks.storage import read_url
+from tasks.store.folders import read_url
 from tasks.tuning import TuningError
 
 RELEVANCE = RelevanceConfig(num_images=1, num_statistics=50, mode="fast")

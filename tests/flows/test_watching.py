@@ -20,7 +20,7 @@ from flows.metrics import measured, write_metrics
 from tasks.edits import edit_pairs_shard
 from tasks.row_logs import log_failures
 from tasks.runs import run_folder, run_ledger
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 OPTIONS = ["--device", "cpu", "--num-images", "1", "--num-statistics", "50", "--mode", "fast"]
 

@@ -26,15 +26,15 @@ from tasks.directions import (
     plan_relevance,
 )
 from tasks.edits import edit_pairs_shard
-from tasks.faces import faces_ledger
 from tasks.frozen import freeze_manifest
 from tasks.inversion import invert_faces_shard, plan_inversion
 from tasks.manifest_files import Manifest
 from tasks.mappers import MapperConfig, train_prompt_mapper
 from tasks.models import open_models
+from tasks.photos.faces import faces_ledger
 from tasks.provenance import png_bytes
 from tasks.runs import open_run, run_folder, run_ledger, settings_for
-from tasks.storage import Folder, sha256
+from tasks.store.folders import Folder, sha256
 
 RELEVANCE = RelevanceConfig(num_images=4, num_statistics=50, mode="exact")
 PEOPLE = ("anna", "anna.face1", "berta", "carl")

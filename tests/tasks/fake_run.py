@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 from manifests.schemas import EDITS, FACES, RESULTS
 from tasks.latents import LATENTS
-from tasks.ledger import Ledger
-from tasks.storage import Folder, sha256
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import Ledger
 
 HOSTILE = (
     '<img src=x onerror="alert(1)">\n</script><script>alert(2)</script> \u202eright\u202c 😀 $x^2$'

@@ -6,7 +6,7 @@ import signal
 import zarr
 
 from tasks.forgetting import Forgetting
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 
 def forget_until(root: str, image_id: str, moment: int) -> None:

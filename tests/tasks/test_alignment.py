@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tasks.alignment
+import tasks.photos.alignment
 from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError
-from tasks.alignment import (
+from tasks.photos.alignment import (
     AlignmentConfig,
     align_photos_shard,
     cut_face,
     plan_photos,
     shards_to_align,
 )
-from tasks.detection import face_detector
-from tasks.faces import faces_ledger, faces_table
-from tasks.ledger import Ledger
-from tasks.listing import distinct_id
-from tasks.listing_table import ListingError
+from tasks.photos.detection import face_detector
+from tasks.photos.faces import faces_ledger, faces_table
+from tasks.photos.listing import distinct_id
+from tasks.photos.listing_table import ListingError
 from tasks.provenance import CODE_VERSION, read_facts
-from tasks.storage import Folder, read_url, sha256, split_url
+from tasks.store.folders import Folder, read_url, sha256, split_url
+from tasks.store.ledger import Ledger
 
 from published import golden
 
@@ -197,18 +197,18 @@ def test_crops_carry_nothing_private(tmp_path):
 def test_a_fault_of_the_store_leaves_the_shard_pending(tmp_path, monkeypatch):
     photos = upload(Folder(str(tmp_path / "in")), "person-4.jpg", "not-a-picture.jpg")
     workspace = str(tmp_path)
-    keep = tasks.alignment.keep_picture
+    keep = tasks.photos.alignment.keep_picture
 
     def fail(*_):
         raise TimeoutError("the store does not answer")
 
-    monkeypatch.setattr(tasks.alignment, "keep_picture", fail)
+    monkeypatch.setattr(tasks.photos.alignment, "keep_picture", fail)
     plan_photos(workspace, photos.url, 9)
     with pytest.raises(TimeoutError, match="does not answer"):
         align_photos_shard(workspace, 0, 64, "largest", 100)
     assert faces_ledger(workspace).pending() == [0]
     assert len(faces_table(workspace)) == 0
-    monkeypatch.setattr(tasks.alignment, "keep_picture", keep)
+    monkeypatch.setattr(tasks.photos.alignment, "keep_picture", keep)
     assert align_photos_shard(workspace, 0, 64, "largest", 100) == {"ok": 1, "unreadable": 1}
 
 
@@ -300,7 +300,7 @@ def test_a_late_writer_does_not_replace_a_committed_crop(tmp_path, monkeypatch):
         crop.putpixel((0, 0), tuple(level ^ 1 for level in crop.getpixel((0, 0))))
         return crop
 
-    monkeypatch.setattr(tasks.alignment, "cut_face", cut_on_other_hardware)
+    monkeypatch.setattr(tasks.photos.alignment, "cut_face", cut_on_other_hardware)
     monkeypatch.setattr(Ledger, "is_committed", lambda *_: False)
     # Its row is not counted: in the end there is one.
     assert align_photos_shard(workspace, 0, 64, "largest", 100) == {}

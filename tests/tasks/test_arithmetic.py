@@ -17,11 +17,11 @@ from tasks.arithmetic import (
     fastest,
     try_arithmetics,
 )
+from tasks.checks.verification import Verification
 from tasks.models import open_models
 from tasks.outputs import read_image
 from tasks.runs import run_ledger
-from tasks.storage import Folder
-from tasks.verification import Verification
+from tasks.store.folders import Folder
 
 MANY = partial(int, 1e6)
 TRIALS = [ArithmeticTrial("float32", 1.0, 0.0), ArithmeticTrial("bfloat16", 0.5, 0.1, 2.0)]

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from manifests.schemas import METRICS, RESULTS
-from tasks.comparison import (
+from tasks.report.comparison import (
     Comparison,
     compare_runs,
     difference_of_means,
@@ -13,9 +13,9 @@ from tasks.comparison import (
     pair_rows,
     telling_pairs,
 )
-from tasks.evaluation import Estimate, evaluate_rows
-from tasks.report_rows import Rows, collect_rows
-from tasks.scoring import Criteria
+from tasks.report.evaluation import Estimate, evaluate_rows
+from tasks.report.rows import Rows, collect_rows
+from tasks.report.scoring import Criteria
 
 CRITERIA = Criteria(resamples=100)
 

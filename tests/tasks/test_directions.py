@@ -22,7 +22,7 @@ from tasks.directions import (
     plan_relevance,
 )
 from tasks.models import open_models
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 CONFIG = RelevanceConfig(num_images=2, num_statistics=50, mode="exact")
 

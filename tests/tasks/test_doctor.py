@@ -13,11 +13,11 @@ from styleclip_ops.checkpoints import save_safetensors
 from styleclip_ops.encoder import E4eConfig, E4eEncoder
 from styleclip_ops.mapper import LevelsMapper
 from tasks.bundles import read_bundle
+from tasks.checks.doctor import diagnose
+from tasks.checks.findings import Finding
 from tasks.directions import RelevanceConfig
-from tasks.doctor import diagnose
-from tasks.findings import Finding
 from tasks.models import open_models
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 
 def examine(ws, **options) -> list[Finding]:

@@ -11,8 +11,8 @@ from manifests.cells import read_instruction
 from manifests.edits import Edit
 from styleclip_ops.errors import StyleClipError
 from tasks.edits import edit_pairs_shard
-from tasks.ledger import Ledger
 from tasks.runs import run_ledger, shards_to_do
+from tasks.store.ledger import Ledger
 
 
 def latents(ws) -> zarr.Group:

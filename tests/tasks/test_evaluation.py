@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-import tasks.evaluation
+import tasks.report.evaluation
 from manifests.schemas import METRICS, RESULTS
 from styleclip_ops.errors import ConfigError
 from styleclip_ops.metrics import bootstrap_interval
-from tasks.evaluation import Estimate, Evaluation, Group, evaluate_rows
-from tasks.examples import find_examples
-from tasks.report_rows import Rows, collect_rows
-from tasks.scoring import SCORES, Criteria, score_rows
+from tasks.report.evaluation import Estimate, Evaluation, Group, evaluate_rows
+from tasks.report.examples import find_examples
+from tasks.report.rows import Rows, collect_rows
+from tasks.report.scoring import SCORES, Criteria, score_rows
 
 GOOD = {"clip_cosine_inversion": 0.2, "clip_cosine": 0.3, "directional_edit": 0.4}
 GOOD |= {"identity_edit": 0.9}
@@ -271,7 +271,7 @@ def test_off_target_is_what_lies_at_right_angles_to_the_text():
 def test_many_faces_are_resampled_in_bundles(monkeypatch):
     rows = spread_rows(600)
     exact = only_group(*rows).scores["identity_edit"]
-    monkeypatch.setattr(tasks.evaluation, "_BUNDLES", 300)
+    monkeypatch.setattr(tasks.report.evaluation, "_BUNDLES", 300)
     bundled = only_group(*rows).scores["identity_edit"]
     assert (bundled.mean, bundled.count, bundled.faces) == (exact.mean, 600, 600)
     width, expected = bundled.high - bundled.low, exact.high - exact.low

@@ -16,18 +16,18 @@ import pytest
 import zarr
 from PIL import Image
 
-from tasks.alignment import plan_photos
+from tasks.checks.verification import Verification
 from tasks.edits import edit_pairs_shard
-from tasks.faces import faces_ledger
 from tasks.forgetting import Forgetting, ForgettingError
 from tasks.frozen import freeze_manifest
 from tasks.interchange import plan_import
 from tasks.inversion import invert_faces_shard
 from tasks.manifest_files import Manifest
+from tasks.photos.alignment import plan_photos
+from tasks.photos.faces import faces_ledger
 from tasks.provenance import read_facts
 from tasks.runs import run_ledger, shards_to_do
-from tasks.storage import Folder
-from tasks.verification import Verification
+from tasks.store.folders import Folder
 
 from killed_forgetting import forget_until
 

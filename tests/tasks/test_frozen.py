@@ -9,9 +9,9 @@ from manifests.edits import Edit, edits_batch
 from manifests.instructions import Instruction
 from manifests.schemas import RESULTS
 from tasks.frozen import freeze_manifest
-from tasks.ledger import Ledger
 from tasks.runs import RunError, run_ledger
-from tasks.storage import Folder
+from tasks.store.folders import Folder
+from tasks.store.ledger import Ledger
 
 
 def manifest(*edits: tuple[str, str, float]) -> list[pa.RecordBatch]:

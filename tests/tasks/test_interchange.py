@@ -15,7 +15,7 @@ from tasks.interchange import plan_import, read_directions, write_directions
 from tasks.inversion import invert_faces_shard
 from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
 from tasks.models import open_models
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 GOOD = np.random.default_rng(0).normal(size=(3, 8, 28)).astype(np.float32)
 

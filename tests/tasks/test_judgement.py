@@ -11,13 +11,13 @@ from PIL import Image
 
 from benchmarks.endurance.small_bundle import write_small_bundle
 from styleclip_ops.lpips import Lpips
-from tasks.evaluation import Estimate, evaluate_rows
-from tasks.judgement import Judgement, Look, judge_pairs
 from tasks.models import read_models
-from tasks.report_rows import collect_rows
+from tasks.report.evaluation import Estimate, evaluate_rows
+from tasks.report.judgement import Judgement, Look, judge_pairs
+from tasks.report.rows import collect_rows
+from tasks.report.scoring import Criteria
 from tasks.run_tables import read_run
-from tasks.scoring import Criteria
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 from fake_run import FakeRun
 

@@ -11,8 +11,8 @@ import zarr
 from tasks.inversion import invert_faces_shard
 from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
 from tasks.models import open_models
-from tasks.storage import Folder
-from tasks.store_faults import StoreError
+from tasks.store.faults import StoreError
+from tasks.store.folders import Folder
 
 SHARD = 64
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tasks.ledger import Ledger, LedgerError
-from tasks.storage import Folder
+from tasks.store.folders import Folder
+from tasks.store.ledger import Ledger, LedgerError
 
 SCHEMA = pa.schema([("key", pa.string()), ("value", pa.int64())])
 
@@ -185,7 +185,7 @@ def test_tables_are_read_by_no_thread_that_outlives_the_reading():
     code = """
 import os
 import pyarrow as pa
-from tasks.ledger import read_table, table_bytes
+from tasks.store.ledger import read_table, table_bytes
 
 table = pa.table({"key": [str(number) for number in range(100)], "value": list(range(100))})
 content = table_bytes(table)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.listing import GIVEN_IDS, PHOTOS, distinct_id, list_photos
-from tasks.listing_table import ListingError, Photo
-from tasks.storage import Folder
+from tasks.photos.listing import GIVEN_IDS, PHOTOS, distinct_id, list_photos
+from tasks.photos.listing_table import ListingError, Photo
+from tasks.store.folders import Folder
 
 IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 
@@ -112,7 +112,7 @@ def test_an_id_depends_on_the_path_alone(root):
 
 @given(st.lists(st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1)))
 def test_ids_are_names_and_differ_for_any_names(names):
-    from tasks.listing import _image_ids
+    from tasks.photos.listing import _image_ids
 
     unique = [*dict.fromkeys(names)]
     ids = _image_ids([Photo(name, name, name) for name in unique])

@@ -7,7 +7,7 @@ import pytest
 from styleclip_ops.errors import ConfigError
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug, train_prompt_mapper
 from tasks.models import open_models
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 CONFIG = MapperConfig(steps=7, mapper_type="style_space", learning_rate=0.05)
 

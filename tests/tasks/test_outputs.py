@@ -5,7 +5,7 @@ from PIL import Image
 
 from tasks.outputs import keep_picture, open_output, read_image
 from tasks.provenance import png_bytes
-from tasks.storage import Folder, read_url, sha256
+from tasks.store.folders import Folder, read_url, sha256
 
 BRIGHT, DARK = (Image.new("RGB", (8, 8), color) for color in ("white", "black"))
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from tasks import photos
-from tasks.photos import PhotoError, fetch_photo, read_photo, to_srgb
-from tasks.storage import Folder
+from tasks.photos.decoding import PhotoError, fetch_photo, read_photo, to_srgb
+from tasks.photos.decoding import decoding as photos
+from tasks.store.folders import Folder
 
 ORIENTATION = 0x0112
 

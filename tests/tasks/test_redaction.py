@@ -3,10 +3,10 @@
 import pyarrow as pa
 import pytest
 
-from tasks.ledger import Ledger
-from tasks.redaction import redact, redact_table
-from tasks.storage import Folder, read_url
-from tasks.store_faults import StoreError, endure
+from tasks.store.faults import StoreError, endure
+from tasks.store.folders import Folder, read_url
+from tasks.store.ledger import Ledger
+from tasks.store.redaction import redact, redact_table
 
 SIGNED = "https://b.s3.amazonaws.com/a.jpg?X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F2026&"
 SIGNED += "X-Amz-Expires=60&X-Amz-Security-Token=IQoJb3Jp&X-Amz-Signature=fe5f80f7"

@@ -17,19 +17,19 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-import tasks.report
+import tasks.report.run_report
 from manifests.schemas import RESULTS
-from tasks.evaluation import Estimate, Group, evaluate_rows
-from tasks.judgement import Judgement, Look
-from tasks.ledger import Ledger
-from tasks.page import tile_side
-from tasks.plots import frontier_plot
-from tasks.report import write_report
-from tasks.report_notes import reader_notes
-from tasks.report_rows import collect_rows
+from tasks.report.evaluation import Estimate, Group, evaluate_rows
+from tasks.report.judgement import Judgement, Look
+from tasks.report.notes import reader_notes
+from tasks.report.page import tile_side
+from tasks.report.plots import frontier_plot
+from tasks.report.rows import collect_rows
+from tasks.report.run_report import write_report
+from tasks.report.scoring import Criteria
 from tasks.runs import RunError
-from tasks.scoring import Criteria
-from tasks.storage import Folder
+from tasks.store.folders import Folder
+from tasks.store.ledger import Ledger
 
 from fake_run import HOSTILE, PLAN, SHORT, FakeRun
 
@@ -222,7 +222,7 @@ def test_an_edit_that_changes_something_else_is_not_just_called_a_success(tmp_pa
     towards = {prompt: Estimate(2, 2, 0.3), "a hat": Estimate(2, 2, 0.4, 0.35, 0.5)}
     look = Look(method, prompt, 2.0, 2, towards, *[Estimate()] * 3)
     judgement = Judgement("CLIP", prompts=[*towards], looks=[look])
-    monkeypatch.setattr("tasks.report.judge_pairs", lambda *_: judgement)
+    monkeypatch.setattr("tasks.report.run_report.judge_pairs", lambda *_: judgement)
     summary = write_report(run.folder.url, QUICK)
     (note,) = [note for note in summary.notes if "change something else" in note]
     assert look.elsewhere_note in note
@@ -354,7 +354,7 @@ def test_a_run_without_results(tmp_path):
 
 
 def test_a_gallery_has_a_limit_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks.report, "GALLERY_LIMIT", 10)
+    monkeypatch.setattr(tasks.report.run_report, "GALLERY_LIMIT", 10)
     run = FakeRun(Folder(str(tmp_path)), num_faces=20, plan=SHORT)
     run.write()
     summary = write_report(run.folder.url, QUICK)

@@ -11,12 +11,12 @@ import torch
 
 from manifests.schemas import METRICS, RESULTS
 from styleclip_ops.metrics import bootstrap_interval
-from tasks import report_rows
-from tasks.evaluation import evaluate_rows
-from tasks.ledger import Ledger
-from tasks.report_rows import Rows, collect_rows
-from tasks.scoring import DERIVED, SCORES, SHARES, Criteria, score_rows
-from tasks.storage import Folder
+from tasks.report.evaluation import evaluate_rows
+from tasks.report.rows import Rows, collect_rows
+from tasks.report.run_report import rows as report_rows
+from tasks.report.scoring import DERIVED, SCORES, SHARES, Criteria, score_rows
+from tasks.store.folders import Folder
+from tasks.store.ledger import Ledger
 
 CRITERIA = Criteria(resamples=50)
 SHARDS, ROWS = 3, 40

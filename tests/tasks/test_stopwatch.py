@@ -7,11 +7,11 @@ import time
 import pyarrow as pa
 import pytest
 
-from tasks.ledger import Ledger
-from tasks.report import write_report
+from tasks.report.run_report import write_report
 from tasks.runs import run_ledger
 from tasks.stopwatch import STAGES, Stopwatch, forget_latest, latest_seconds, time_spent
-from tasks.storage import Folder, read_url
+from tasks.store.folders import Folder, read_url
+from tasks.store.ledger import Ledger
 
 SCHEMA = pa.schema([("name", pa.string())])
 

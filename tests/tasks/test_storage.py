@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import zarr
 
-from tasks.storage import Folder, read_url, split_url
-from tasks.store_faults import StoreError
+from tasks.store.faults import StoreError
+from tasks.store.folders import Folder, read_url, split_url
 
 
 def test_files_are_written_replaced_listed_and_removed(root):

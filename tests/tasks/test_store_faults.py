@@ -9,11 +9,11 @@ import pytest
 import zarr
 
 from benchmarks.endurance.faulty_proxy import FAULTS, FaultyProxy, Refusal, faulty_proxy
-from tasks import store_faults
-from tasks.guarantees import probe_store
-from tasks.ledger import Ledger
-from tasks.storage import Folder, is_file
-from tasks.store_faults import RetryPolicy, StoreError, retried_requests
+from tasks.store import faults as store_faults
+from tasks.store.faults import RetryPolicy, StoreError, retried_requests
+from tasks.store.folders import Folder, is_file
+from tasks.store.guarantees import probe_store
+from tasks.store.ledger import Ledger
 
 SCHEMA = pa.schema([("key", pa.string())])
 CONTENT = bytes(range(256)) * 20
@@ -203,8 +203,8 @@ def test_a_directory_without_hard_links_is_for_one_writer(tmp_path, monkeypatch)
 
 FILL = """
 import resource, sys
-from tasks.storage import Folder
-from tasks.store_faults import StoreError, is_lasting
+from tasks.store.folders import Folder
+from tasks.store.faults import StoreError, is_lasting
 
 folder = Folder(sys.argv[1])
 folder.write("card", b"old")

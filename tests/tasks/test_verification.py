@@ -13,11 +13,11 @@ import zarr
 from PIL import Image
 
 from tasks.bundles import read_bundle
+from tasks.checks.verification import Verification
 from tasks.edits import edit_pairs_shard
-from tasks.ledger import read_table, table_bytes
 from tasks.runs import run_ledger, shards_to_do
-from tasks.storage import sha256
-from tasks.verification import Verification
+from tasks.store.folders import sha256
+from tasks.store.ledger import read_table, table_bytes
 
 
 def findings(ws, run: str = "single", sample: int = 0, **options) -> list[str]:

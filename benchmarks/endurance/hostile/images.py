@@ -18,9 +18,9 @@ from PIL import Image, ImageCms
 
 from benchmarks.endurance.hostile.items import Item, damaged, drawing
 from manifests.schemas import FACE_STATUSES
-from tasks.alignment import align_photos_shard, plan_photos
-from tasks.faces import faces_table
-from tasks.listing_table import ListingError
+from tasks.photos.alignment import align_photos_shard, plan_photos
+from tasks.photos.faces import faces_table
+from tasks.photos.listing_table import ListingError
 
 _PHOTO = Path(__file__).parents[3] / "demo" / "photos" / "person-4.jpg"
 _SIDE = 160

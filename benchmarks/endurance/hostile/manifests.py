@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from benchmarks.endurance.hostile.items import Item, damaged, drawing
 from manifests.errors import ManifestError, RowError
 from manifests.schemas import EDITS
-from tasks.listing import list_photos
-from tasks.listing_table import ListingError
 from tasks.manifest_files import check_manifest, read_prompts, stream_manifest
+from tasks.photos.listing import list_photos
+from tasks.photos.listing_table import ListingError
 
 _ROWS = 40
 _NAN = float("nan")

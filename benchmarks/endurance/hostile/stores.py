@@ -24,7 +24,7 @@ from tasks.latents import (
     LatentStoreError,
 )
 from tasks.models import open_models
-from tasks.storage import Folder
+from tasks.store.folders import Folder
 
 _FACES = 100
 _VALUES: tuple[object, ...] = (

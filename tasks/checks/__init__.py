@@ -1,0 +1,1 @@
+"""Looks at what is there: do assets fit, and does a run hold what was committed?"""

@@ -1,0 +1,415 @@
+"""Verification: does a run hold what was committed, and are its assets those it was made with?"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from manifests.ids import IdIndex
+from manifests.schemas import EDITS, RESULT_STATUSES
+from styleclip_ops.arithmetic import PLAIN
+from tasks.checks.findings import Finding
+from tasks.checks.rerendering import EvenDraw, render_again
+from tasks.directions import DirectionStore
+from tasks.edits import mapper_url
+from tasks.frozen import manifest_card, read_card, row_marks
+from tasks.latents import CHUNK, LatentStore
+from tasks.mappers import mapper_fingerprint
+from tasks.models import read_models
+from tasks.outputs import read_images
+from tasks.photos.faces import faces_ledger
+from tasks.places import places_of
+from tasks.runs import read_run_values, read_settings, run_ledger
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import Ledger
+
+OnProgress = Callable[[int], None]
+Row = dict[str, Any]
+
+_READERS = 8
+_UNREADABLE = (ValueError, OSError, KeyError, TypeError, pa.ArrowException)
+_REDO = "restore it from a copy, or take a new run name and edit again"
+
+
+class Verification:
+    """Check one run, a shard at a time; memory does not grow with its rows but for 50 bytes each.
+
+    Args:
+        run: URL of the run.
+        device: See `tasks.models.open_models`.
+        models: URL of the bundle; the one that the run names where empty.
+        sample: Edits to render again.
+        seed: Which ones.
+
+    Attributes:
+        counts: What was looked at, by kind.
+        images: Faces that the run edited, known after `check_results`.
+
+    Raises:
+        RunError: There is no such run.
+        BundleError: There is no such bundle.
+    """
+
+    def __init__(self, run: str, device: str, models: str, sample: int, seed: int) -> None:
+        folder = Folder(run)
+        self._ledger, self._places = run_ledger(folder), places_of(folder, read_run_values(folder))
+        settings = read_settings(folder)
+        self._settings = replace(
+            settings,
+            workspace=self._places.workspace.url,
+            latents=self._find(settings.latents),
+            directions=self._find(settings.directions),
+        )
+        # Not `open_models`, which would remember what the files were.
+        self._networks = read_models(models or settings.models, device)
+        self._store = LatentStore(Folder(self._settings.latents))
+        self._sample = EvenDraw(sample, random.Random(seed))  # noqa: S311
+        self._mappers: dict[str, set[str]] = {}
+        self._same_networks = True
+        self.images: dict[str, None] = {}
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def rows(self) -> int:
+        """Rows that the frozen manifest should have."""
+        return int(read_card(self._ledger.folder).get("rows", 0))
+
+    def check_assets(self) -> Iterator[Finding]:
+        """Compare weights, directions and latent store with the run's fingerprints."""
+        for role, wanted in self._settings.fingerprints.items():
+            what = f"weights of {role} in {self._networks.bundle.url}"
+            remedy = "name the weights that the run was made with: `styleclip weights add`"
+            got = partial(self._networks.fingerprint, role)  # type: ignore[arg-type]
+            for finding in self._compare(what, got, wanted, remedy):
+                self._same_networks = False
+                yield finding
+        if self._settings.directions:
+            store = DirectionStore(Folder(self._settings.directions))
+            wanted = self._settings.directions_fingerprint
+            remedy = "restore the store from a copy; edits of this run used other directions"
+            yield from self._compare(
+                f"directions {store.folder.url}", lambda: store.read().fingerprint, wanted, remedy
+            )
+        for role in ("generator", "encoder", "identity", "judge"):
+            yield from self._compare(
+                f"latents {self._store.folder.url}, {role}_fingerprint",
+                partial(self._binding, f"{role}_fingerprint"),
+                self._settings.fingerprints.get(role, ""),
+                "restore the store that the run was made with",
+            )
+
+    def check_faces(self) -> Iterator[Finding]:
+        """Check the ledger of the workspace's faces."""
+        return check_ledger(faces_ledger(self._places.workspace.url), "source_uri")
+
+    def check_results(self, advance: OnProgress) -> Iterator[Finding]:
+        """Compare plans, commits, parts, rows and images with each other."""
+        index, marks, seen = IdIndex(), list[NDArray[np.uint64]](), 0
+        plans = self._ledger.plans()
+        committed = self._ledger.committed()
+        yield from _orphans(self._ledger, plans, committed)
+        done = set(committed)
+        for shard in plans:
+            try:
+                units = self._ledger.units(shard).select(EDITS.names).cast(EDITS)
+            except _UNREADABLE as error:
+                yield _unreadable(f"plan of shard {shard} in {self._ledger.folder.url}", error)
+                continue
+            marks.append(row_marks(units))
+            self.counts["shards"] += 1
+            if shard not in done:
+                yield Finding(
+                    f"shard {shard} of {self._ledger.folder.url}",
+                    "no commit",
+                    f"the results of {len(units)} rows",
+                    "give `styleclip edit` again to finish the run",
+                )
+            else:
+                numbers = range(seen + 1, seen + 1 + len(units))
+                yield from self._check_shard(shard, units, index, numbers)
+            seen += len(units)
+            advance(seen)
+        yield from self._check_card(manifest_card(marks))
+        yield from self._check_mappers()
+
+    def check_latents(self, advance: OnProgress) -> Iterator[Finding]:
+        """Compare the stored latents of the run's faces with their digests and crops."""
+        ledger, missing, done = self._store.ledger, dict(self.images), 0
+        yield from _orphans(ledger, ledger.plans(), ledger.committed())
+        for shard in ledger.committed():
+            try:
+                units = ledger.units(shard).select(["image_id", "crop_uri"]).to_pylist()
+                crops = {unit["image_id"]: unit["crop_uri"] for unit in units}
+                rows = [
+                    row | {"crop_uri": crops.get(row["image_id"])}
+                    for row in ledger.rows(shard).to_pylist()
+                    if row["image_id"] in self.images
+                ]
+            except _UNREADABLE as error:
+                yield _unreadable(f"shard {shard} of {ledger.folder.url}", error)
+                continue
+            usable = [row for row in rows if row["status"] == "ok"]
+            for row in usable:
+                missing.pop(row["image_id"], None)
+            for start in range(0, len(usable), CHUNK):
+                yield from self._check_latents(usable[start : start + CHUNK])
+            done += len(rows)
+            advance(done)
+        for image_id in missing:
+            yield Finding(
+                f"image {image_id}",
+                f"no latent in {self._store.folder.url}",
+                "the one that its edits were made from",
+                "restore the store from a copy, or invert it again",
+            )
+
+    def check_edits(self, advance: OnProgress) -> Iterator[Finding]:
+        """Render a sample again from the stored latents, and compare the pixels.
+
+        Nothing is rendered with other networks than the run's.
+        """
+        if not self._same_networks:
+            return
+        for done, (shard, pairs) in enumerate(self._sample.by_shard().items(), 1):
+            try:
+                for finding in self._render_again(shard, pairs):
+                    self.counts["rendered again"] += 1
+                    if finding is not None:
+                        yield finding
+            except _UNREADABLE as error:
+                yield _unreadable(f"rendering of shard {shard}", error)
+            advance(done)
+
+    def _render_again(self, shard: int, pairs: Set[str]) -> Iterator[Finding | None]:
+        """Render edits of a shard again, each as the commit that made it."""
+        left = {*self._ledger.rows(shard)["pair_id"].to_pylist()}
+        for commit, table in reversed([*self._ledger.history(shard)]):
+            edited = commit.facts.get("edited")
+            rows = [row for row in table.to_pylist() if edited is None or row["pair_id"] in edited]
+            drawn = [row for row in rows if row["pair_id"] in left & pairs]
+            left -= {row["pair_id"] for row in rows}
+            for row in drawn:
+                for name in ("output_uri", "mapper_uri"):
+                    row[name] = row[name] and self._find(row[name])
+            settings = replace(
+                self._settings, arithmetic=commit.facts.get("arithmetic", str(PLAIN))
+            )
+            if drawn:
+                yield from render_again(drawn, settings, self._networks, commit.facts.get("device"))
+
+    @property
+    def sampled_shards(self) -> int:
+        """Shards that the sample comes from."""
+        return len(self._sample.by_shard())
+
+    def _check_shard(
+        self, shard: int, units: pa.Table, index: IdIndex, numbers: range
+    ) -> Iterator[Finding]:
+        what = f"shard {shard} of {self._ledger.folder.url}"
+        try:
+            table = self._ledger.rows(shard)
+        except _UNREADABLE as error:
+            yield _unreadable(what, error)
+            return
+        yield from _differences(what, table, units)
+        rows = table.to_pylist()
+        self.counts["rows"] += len(rows)
+        ids = units["pair_id"].to_pylist()
+        firsts = index.first_rows(ids, numbers).tolist()
+        for name, number, first in zip(ids, numbers, firsts, strict=True):
+            if number != first:
+                yield Finding(
+                    f"{what}, pair_id {name}",
+                    f"it in rows {first:,} and {number:,} of the run",
+                    "every pair once",
+                    _REDO,
+                )
+        for row in rows:
+            yield from self._check_row(what, row)
+            if row["status"] == "ok":
+                self.images[row["image_id"]] = None
+                self._sample.see(row["method"], shard, row["pair_id"])
+        yield from self._check_images([row for row in rows if row["status"] == "ok"])
+
+    def _check_row(self, what: str, row: Row) -> Iterator[Finding]:
+        place = f"{what}, pair_id {row['pair_id']}"
+        if row["status"] not in RESULT_STATUSES:
+            expected = f"one of {', '.join(RESULT_STATUSES)}"
+            yield Finding(f"{place}, status", repr(row["status"]), expected, _REDO)
+        for role, wanted in self._settings.fingerprints.items():
+            got = row.get(f"{role}_fingerprint")
+            if got != wanted:
+                yield Finding(f"{place}, {role}_fingerprint", str(got), wanted, _REDO)
+        if row["status"] != "ok":
+            return
+        if row["method"] == "mapper" and self._same_networks:
+            url = self._find(mapper_url(row, self._settings, self._networks))
+            self._mappers.setdefault(url, set()).add(row["asset_fingerprint"])
+        wanted = self._settings.directions_fingerprint
+        if row["method"] == "global" and row["asset_fingerprint"] != wanted:
+            yield Finding(f"{place}, asset_fingerprint", row["asset_fingerprint"], wanted, _REDO)
+
+    def _check_images(self, rows: list[Row]) -> Iterator[Finding]:
+        wanted = {self._find(row["output_uri"]): row for row in rows}
+        single = [uri for uri in wanted if "#" not in uri]
+        parts = [single[i::_READERS] for i in range(_READERS)]
+        parts.append([uri for uri in wanted if "#" in uri])
+        with ThreadPoolExecutor(_READERS) as pool:
+            digests = [one for part in pool.map(_digests, parts) for one in part]
+        for uri, got in digests:
+            self.counts["images"] += 1
+            if got != wanted[uri]["output_sha256"]:
+                yield Finding(
+                    f"image {uri}",
+                    f"sha256 {got}" if got else "no such file",
+                    f"sha256 {wanted[uri]['output_sha256']}",
+                    "restore it from a copy, or edit its pair again in another run",
+                )
+
+    def _check_card(self, got: dict[str, Any]) -> Iterator[Finding]:
+        card = read_card(self._ledger.folder)
+        differing = [name for name in got if card.get(name) != got[name]]
+        if differing:
+            yield Finding(
+                f"frozen manifest of {self._ledger.folder.url}",
+                ", ".join(f"{name} {got[name]}" for name in differing),
+                ", ".join(f"{name} {card.get(name)}" for name in differing),
+                "give `styleclip edit` again with the manifest if planning was stopped; "
+                "otherwise restore the plans from a copy",
+            )
+
+    def _check_mappers(self) -> Iterator[Finding]:
+        for url, used in self._mappers.items():
+            folder = Folder(url)
+            for wanted in sorted(map(str, used)):
+                remedy = "restore the mapper from a copy; edits of this run used another"
+                yield from self._compare(
+                    f"mapper {url}",
+                    partial(mapper_fingerprint, folder.url),
+                    wanted,
+                    remedy,
+                )
+
+    def _check_latents(self, rows: list[Row]) -> Iterator[Finding]:
+        self.counts["latents"] += len(rows)
+        what = self._store.folder.url
+        try:
+            stored = self._store.read_stored([row["row"] for row in rows])
+        except _UNREADABLE as error:
+            yield _unreadable(f"latents {what}", error)
+            return
+        finite = [bool(np.isfinite(w_plus).all()) for w_plus in stored.w_plus]
+        for row, is_finite, digest in zip(rows, finite, stored.digests(), strict=True):
+            place = f"latent of {row['image_id']} in {what}, row {row['row']}"
+            remedy = "restore the store from a copy, or remove the shard's commit to invert again"
+            if not is_finite:
+                yield Finding(place, "NaN or infinity", "finite numbers", remedy)
+            elif digest != row["stored_sha256"]:
+                expected = f"{row['stored_sha256']}"
+                yield Finding(place, f"values of sha256 {digest}", expected, remedy)
+        wanted = {
+            self._find(row["crop_uri"]): row["source_sha256"] for row in rows if row["crop_uri"]
+        }
+        for uri, got in _digests(wanted):
+            if got != wanted[uri]:
+                yield Finding(
+                    f"crop {uri}",
+                    f"sha256 {got}" if got else "no such file",
+                    f"sha256 {wanted[uri]}, which was inverted",
+                    "restore it from a copy, or align and invert the photograph again",
+                )
+
+    def _compare(
+        self, what: str, read: Callable[[], str], wanted: str, remedy: str
+    ) -> Iterator[Finding]:
+        self.counts["assets"] += 1
+        try:
+            got = read()
+        except _UNREADABLE as error:
+            yield _unreadable(what, error)
+            return
+        if got != wanted:
+            yield Finding(what, got, wanted, remedy)
+
+    def _binding(self, name: str) -> str:
+        return str(self._store.attributes[name])
+
+    def _find(self, url: str) -> str:
+        """Where something of the run is now that the workspace may have been moved."""
+        return self._places.find(url) or url
+
+
+def check_ledger(ledger: Ledger, key: str) -> Iterator[Finding]:
+    """Check the parts of a ledger against its commits, and its rows against its plans.
+
+    Args:
+        ledger: Of faces or of latents.
+        key: Column that every unit and its rows have in common.
+    """
+    plans, committed = ledger.plans(), ledger.committed()
+    yield from _orphans(ledger, plans, committed)
+    for shard in committed:
+        what = f"shard {shard} of {ledger.folder.url}"
+        try:
+            rows = ledger.rows(shard)
+            units = ledger.units(shard) if shard in plans else None
+        except _UNREADABLE as error:
+            yield _unreadable(what, error)
+            continue
+        if units is not None:
+            got, wanted = set(rows[key].to_pylist()), set(units[key].to_pylist())
+            if got != wanted:
+                yield _unlike(what, key, got, wanted)
+
+
+def _orphans(ledger: Ledger, plans: list[int], committed: list[int]) -> Iterator[Finding]:
+    known = set(plans)
+    for shard in committed:
+        if shard not in known:
+            yield Finding(
+                f"shard {shard} of {ledger.folder.url}",
+                "a commit without a plan",
+                "a plan for every commit",
+                "restore the plan from a copy",
+            )
+
+
+def _differences(what: str, table: pa.Table, units: pa.Table) -> Iterator[Finding]:
+    """Compare the rows of a shard with those of the frozen manifest."""
+    rows = table.select(EDITS.names).cast(EDITS)
+    if rows.equals(units):
+        return
+    got, wanted = Counter(rows["pair_id"].to_pylist()), Counter(units["pair_id"].to_pylist())
+    if got == wanted:
+        names = [name for name in EDITS.names if not rows[name].equals(units[name])]
+        yield Finding(f"{what}, rows", f"other {', '.join(names)}", "those of the manifest", _REDO)
+        return
+    doubled = sorted((got - wanted).keys() & wanted.keys())
+    foreign = sorted(got.keys() - wanted.keys())
+    missing = sorted((wanted - got).keys())
+    parts = {"doubled": doubled, "foreign": foreign, "missing": missing}
+    said = "; ".join(f"{name} {ids[:3]}" for name, ids in parts.items() if ids)
+    expected = f"the {len(units)} of the manifest, each once"
+    yield Finding(f"{what}, rows", f"{len(rows)} rows: {said}", expected, _REDO)
+
+
+def _unlike(what: str, key: str, got: set[str], wanted: set[str]) -> Finding:
+    few = sorted(map(str, got ^ wanted))[:3]
+    said = f"{len(got)} different {key}, other than planned: {few}"
+    return Finding(f"{what}, rows", said, f"the {len(wanted)} that were planned", _REDO)
+
+
+def _digests(uris: Iterable[str]) -> list[tuple[str, str | None]]:
+    return [(uri, None if file is None else sha256(file)) for uri, file in read_images(uris)]
+
+
+def _unreadable(what: str, error: Exception) -> Finding:
+    said = str(error) or type(error).__name__
+    return Finding(what, f"an error: {said}", "content that can be read", "restore it from a copy")

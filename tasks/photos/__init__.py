@@ -1,0 +1,1 @@
+"""Photographs in: listings, decoding, faces, and aligned crops."""

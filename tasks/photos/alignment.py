@@ -1,0 +1,309 @@
+"""Alignment: photographs -> FFHQ crops, one row a photograph and face."""
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from manifests.schemas import FACES
+from styleclip_ops.alignment import align_face
+from styleclip_ops.errors import ConfigError, check_integers
+from tasks.outputs import keep_picture
+from tasks.photos.decoding import PhotoError, fetch_photo, read_photo, to_srgb
+from tasks.photos.detection import Face, FaceDetector, face_detector, finest_level, smallest_side
+from tasks.photos.faces import faces_ledger
+from tasks.photos.listing import GIVEN_IDS, distinct_id, list_photos
+from tasks.photos.listing_table import FURTHER_FACE, ListingError
+from tasks.places import CROPS
+from tasks.provenance import CODE_VERSION, png_bytes
+from tasks.row_logs import log_failures
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import Ledger
+
+FacesPolicy = Literal["largest", "all", "reject_several"]
+
+
+# A photograph of 100 megapixels takes about a gigabyte while it is decoded.
+_MOST_THREADS = 16
+# Of the photograph around a quad, in its sides: more than `align_face` looks at.
+_MARGIN = 0.25
+_SETTINGS = "settings.json"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """What a workspace's faces are; the same for all of them.
+
+    Attributes:
+        crop_size: Side of the crops in pixels, 16 to 4096.
+        faces: Of a photograph with several faces take the largest, all, or reject it.
+        minimum_face: Least side of the FFHQ quad in pixels of the photograph.
+
+    Raises:
+        ConfigError: A value is outside its range.
+    """
+
+    crop_size: int = 256
+    faces: FacesPolicy = "largest"
+    minimum_face: float = 32.0
+
+    def __post_init__(self) -> None:
+        check_integers(16, 4096, crop_size=self.crop_size)
+        if self.faces not in get_args(FacesPolicy):
+            raise ConfigError(f"faces: got {self.faces!r}, expected one of {get_args(FacesPolicy)}")
+        if not math.isfinite(self.minimum_face) or self.minimum_face < 0:
+            raise ConfigError(
+                f"minimum_face: got {self.minimum_face}, expected a number of pixels from 0"
+            )
+
+
+def plan_photos(
+    workspace: str, source: str, shard_size: int, retry: Collection[str] = ()
+) -> list[int]:
+    """Plan all photographs of an input that the workspace does not know yet.
+
+    Args:
+        workspace: URL of the workspace.
+        source: See `list_photos`.
+        shard_size: Most photographs of a shard.
+        retry: Statuses of photographs without a face that are looked at again.
+
+    Returns:
+        Shards to align, those of earlier inputs included.
+
+    Raises:
+        ListingError: See `list_photos`; or a listing gives an id that another photograph has.
+    """
+    ledger = faces_ledger(workspace)
+    photos = _with_new_ids(list_photos(source), ledger)
+    ledger.extend(photos, "source_uri", shard_size)
+    return shards_to_align(ledger, retry)
+
+
+def shards_to_align(ledger: Ledger, retry: Collection[str] = ()) -> list[int]:
+    """Return the planned shards that are not committed, or hold photographs to look at again.
+
+    Args:
+        ledger: Of the faces.
+        retry: See `plan_photos`.
+    """
+    again = [s for s in ledger.committed() if _unusable(ledger.rows(s), retry)] if retry else []
+    return sorted([*ledger.pending(), *again])
+
+
+def align_photos_shard(
+    workspace: str,
+    shard: int,
+    crop_size: int,
+    faces: FacesPolicy,
+    minimum_face: float,
+    retry: Collection[str] = (),
+) -> dict[str, int]:
+    """Align the photographs of one shard and commit it.
+
+    A photograph that cannot be used is a row with a status. A fault of the store is raised, and the
+    shard stays pending.
+
+    Args:
+        workspace: URL of the workspace.
+        shard: Its number.
+        crop_size: See `AlignmentConfig`.
+        faces: See `AlignmentConfig`.
+        minimum_face: See `AlignmentConfig`.
+        retry: Of a shard that is committed those photographs are looked at again that gave no face
+            and have one of these statuses.
+
+    Returns:
+        Rows by status that this call made; nothing where another process committed the shard.
+
+    Raises:
+        ConfigError: A value is outside its range, or the workspace has faces of other values.
+    """
+    config = AlignmentConfig(crop_size, faces, float(minimum_face))
+    ledger = faces_ledger(workspace)
+    _require_same(ledger.folder, config)
+    before = ledger.read_commit(shard) if ledger.is_committed(shard) else None
+    units, kept = ledger.units(shard).to_pylist(), list[Row]()
+    if before:
+        known = ledger.rows(shard)
+        again = _unusable(known, retry)
+        kept = [row for row in known.to_pylist() if row["source_uri"] not in again]
+        units = [unit for unit in units if unit["source_uri"] in again]
+        if not units:
+            return {}
+    aligner = _Aligner(Folder(workspace) / CROPS, face_detector(), config)
+    rows = [row for rows in _threads().map(aligner.align, units) for row in rows]
+    facts = {"photos": len(units)}
+    commit = ledger.commit(shard, pa.Table.from_pylist([*kept, *rows], FACES), facts, before)
+    if not ledger.wrote(commit):
+        return {}
+    log_failures(ledger.folder.url, shard, "source_uri", rows)
+    return dict(Counter(row["status"] for row in rows))
+
+
+def _unusable(faces: pa.Table, statuses: Collection[str]) -> set[str]:
+    """URIs of the photographs that gave no face, and have one of some statuses."""
+    usable = faces.filter(pc.equal(faces["status"], "ok"))["source_uri"].to_pylist()
+    named = faces.filter(pc.is_in(faces["status"], pa.array([*statuses], pa.string())))
+    return {*named["source_uri"].to_pylist()} - {*usable}
+
+
+def choose_faces(found: list[Face], config: AlignmentConfig) -> list[Face]:
+    """Return the faces of a photograph that get a row, given all, the largest first.
+
+    Raises:
+        PhotoError: There are several and they are rejected; those below `minimum_face` do not
+            count.
+    """
+    if config.faces == "all":
+        return found
+    large = [face for face in found if face.side >= config.minimum_face]
+    if config.faces == "reject_several" and len(large) > 1:
+        raise PhotoError("several_faces", f"got {len(large)} faces, expected one")
+    return found[:1]
+
+
+@dataclass(frozen=True)
+class _Aligner:
+    """Align photographs one by one; may be used by several threads at once."""
+
+    crops: Folder
+    detector: FaceDetector
+    config: AlignmentConfig
+
+    def align(self, unit: Mapping[str, Any]) -> list[Row]:
+        """Return the rows of a photograph, its crops being written."""
+        row: Row = {**dict.fromkeys(FACES.names), **unit}
+        try:
+            photo = self._read(row)
+            chosen = choose_faces(self._find(photo, row), self.config)
+        except PhotoError as error:
+            return [row | {"status": error.status, "error": str(error)}]
+        return [self._face_row(photo, face, index, row) for index, face in enumerate(chosen)]
+
+    def _read(self, row: Row) -> Image.Image:
+        content = fetch_photo(row["source_uri"])
+        row["source_sha256"] = sha256(content)
+        photo = read_photo(content)
+        row["width"], row["height"] = photo.size
+        return photo
+
+    def _find(self, photo: Image.Image, row: Row) -> list[Face]:
+        wanted = self.config.minimum_face
+        only_largest = self.config.faces == "largest"
+        found = self.detector.find_faces(photo, wanted, only_largest=only_largest)
+        row["num_faces"] = len(found)
+        if not found:
+            side = smallest_side(finest_level(*photo.size, wanted))
+            raise PhotoError("no_face", f"found no face of about {side:.0f} px or more")
+        return found
+
+    def _face_row(self, photo: Image.Image, face: Face, index: int, photo_row: Row) -> Row:
+        row = photo_row | {"face_index": index, "score": face.score, "quad": face.quad.ravel()}
+        if index:
+            row["image_id"] += f".face{index}"
+        if face.side < self.config.minimum_face:
+            message = f"got a quad of {face.side:.0f} px, expected {self.config.minimum_face:g}"
+            return row | {"status": "too_small", "error": message}
+        try:
+            crop = cut_face(photo, face, self.config.crop_size)
+        except ConfigError as error:
+            return row | {"status": "no_face", "error": str(error)}
+        facts = {"kind": "crop", "code_version": CODE_VERSION, "quad": face.quad.tolist()}
+        facts |= {name: row[name] for name in ("image_id", "source_sha256")}
+        crop_uri, crop_sha256 = keep_picture(self.crops, row["image_id"], png_bytes(crop, facts))
+        return row | {"status": "ok", "crop_uri": crop_uri, "crop_sha256": crop_sha256}
+
+
+def cut_face(photo: Image.Image, face: Face, size: int) -> Image.Image:
+    """Align a face as `align_face` does, without a look at the rest of a large photograph.
+
+    Args:
+        photo: RGB, upright.
+        face: In its pixels.
+        size: Side of the crop in pixels.
+
+    Returns:
+        RGB image in sRGB without metadata.
+
+    Raises:
+        ConfigError: See `align_face`.
+    """
+    # `align_face` first reduces by this factor: whole steps keep the pixels that it averages.
+    step = max(int(face.side / size / 2), 1)
+    margin = _MARGIN * face.side
+    left, top = np.maximum(np.floor((face.quad.min(axis=0) - margin) / step) * step, 0)
+    far = np.ceil((face.quad.max(axis=0) + margin) / step) * step
+    right, bottom = np.minimum(far, photo.size)
+    if left >= right or top >= bottom:
+        raise ConfigError("quad: got one outside the photograph, expected a face inside")
+    surroundings = photo.crop((int(left), int(top), int(right), int(bottom)))
+    return to_srgb(align_face(surroundings, face.landmarks - (left, top), size))
+
+
+def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:
+    """Make the ids of photographs that are new differ from those that are planned."""
+    planned = {
+        # Where its first face was forgotten, a photograph goes by the name of another.
+        FURTHER_FACE.sub("", unit["image_id"]).lower(): unit["source_uri"]
+        for shard in ledger.plans()
+        for unit in ledger.units(shard).to_pylist()
+    }
+    known = set(planned.values())
+    ids = []
+    for image_id, uri in _pairs(photos):
+        other = planned.get(image_id.lower(), uri)
+        if uri in known or other == uri:
+            ids.append(image_id)
+        elif GIVEN_IDS in (photos.schema.metadata or {}):
+            raise ListingError(
+                f"image_id {image_id}: got {uri}, expected {other}, which had this id before; "
+                "give another id, or take another workspace"
+            )
+        else:
+            ids.append(distinct_id(image_id, uri))
+    return pa.table([ids, photos["source_uri"]], photos.schema.remove_metadata())
+
+
+def _pairs(photos: pa.Table) -> Iterable[tuple[str, str]]:
+    return zip(photos["image_id"].to_pylist(), photos["source_uri"].to_pylist(), strict=True)
+
+
+def _require_same(folder: Folder, config: AlignmentConfig) -> None:
+    """Bind a workspace's faces to the parameters that the first of them were made with."""
+    mine = asdict(config)
+    try:
+        folder.create(_SETTINGS, json.dumps(mine, indent=1).encode())
+    except FileExistsError:
+        before = json.loads(folder.read(_SETTINGS))
+    else:
+        return
+    for name in mine:
+        if mine[name] != before[name]:
+            raise ConfigError(
+                f"{name}: got {mine[name]!r}, expected {before[name]!r} as for the faces that "
+                f"{folder.url} already has; take another workspace"
+            )
+
+
+def align_threads() -> int:
+    """Return how many photographs are aligned at a time: more than cores, since some wait."""
+    return min((os.cpu_count() or 1) + 2, _MOST_THREADS)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """The threads of this process for all its shards."""
+    return ThreadPoolExecutor(align_threads(), "align")

@@ -1,0 +1,147 @@
+"""Which photographs an input holds, and the names they have in every table."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+from fsspec.utils import glob_translate
+
+from tasks.photos.listing_table import (
+    FURTHER_FACE,
+    LISTINGS,
+    ListingError,
+    Photo,
+    is_text,
+    read_listing,
+)
+from tasks.store.folders import Folder, is_file, sha256, split_url
+
+PHOTOS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("source_uri", pa.string(), nullable=False),
+    ]
+)
+
+# Metadata of a table of photographs whose ids a listing gave.
+GIVEN_IDS = b"given_ids"
+
+# Texts and tables that lie beside photographs.
+SIDECARS = {".csv", ".json", ".jsonl", ".md", ".parquet", ".txt", ".xml", ".xmp", ".yaml", ".yml"}
+
+_EXPECTED = "expected a folder, a glob, a prefix, a photograph, or a CSV or Parquet listing"
+_LONGEST_STEM = 100
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")
+_OTHER = re.compile(r"[^A-Za-z0-9._-]")
+# What `distinct_id` appends.
+_DISTINCT = re.compile(r"--[0-9a-f]{8}$")
+_MAGIC = re.compile(r"[*?[]")
+
+
+def list_photos(source: str) -> pa.Table:
+    """List the photographs of an input in a stable order.
+
+    - A folder or object-store prefix: every file in it, at any depth, by name, so that also a file
+      that is no photograph gets its row. Hidden files and folders are left out, and texts and
+      tables by their suffix (SIDECARS).
+    - A glob: the same of what it matches.
+    - A listing (CSV or Parquet): its rows in order, with the columns source_uri (or path, uri, url)
+      and optionally image_id. Relative paths are relative to the listing.
+    - Any other file: that photograph.
+
+    Where no listing gives an id, it is the path relative to the input (of an absolute path or URL
+    in a listing, the file name) without its suffix, with "-" for "/". If it would hold other
+    characters than letters, digits, ".", "_" and "-", or if two photographs would have the same
+    but for case, it ends in "--" and eight digits of a hash of the path.
+
+    Args:
+        source: Path or URL.
+
+    Returns:
+        Table of the schema PHOTOS, no uri and no id twice. Its metadata has GIVEN_IDS where a
+        listing gave the ids.
+
+    Raises:
+        ListingError: There are no photographs, or the listing has mistakes: the message has the
+            first 20, with their rows, and the number of all.
+    """
+    require_photos(source)
+    is_listing = PurePosixPath(source).suffix.lower() in LISTINGS and is_file(source)
+    photos = read_listing(source) if is_listing else [*_find(source)]
+    if not photos:
+        raise ListingError(f"photographs: got {source}, in which there are none; {_EXPECTED}")
+    given = [photo.image_id for photo in photos if photo.image_id is not None]
+    columns = {"image_id": given or _image_ids(photos), "source_uri": [p.uri for p in photos]}
+    return pa.table(columns, PHOTOS.with_metadata({GIVEN_IDS: b""} if given else None))
+
+
+def require_photos(source: str) -> None:
+    """Refuse an input of this machine that is not there or empty; a store would be asked for all.
+
+    Raises:
+        ListingError: It is not there, or a folder without a file that may be a photograph.
+    """
+    folder = Folder(source)
+    if not folder.is_local or _MAGIC.search(source):
+        return
+    path = Path(folder.url)
+    if not path.exists():
+        raise ListingError(f"photographs: got {source}, which is not there; {_EXPECTED}")
+    names = (name for _, _, names in os.walk(path) for name in names)
+    if path.is_dir() and not any(map(_is_wanted, names)):
+        raise ListingError(f"photographs: got {source}, in which there are none; {_EXPECTED}")
+
+
+def distinct_id(image_id: str, key: str) -> str:
+    """Return an id that no photograph has without the same `key`."""
+    return f"{image_id[:_LONGEST_STEM]}--{sha256(key.encode())[:8]}"
+
+
+def _find(source: str) -> Iterator[Photo]:
+    if is_file(source):
+        folder, name = split_url(source)
+        names = [name]
+    else:
+        folder = Folder(source)
+        names = folder.files()
+        magic = _MAGIC.search(source)
+        if magic and not names:
+            folder, names = _match(source, source.rfind("/", 0, magic.start()) + 1)
+        names = [name for name in names if _is_wanted(name)]
+    for name in names:
+        if not is_text(name):
+            raise ListingError(
+                f"{folder.url}: got a file named {name!r}, expected a name in UTF-8; rename it"
+            )
+        yield Photo(folder.url_of(name), name, name)
+
+
+def _match(pattern: str, start: int) -> tuple[Folder, list[str]]:
+    """Find the files that a glob matches, in the folder that is spelt out before `start`."""
+    folder, match = Folder(pattern[:start] or "."), re.compile(glob_translate(pattern[start:]))
+    return folder, [name for name in folder.files() if match.match(name)]
+
+
+def _is_wanted(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.suffix.lower() not in SIDECARS
+
+
+def _image_ids(photos: Sequence[Photo]) -> list[str]:
+    stems = [_stem(photo.name) for photo in photos]
+    uses = Counter(stem.lower() for stem, _ in stems)
+    return [
+        stem if is_whole and uses[stem.lower()] == 1 else distinct_id(stem, photo.key)
+        for photo, (stem, is_whole) in zip(photos, stems, strict=True)
+    ]
+
+
+def _stem(name: str) -> tuple[str, bool]:
+    """The part of a name that an id keeps, and whether that tells it from all other names."""
+    dashed = _SUFFIX.sub("", name).replace("/", "-")
+    stem = _OTHER.sub("_", dashed).lstrip("._-")[:_LONGEST_STEM] or "photo"
+    return stem, stem == dashed and not FURTHER_FACE.search(stem) and not _DISTINCT.search(stem)

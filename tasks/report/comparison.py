@@ -1,0 +1,248 @@
+"""Two runs side by side: how the pairs that both have differ, and whether that is drift."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.report.evaluation import Estimate, Evaluation, Numbers, Places, estimate_mean
+from tasks.report.examples import rank_pairs
+from tasks.report.rows import FINGERPRINTS, Rows
+from tasks.report.scoring import Criteria
+
+# By how much a mean may differ before that is drift, if its interval is all on one side of 0.
+TOLERANCES: Mapping[str, float] = {
+    "success": 0.05,
+    "identity_kept": 0.05,
+    "directional_edit": 0.02,
+    "identity_edit": 0.02,
+    "off_target": 0.02,
+    "identity_inversion": 0.02,
+    "failed": 0.01,
+}
+LOWER_IS_BETTER = ("off_target", "failed")
+# A mapper has another address with every generator, and other weights are what is compared.
+_SAME = ["target_prompt", "neutral_prompt", "method", "alpha", "beta", "num_channels", "options"]
+
+Change = Literal["better", "worse", "same", "unknown"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the pairs of one method and prompt differ: this run minus the other.
+
+    Attributes:
+        method: How they were edited.
+        target_prompt: What they were edited towards.
+        paired: Whether the same pairs are compared; else the means of all pairs of each run.
+        pairs: That are compared; those of this run where they are not paired.
+        scores: Mean differences by the names of `TOLERANCES`.
+    """
+
+    method: str
+    target_prompt: str
+    paired: bool
+    pairs: int
+    scores: Mapping[str, Estimate]
+
+    def change(self, name: str) -> Change:
+        """Say in a word how a score changed; `same` where the interval holds 0."""
+        score = self.scores[name]
+        if score.mean is None or score.low is None or score.high is None:
+            return "unknown"
+        if score.low <= 0 <= score.high:
+            return "same"
+        return "better" if (score.mean > 0) != (name in LOWER_IS_BETTER) else "worse"
+
+    @property
+    def drift(self) -> tuple[str, ...]:
+        """The scores that changed by more than may be."""
+        return tuple(
+            name
+            for name, tolerance in TOLERANCES.items()
+            if self.change(name) in ("better", "worse")
+            and abs(self.scores[name].mean or 0) >= tolerance
+        )
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Pairs that two runs have.
+
+    Attributes:
+        mine: Places of their rows in this run, ascending.
+        theirs: Places of their rows in the other.
+    """
+
+    mine: Places
+    theirs: Places
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two runs differ in.
+
+    Attributes:
+        name: Of the other run.
+        url: Of the other run.
+        networks: Roles whose networks differ.
+        pairs: Pairs that both have.
+        differences: By method and prompt.
+    """
+
+    name: str
+    url: str
+    networks: Sequence[str]
+    pairs: int
+    differences: Sequence[Difference]
+
+    @property
+    def drifted(self) -> list[Difference]:
+        """The methods and prompts that drifted."""
+        return [difference for difference in self.differences if difference.drift]
+
+
+def pair_rows(mine: Rows, theirs: Rows) -> Pairing:
+    """Find the pairs that two runs have: equal face, prompts, method, strength and options."""
+    settings, faces = dict[Any, int](), dict[str, int]()
+    keys = list[NDArray[np.int64]]()
+    for rows in (mine, theirs):
+        table = rows.settings[_SAME].astype(object)
+        texts = table.where(table.notna(), None).itertuples(index=False, name=None)
+        setting = np.array([settings.setdefault(text, len(settings)) for text in texts], np.int64)
+        face = np.array([faces.setdefault(name, len(faces)) for name in rows.faces], np.int64)
+        # There are fewer than 2^31 settings and faces.
+        keys.append((setting[rows.setting] << 32) | face[rows.face])
+    _, one, other = np.intersect1d(keys[0], keys[1], return_indices=True)
+    order = np.argsort(one)
+    return Pairing(one[order].astype(np.int32), other[order].astype(np.int32))
+
+
+def compare_runs(
+    mine: tuple[Rows, Evaluation],
+    theirs: tuple[Rows, Evaluation],
+    pairing: Pairing,
+    name: str,
+    url: str,
+) -> Comparison:
+    """Compare two runs.
+
+    Args:
+        mine: This run.
+        theirs: The other.
+        pairing: The pairs that both have.
+        name: Of the other run.
+        url: Of the other run.
+    """
+    marks = [rows.settings for rows, _ in (mine, theirs)]
+    columns = {role: f"{role}_fingerprint" for role in FINGERPRINTS}
+    networks = [
+        role
+        for role, column in columns.items()
+        if {*marks[0][column].dropna()} != {*marks[1][column].dropna()}
+    ]
+    paired = {(d.method, d.target_prompt): d for d in _paired(mine, theirs[0], pairing)}
+    unpaired = {(d.method, d.target_prompt): d for d in _unpaired(mine[1], theirs[1])}
+    keys = [(group.method, group.target_prompt) for group in mine[1].by_prompt]
+    found = [paired.get(key) or unpaired.get(key) for key in keys]
+    return Comparison(name, url, networks, len(pairing.mine), [d for d in found if d])
+
+
+def _paired(mine: tuple[Rows, Evaluation], theirs: Rows, pairing: Pairing) -> Iterator[Difference]:
+    rows, evaluation = mine
+    if not len(pairing.mine):
+        return
+    failed = [(~r.ok[p]).astype(float) for r, p in ((rows, pairing.mine), (theirs, pairing.theirs))]
+    groups = list[tuple[str, str, Places]]()
+    for group in evaluation.by_prompt:
+        same = rows.of(method=group.method, target_prompt=group.target_prompt)
+        own = np.flatnonzero(same.to_numpy(bool)[rows.setting[pairing.mine]]).astype(np.int32)
+        if len(own):
+            groups.append((group.method, group.target_prompt, own))
+    scores = list[dict[str, Estimate]]({} for _ in groups)
+    for name in TOLERANCES:
+        values: Numbers = (
+            failed[0] - failed[1]
+            if name == "failed"
+            else rows.column(name)[pairing.mine] - theirs.column(name)[pairing.theirs]
+        )
+        for (_, _, own), found in zip(groups, scores, strict=True):
+            faces = rows.face[pairing.mine[own]]
+            found[name] = estimate_mean(values[own], faces, evaluation.criteria)
+    for (method, prompt, places), found in zip(groups, scores, strict=True):
+        yield Difference(method, prompt, True, len(places), found)
+
+
+def _unpaired(mine: Evaluation, theirs: Evaluation) -> Iterator[Difference]:
+    others = {(group.method, group.target_prompt): group for group in theirs.by_prompt}
+    for group in mine.by_prompt:
+        other = others.get((group.method, group.target_prompt))
+        if other:
+            scores = {
+                name: difference_of_means(group.scores[name], other.scores[name])
+                for name in TOLERANCES
+                if name != "failed"
+            }
+            scores["failed"] = difference_of_means(group.failures, other.failures)
+            yield Difference(group.method, group.target_prompt, False, group.pairs, scores)
+
+
+def difference_of_means(mine: Estimate, theirs: Estimate) -> Estimate:
+    """Subtract means of different faces, with the interval of Zou and Donner (2008)."""
+    if mine.mean is None or theirs.mean is None:
+        return Estimate()
+    mean = mine.mean - theirs.mean
+    count, faces = min(mine.count, theirs.count), min(mine.faces, theirs.faces)
+    ends = (mine.low, mine.high, theirs.low, theirs.high)
+    if any(end is None for end in ends):
+        return Estimate(count, faces, mean)
+    low, high, their_low, their_high = (float(end or 0) for end in ends)
+    below = np.hypot(mine.mean - low, their_high - theirs.mean)
+    above = np.hypot(high - mine.mean, theirs.mean - their_low)
+    return Estimate(count, faces, mean, float(mean - below), float(mean + above))
+
+
+def telling_pairs(mine: Rows, theirs: Rows, pairing: Pairing) -> dict[str, int]:
+    """Choose pairs to look at: the largest gain, the largest loss, and the median change.
+
+    Returns:
+        Numbers of the pairing by why; of what they are chosen by see `tasks.report.examples.RANK`.
+    """
+    change = rank_pairs(mine)[pairing.mine] - rank_pairs(theirs)[pairing.theirs]
+    order = np.argsort(change, kind="stable")
+    order = order[: int((~np.isnan(change)).sum())]
+    if not len(order):
+        return {}
+    wanted = {
+        "median change": int(order[(len(order) - 1) // 2]),
+        "largest gain": int(order[-1]),
+        "largest loss": int(order[0]),
+    }
+    chosen = dict[int, str]()
+    for why, number in wanted.items():
+        chosen.setdefault(number, why)
+    return {why: number for number, why in chosen.items()}
+
+
+def drift_sentences(comparison: Comparison) -> list[str]:
+    """Say each drift in words."""
+    return [
+        f"{difference.method}, {shorten(difference.target_prompt, 80)!r}: {name.replace('_', ' ')} "
+        f"{difference.change(name)} by {abs(score.mean or 0):.3f} "
+        f"({score.low:+.3f} to {score.high:+.3f}) against {comparison.name}"
+        for difference in comparison.drifted
+        for name in difference.drift
+        for score in [difference.scores[name]]
+    ]
+
+
+def drift_rule(criteria: Criteria) -> str:
+    """Say what counts as drift."""
+    limits = ", ".join(f"{name.replace('_', ' ')} {least:g}" for name, least in TOLERANCES.items())
+    return (
+        f"a mean difference whose {criteria.confidence:.0%} interval is all on one side of 0 and "
+        f"that is at least: {limits}"
+    )

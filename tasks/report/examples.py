@@ -1,0 +1,87 @@
+"""Which pairs a report shows first: the typical, the best and the worst of a method and prompt."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.report.evaluation import Evaluation, Group
+from tasks.report.rows import Rows
+
+Kind = Literal["typical", "best", "worst"]
+_SAME = ["target_prompt", "method", "neutral_prompt", "beta", "num_channels", "options"]
+
+RANK = "directional similarity times identity kept (directional_edit x identity_edit)"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair to show.
+
+    Attributes:
+        kind: Why it is shown.
+        pair: Place of its row.
+        rank: What it was chosen by, see `RANK`.
+        strip: Places of the edits of the same face with the same settings, by ascending alpha.
+    """
+
+    kind: Kind
+    pair: int
+    rank: float
+    strip: Sequence[int]
+
+
+# By method and target prompt.
+Examples = Mapping[tuple[str, str], Sequence[Example]]
+
+
+def find_examples(rows: Rows, evaluation: Evaluation) -> Examples:
+    """Choose examples at the best strength of every method and prompt.
+
+    These are the pair with the median rank, the highest and the lowest, each once; fewer if there
+    are fewer pairs with a rank.
+    """
+    ranks = rank_pairs(rows)
+    keys = [(group.method, group.target_prompt) for group in evaluation.by_prompt]
+    best = {key: evaluation.best_strength(*key) for key in keys}
+    return {key: _choose(rows, ranks, group) if group else [] for key, group in best.items()}
+
+
+def rank_pairs(rows: Rows) -> NDArray[np.float64]:
+    """Return the rank of every pair, see RANK: [N], NaN where scores are missing."""
+    directional = rows.column("directional_edit")
+    directional[rows.unchanged()] = 0
+    # A negative direction is worse than none, however well it keeps the identity.
+    ranks: NDArray[np.float64] = directional * np.maximum(rows.column("identity_edit"), 0)
+    return ranks
+
+
+def _choose(rows: Rows, ranks: NDArray[np.float64], best: Group) -> list[Example]:
+    alike = rows.of(method=best.method, target_prompt=best.target_prompt, alpha=best.alpha)
+    places = rows.find(alike)
+    places = places[~np.isnan(ranks[places])]
+    order = places[np.argsort(ranks[places], kind="stable")]
+    if not len(order):
+        return []
+    wanted: dict[Kind, int] = {
+        "typical": order[(len(order) - 1) // 2],
+        "best": order[-1],
+        "worst": order[0],
+    }
+    chosen = dict[int, Kind]()
+    for kind, place in wanted.items():
+        chosen.setdefault(int(place), kind)
+    return [
+        Example(kind, place, float(ranks[place]), _strip(rows, place))
+        for place, kind in chosen.items()
+    ]
+
+
+def _strip(rows: Rows, place: int) -> list[int]:
+    own = rows.settings.loc[rows.setting[place], _SAME]
+    same = rows.find(rows.of(**own.to_dict()))
+    same = same[(rows.face[same] == rows.face[place]) & rows.ok[same]]
+    alphas = rows.settings["alpha"].to_numpy(float)[rows.setting[same]]
+    return [int(one) for one in same[np.argsort(alphas, kind="stable")]]

@@ -1,0 +1,150 @@
+"""The pictures of a run, as a report refers to them: thumbnails beside it, originals by links."""
+
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+from urllib.parse import quote
+
+import pandas as pd
+
+from manifests.edits import IMAGE_ID
+from tasks.places import CROPS, INVERSIONS, RunPlaces
+from tasks.report.thumbnails import Source, Thumbnail, make_thumbnails
+from tasks.store.folders import Folder
+
+THUMBNAILS = "thumbs"
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that a page shows.
+
+    Attributes:
+        thumb: Address of its thumbnail, relative to the page.
+        full: Address of the original, relative to the page; None where it has none of its own.
+        side: Pixels of the longer side of the original.
+    """
+
+    thumb: str
+    full: str | None
+    side: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a run; one that is absent, damaged or altered is not among them.
+
+    Attributes:
+        edits: By the index of the row.
+        sources: Aligned photographs by image id.
+        inversions: Unedited renderings by image id.
+        missing: How many edits have no picture though they are ok.
+    """
+
+    edits: Mapping[int, Picture]
+    sources: Mapping[str, Picture]
+    inversions: Mapping[str, Picture]
+    missing: int
+
+
+def find_pictures(
+    places: RunPlaces,
+    report: Folder,
+    rows: pd.DataFrame,
+    crop_digests: Mapping[str, str],
+    advance: Callable[[int, int], None] | None = None,
+) -> Pictures:
+    """Write the thumbnails of a run's pictures, and tell where they are.
+
+    Args:
+        places: Where the run is.
+        report: Folder of the page.
+        rows: Result rows to show.
+        crop_digests: sha256 of aligned photographs by image id, where known.
+        advance: Called with the number of pictures done and of all.
+    """
+    before = before_sources(places, rows["image_id"], crop_digests)
+    crops = {name: crop for name, (crop, _) in before.items()}
+    inversions = {name: inversion for name, (_, inversion) in before.items()}
+    edits = dict(edited_sources(places, rows))
+    wanted = [*crops.values(), *inversions.values(), *edits.values()]
+    thumbnails = make_thumbnails(report / THUMBNAILS, wanted, advance)
+
+    def shown(sources: Mapping[K, Source]) -> dict[K, Picture]:
+        return {
+            key: _picture(report, source, thumbnails[source.uri])
+            for key, source in sources.items()
+            if source.uri in thumbnails
+        }
+
+    found = shown(edits)
+    missing = int((rows["status"] == "ok").sum()) - len(found)
+    return Pictures(found, shown(crops), shown(inversions), missing)
+
+
+def find_edited(
+    places: RunPlaces, report: Folder, rows: pd.DataFrame, linked: bool
+) -> dict[int, Picture]:
+    """Write the thumbnails of another run's edited images, and tell where they are.
+
+    Args:
+        places: Where the other run is.
+        report: Folder of the page.
+        rows: Its result rows to show.
+        linked: Whether a page may link to the originals.
+    """
+    edits = dict(edited_sources(places, rows))
+    thumbnails = make_thumbnails(report / THUMBNAILS, edits.values())
+    found = {key: one for key, one in edits.items() if one.uri in thumbnails}
+    pictures = {key: _picture(report, one, thumbnails[one.uri]) for key, one in found.items()}
+    return {key: one if linked else replace(one, full=None) for key, one in pictures.items()}
+
+
+def relative_url(folder: Folder, url: str) -> str:
+    """Return the address of a file for a page in a folder of the same store."""
+    return quote(posixpath.relpath(_path(url), _path(folder.url)))
+
+
+def before_sources(
+    places: RunPlaces, names: Iterable[str], crop_digests: Mapping[str, str] | None = None
+) -> dict[str, tuple[Source, Source]]:
+    """Return where the aligned photographs and the inversions of faces are, by their image ids.
+
+    Args:
+        places: Where the run is.
+        names: Image ids; those that name no file are left out.
+        crop_digests: sha256 of aligned photographs by image id, where known.
+    """
+    crops = places.workspace / CROPS
+    inversions = places.workspace / INVERSIONS / places.latents
+    digests = crop_digests or {}
+    return {
+        name: (
+            Source(crops.url_of(f"{name}.png"), digests.get(name)),
+            Source(inversions.url_of(f"{name}.png")),
+        )
+        for name in dict.fromkeys(names)
+        if IMAGE_ID.fullmatch(name)
+    }
+
+
+def edited_sources(places: RunPlaces, rows: pd.DataFrame) -> Iterator[tuple[int, Source]]:
+    """Yield where the edited images of rows are, with the index of the row."""
+    columns = (rows["status"], rows["output_uri"], rows["output_sha256"])
+    for key, status, uri, digest in zip(rows.index, *columns, strict=True):
+        found = places.find(uri) if status == "ok" else None
+        if found:
+            yield int(key), Source(found, digest)
+
+
+def _picture(report: Folder, source: Source, thumbnail: Thumbnail) -> Picture:
+    # A browser cannot look into a tar.
+    full = None if "#" in source.uri else relative_url(report, source.uri)
+    return Picture(f"{THUMBNAILS}/{thumbnail.name}", full, thumbnail.side)
+
+
+def _path(url: str) -> str:
+    return "/" + url.partition("://")[2] if "://" in url else url

@@ -1,0 +1,1 @@
+"""Data on any fsspec URL: folders, their faults, and commits that count."""

@@ -1,0 +1,384 @@
+"""Folders on any fsspec URL: a directory, s3://, gs://, memory://. All paths are made here."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import fsspec
+import zarr.storage
+from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer
+
+from tasks.store.faults import UnsupportedError, endure, full_disks_explained
+from tasks.store.redaction import redact
+
+T = TypeVar("T")
+
+
+class Folder:
+    """A folder of files that are whole or absent.
+
+    What may pass (throttling, timeouts, resets, cut answers) is tried again, see
+    `tasks.store.faults`; what remains is a StoreError that names store and remedy.
+
+    Args:
+        url: A directory or any URL that fsspec opens. Credentials and endpoints come from the
+            environment or fsspec's own configuration files, never from the URL.
+
+    Raises:
+        ValueError: The URL's protocol is unknown, or it carries a password.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._path = _resolve(url)
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(self.url_of(name))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a directory of this machine."""
+        return "file" in _protocols(self._fs)
+
+    @property
+    def url(self) -> str:
+        """The URL, without a trailing slash; a plain absolute path for a directory."""
+        return self._url(self._path)
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return self._path.rsplit("/", 1)[-1]
+
+    def url_of(self, name: str) -> str:
+        """Return the URL of a file or folder inside.
+
+        Raises:
+            ValueError: The name leads out of the folder.
+        """
+        return self._url(self._join(name))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        path = self._join(name)
+        content: bytes = _endure(self._fs, path, lambda: self._fs.cat_file(path))
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, or replace it; at no time can a part of it be seen."""
+        path = self._join(name)
+        if self.is_local:
+            with full_disks_explained(path):
+                _replace(path, content)
+            return
+        _endure(self._fs, path, lambda: self._fs.pipe_file(path, content))
+
+    def take_in(self, name: str, source: Path) -> None:
+        """Write a file as a copy of one of this machine, or replace it; it is never held whole."""
+        path = self._join(name)
+        if self.is_local:
+            with full_disks_explained(path), _written_beside(path, b"") as part:
+                shutil.copyfile(source, part)
+                _sync(Path(part))
+                Path(part).replace(path)
+            return
+        _endure(self._fs, path, lambda: self._fs.put_file(str(source), path))
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file that is not there yet.
+
+        Where it is there with the same content, all is well: it may be our own, written by an
+        attempt whose answer was lost.
+
+        Raises:
+            FileExistsError: It is there with other content. Of several that try at once one
+                succeeds, if the store's guarantee is that, see `tasks.store.guarantees`.
+        """
+        try:
+            # Enough for one writer where the store's own refusal is missing.
+            if self.exists(name):
+                raise FileExistsError(redact(self.url_of(name)))
+            self.create_blindly(name, content)
+        except FileExistsError:
+            if self.read(name) != content:
+                raise
+
+    def create_blindly(self, name: str, content: bytes) -> None:
+        """Create a file and leave it to the store to refuse one that is there.
+
+        Raises:
+            FileExistsError: It is there, and the store refuses.
+        """
+        path = self._join(name)
+        if self.is_local:
+            with full_disks_explained(path), _written_beside(path, content) as part:
+                _link(part, path)
+            return
+        try:
+            _endure(self._fs, path, lambda: self._fs.pipe_file(path, content, mode="create"))
+        except UnsupportedError:
+            self.write(name, content)
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file or folder of this name."""
+        return _kind(self._fs, self._join(name)) is not None
+
+    def names(self, suffix: str = "") -> list[str]:
+        """Return the sorted names of all files and folders directly inside that end so.
+
+        Hidden ones are left out, unless `suffix` is their whole name.
+        """
+        try:
+            entries = _endure(self._fs, self._path, lambda: self._fs.ls(self._path, detail=False))
+        except FileNotFoundError:
+            return []
+        paths = (entry.strip("/") for entry in entries)
+        # Some object stores list a folder in itself.
+        names = (p.rpartition("/")[2] for p in paths if p != self._path.strip("/"))
+        shown = (n for n in names if n[0] != "." or n == suffix)
+        return sorted(n for n in shown if n.endswith(suffix))
+
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """Return the names of all files directly inside, with what changes when one is replaced."""
+        try:
+            entries = _endure(self._fs, self._path, lambda: self._fs.ls(self._path, detail=True))
+        except FileNotFoundError:
+            return ()
+        marks = ("ETag", "etag", "mtime", "created", "size")
+        return tuple(
+            sorted((e["name"], str([e[mark] for mark in marks if mark in e])) for e in entries)
+        )
+
+    def files(self) -> list[str]:
+        """Return the sorted names of all files inside, at any depth; linked folders are left out.
+
+        Raises:
+            OSError: A folder inside cannot be listed.
+        """
+        if self.is_local:
+            return sorted(_walk(self._path))
+        prefix = f"{self._path}/"
+        found = _endure(self._fs, self._path, lambda: self._fs.find(self._path))
+        return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix))
+
+    def remove(self, name: str) -> None:
+        """Remove a file; it is no error if there is none."""
+        path = self._join(name)
+        with suppress(FileNotFoundError):
+            _endure(self._fs, path, lambda: self._fs.rm_file(path))
+
+    def remove_all(self, name: str) -> None:
+        """Remove a folder with all that is in it; it is no error if there is none."""
+        path = self._join(name)
+        with suppress(FileNotFoundError):
+            _endure(self._fs, path, lambda: self._fs.rm(path, recursive=True))
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Any]:
+        """Open a file for reading from any place."""
+        path = self._join(name)
+        with _endure(self._fs, path, lambda: self._fs.open(path, "rb")) as file:
+            yield file
+
+    def zarr_store(self, name: str) -> Store:
+        """Return the place of a Zarr group inside."""
+        path = self._join(name)
+        if self.is_local:
+            return _DirectoryStore(path)
+        if isinstance(self._fs, AsyncFileSystem):
+            # Zarr has an event loop of its own.
+            fs = _file_system(_protocols(self._fs)[0], asynchronous=True)
+            return zarr.storage.FsspecStore(fs, path=path)
+        return zarr.storage.FsspecStore.from_url(self._url(path), storage_options=_OPTIONS)
+
+    def _join(self, name: str) -> str:
+        if not name or name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"name: got {name!r}, expected a path inside {self.url}")
+        return f"{self._path}/{name}"
+
+    def _url(self, path: str) -> str:
+        return path if self.is_local else str(self._fs.unstrip_protocol(path))
+
+
+def split_url(url: str) -> tuple[Folder, str]:
+    """Split the URL of a file into its folder and its name."""
+    fs, path = _resolve(url)
+    parent, _, name = path.rpartition("/")
+    return Folder(parent if "file" in _protocols(fs) else str(fs.unstrip_protocol(parent))), name
+
+
+def read_url(url: str) -> bytes:
+    """Return the content of the file at a URL.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    folder, name = split_url(url)
+    return folder.read(name)
+
+
+def is_file(url: str) -> bool:
+    """Return whether there is a file at a URL."""
+    return _kind(*_resolve(url)) == "file"
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+# Listings must show what other writers did since.
+_OPTIONS: dict[str, Any] = {"use_listings_cache": False}
+# What file systems without hard links say.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
+    if "://" in url and urlsplit(url).password:
+        raise ValueError(
+            f"URL of {urlsplit(url).hostname}: got a password in it, expected none; "
+            "give credentials in the environment"
+        )
+    protocol = url.split("://", 1)[0] if "://" in url else "file"
+    try:
+        fs = _file_system(protocol)
+        return fs, str(fs._strip_protocol(url)).rstrip("/")
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:
+        # File systems inside others, zip:// and such, fail in many ways without an outer one.
+        raise ValueError(
+            f"URL: got the protocol {protocol!r}, expected a directory, s3://, gs://, memory:// or "
+            f"another one that needs no more than the URL ({type(error).__name__})"
+        ) from error
+
+
+@cache
+def _file_system(protocol: str, **options: Any) -> AbstractFileSystem:
+    if protocol in {"s3", "s3a"}:
+        from tasks.store.enduring_s3 import EnduringS3
+
+        return EnduringS3(**_OPTIONS, **options)
+    return fsspec.filesystem(protocol, **_OPTIONS, **options)
+
+
+def _endure(fs: AbstractFileSystem, path: str, call: Callable[[], T]) -> T:
+    """Do one operation on a path as `store_faults.endure` does; disks do not mend by asking."""
+    if "file" in _protocols(fs):
+        return call()
+    url = str(fs.unstrip_protocol(path))
+    try:
+        return endure(url, call)
+    except FileNotFoundError:
+        raise FileNotFoundError(redact(url)) from None
+
+
+def _kind(fs: AbstractFileSystem, path: str) -> str | None:
+    """`file`, `directory`, or None where there is nothing.
+
+    The file systems' own exists() and isfile() take every fault for a no.
+    """
+    try:
+        return str(_endure(fs, path, lambda: fs.info(path))["type"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        # No file can have such a name.
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
+
+
+def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _walk(root: str) -> Iterator[str]:
+    """Yield the relative names of the regular files under a directory."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    # fsspec's own walk passes over directories that it cannot read.
+    for folder, _, names in os.walk(root, onerror=None if not Path(root).is_dir() else fail):
+        for name in names:
+            path = Path(folder, name)
+            if path.is_file():
+                yield path.relative_to(root).as_posix()
+
+
+@contextmanager
+def _written_beside(path: str, content: bytes) -> Iterator[str]:
+    """Give the path of a file with this content, on disk for good, next to `path`."""
+    parent = Path(path).parent
+    _make_directory(parent)
+    handle, part = tempfile.mkstemp(prefix=".part-", dir=parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).chmod(0o644)
+        yield part
+    finally:
+        Path(part).unlink(missing_ok=True)
+    _sync(parent)
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and its parents, so that they too survive a power loss."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync(path.parent)
+
+
+class _DirectoryStore(zarr.storage.LocalStore):
+    """Zarr's directory, whose files are on disk for good before a commit says that they are."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+        path = str(self.root / key)
+        with full_disks_explained(path):
+            await asyncio.to_thread(_replace, path, value.to_bytes())
+
+
+def _link(part: str, path: str) -> None:
+    """Give a file its name, which nothing has yet, at once with its whole content."""
+    try:
+        # A link never replaces another file.
+        os.link(part, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        Path(part).replace(path)
+
+
+def _replace(path: str, content: bytes) -> None:
+    with _written_beside(path, content) as part:
+        Path(part).replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Make the content of a file, or new names in a directory, survive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

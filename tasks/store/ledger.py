@@ -1,0 +1,442 @@
+"""The ledger of a stage: which shards of work are planned, which are committed, and their results.
+
+A plan is a create-only table of units of work. A commit is a create-only record that names the
+parts of the results with their sizes and digests. Parts without a commit do not count. So a stage
+that is stopped anywhere continues with its pending shards, and of several writers of one shard
+exactly one is believed.
+
+Plans and commits are never changed, but may be superseded by a later generation: `shard-00003.json`
+by `shard-00003.1.json`, and so on. The latest counts, and again exactly one writer makes it.
+"""
+
+import io
+import json
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.store.folders import Folder, sha256
+from tasks.store.redaction import redact_table
+
+PLANS, RESULTS, COMMITS = "_plans", "results", "_commits"
+
+
+class LedgerError(ValueError):
+    """A ledger contradicts itself or what it is asked to plan."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A committed file of result rows."""
+
+    name: str
+    sha256: str
+    size: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The record that makes a shard's results count.
+
+    Attributes:
+        shard: Its number.
+        parts: Where the rows are, in order.
+        facts: Plain values that the stage wants kept, by name.
+        generation: How many commits of the shard it supersedes.
+    """
+
+    shard: int
+    parts: tuple[Part, ...]
+    facts: Mapping[str, object]
+    generation: int = 0
+
+
+class Ledger:
+    """Keep the shards of a stage.
+
+    Args:
+        folder: Of the stage.
+        results: Schema of the result rows.
+        key: Column that tells units, and results, apart, where plans can be superseded.
+    """
+
+    def __init__(self, folder: Folder, results: pa.Schema, key: str = "") -> None:
+        self.folder, self._schema, self._key = folder, results, key
+        self._began = time.monotonic()
+        self._written: set[str] = set()
+
+    def plans(self) -> list[int]:
+        """Return the numbers of all planned shards, ascending."""
+        return sorted(self._generations(PLANS, ".parquet"))
+
+    def committed(self) -> list[int]:
+        """Return the numbers of all committed shards, ascending."""
+        return sorted(self._generations(COMMITS, ".json"))
+
+    def is_committed(self, shard: int) -> bool:
+        """Return whether a shard is committed."""
+        return self.folder.exists(_commit_name(shard))
+
+    def pending(self) -> list[int]:
+        """Return the numbers of all shards that are planned and not committed, ascending."""
+        done = set(self.committed())
+        return [shard for shard in self.plans() if shard not in done]
+
+    def plan_shard(self, shard: int, units: pa.Table) -> None:
+        """Plan one shard; planning the same again changes nothing.
+
+        Raises:
+            LedgerError: The shard is planned with other units.
+        """
+        content = table_bytes(units)
+        try:
+            self.folder.create(_plan_name(shard), content)
+        except FileExistsError:
+            if self.units(shard).equals(units):
+                return
+            raise LedgerError(
+                f"shard {shard} of {self.folder.url}: got other rows than those planned before; "
+                "give the same input, or take a new run name"
+            ) from None
+
+    def replan_shard(self, shard: int, units: pa.Table) -> None:
+        """Supersede the plan of a shard by one with fewer units; results of the others go.
+
+        Raises:
+            LedgerError: Another writer superseded the plan meanwhile, in another way.
+        """
+        generation = self._latest(_plan_name, shard) + 1
+        try:
+            self.folder.create(_plan_name(shard, generation), table_bytes(units))
+        except FileExistsError:
+            if not self.units(shard).equals(units):
+                raise LedgerError(
+                    f"shard {shard} of {self.folder.url}: got a plan that another process changed "
+                    "meanwhile, expected to be the only one; give the same command to continue"
+                ) from None
+
+    def extend(
+        self,
+        units: pa.Table,
+        key: str,
+        shard_size: int,
+        check: Callable[[pa.Table], None] | None = None,
+    ) -> list[int]:
+        """Plan the units whose key is in no plan yet, in new shards.
+
+        Args:
+            units: Rows that may be planned already.
+            key: Column that tells units apart.
+            shard_size: Most units in a shard.
+            check: Called with the units of each plan that is there; raises where new ones may not
+                stand beside them.
+
+        Returns:
+            The numbers of the new shards. Units that another writer planned meanwhile are not
+            planned twice.
+        """
+        new, known, read = list[int](), set[str](), -1
+        while True:
+            plans = self.plans()
+            for planned in (self.units(shard) for shard in plans if shard > read):
+                if check:
+                    check(planned)
+                known.update(planned[key].to_pylist())
+            read = plans[-1] if plans else -1
+            fresh = _without(units, key, known)
+            try:
+                for start in range(0, len(fresh), shard_size):
+                    part = fresh.slice(start, shard_size)
+                    self.folder.create(_plan_name(read + 1), table_bytes(part))
+                    read += 1
+                    known.update(part[key].to_pylist())
+                    new.append(read)
+            except FileExistsError:
+                continue
+            return new
+
+    def units(self, shard: int) -> pa.Table:
+        """Return the units of a planned shard."""
+        generation = self._latest(_plan_name, shard) if self._key else 0
+        return read_table(self.folder.read(_plan_name(shard, generation)))
+
+    def commit(
+        self,
+        shard: int,
+        rows: pa.Table,
+        facts: Mapping[str, object] | None = None,
+        after: Commit | None = None,
+    ) -> Commit:
+        """Write the results of a shard and commit them.
+
+        Args:
+            shard: Its number.
+            rows: Its results; the columns must be those of the ledger's schema.
+            facts: Plain values to keep in the record, beside the seconds since this was made.
+            after: The commit to supersede; none where None.
+
+        Returns:
+            The commit that counts: another writer's, if it came first.
+        """
+        content = table_bytes(redact_table(rows.select(self._schema.names).cast(self._schema)))
+        name = f"part-{shard:05d}-{uuid.uuid4().hex[:8]}.parquet"
+        part = Part(name, sha256(content), len(content), len(rows))
+        (self.folder / RESULTS).create(name, content)
+        self._written.add(name)
+        generation = after.generation + 1 if after else 0
+        seconds = round(time.monotonic() - self._began, 3)
+        mine = Commit(shard, (part,), {"seconds": seconds} | dict(facts or {}), generation)
+        record = json.dumps(asdict(mine), indent=1, sort_keys=True).encode()
+        try:
+            self.folder.create(_commit_name(shard, generation), record)
+        except FileExistsError:
+            # A store may have taken my record and lost its answer, and refuse it the second time.
+            if self._read_commit(shard, generation).parts != mine.parts:
+                (self.folder / RESULTS).remove(name)
+            return self.read_commit(shard)
+        return mine
+
+    def wrote(self, commit: Commit) -> bool:
+        """Return whether a commit that counts was made here, and not by another writer."""
+        return any(part.name in self._written for part in commit.parts)
+
+    def commit_stored(
+        self,
+        shard: int,
+        rows: pa.Table,
+        digest: str,
+        stored: Callable[[], str],
+        store: Callable[[], object],
+        facts: Mapping[str, object] | None = None,
+    ) -> Commit:
+        """Commit rows about data that lie beside the ledger, where writers overwrite each other.
+
+        Where numbers depend on the machine, a writer that comes second may have written over the
+        data of the one that was believed. It then commits its own rows, so that in the end rows
+        and data are of one writer.
+
+        Args:
+            shard: Its number.
+            rows: Its results.
+            digest: Of the data that were written for it, kept as the fact `sha256`.
+            stored: Gives the digest of the data that lie there.
+            store: Writes the data again.
+            facts: More plain values to keep in the record.
+
+        Returns:
+            The commit that counts.
+        """
+        facts = {**(facts or {}), "sha256": digest}
+        commit = self.commit(shard, rows, facts)
+        if commit.facts.get("sha256") != digest:
+            while stored() != commit.facts.get("sha256"):
+                store()
+                commit = self.commit(shard, rows, facts, commit)
+        return commit
+
+    def read_commit(self, shard: int) -> Commit:
+        """Return the record of a committed shard."""
+        return self._read_commit(shard, self._latest(_commit_name, shard))
+
+    def work(self) -> tuple[int, float]:
+        """Return the result rows of the committed shards, and the seconds that these took.
+
+        Shards that were committed before the time was kept count with none.
+        """
+        rows, seconds = 0, 0.0
+        for shard, generation in self._generations(COMMITS, ".json").items():
+            commit = self._read_commit(shard, generation)
+            rows += sum(part.rows for part in commit.parts)
+            seconds += float(str(commit.facts.get("seconds", 0)))
+        return rows, seconds
+
+    def history(self, shard: int) -> Iterator[tuple[Commit, pa.Table]]:
+        """Yield every commit of a shard with its rows, also those that do not count any more.
+
+        Raises:
+            LedgerError: A part is not what was committed.
+        """
+        latest = self._latest(_commit_name, shard) if self.is_committed(shard) else -1
+        for generation in range(latest + 1):
+            commit = self._read_commit(shard, generation)
+            yield commit, self._rows(commit, superseded=False)
+
+    def commits(self) -> Iterator[Commit]:
+        """Yield every commit, also those that do not count any more."""
+        for name in (self.folder / COMMITS).names(".json"):
+            yield self._read_commit(*_numbers(name))
+
+    def rows(self, shard: int) -> pa.Table:
+        """Return the result rows of a committed shard.
+
+        Raises:
+            LedgerError: A part is not what was committed.
+        """
+        superseded = bool(self._key) and self.folder.exists(_plan_name(shard, 1))
+        return self._rows(self.read_commit(shard), superseded)
+
+    def results(self, shards: Collection[int] | None = None) -> Iterator[pa.Table]:
+        """Yield the result rows of the committed shards, one table a shard, ascending.
+
+        Args:
+            shards: Only these; all where None.
+
+        Raises:
+            LedgerError: A part is not what was committed.
+        """
+        plans = self._generations(PLANS, ".parquet") if self._key else {}
+        for shard, generation in sorted(self._generations(COMMITS, ".json").items()):
+            if shards is None or shard in shards:
+                yield self._rows(self._read_commit(shard, generation), plans.get(shard, 0) > 0)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield every plan and every committed part, also those that do not count any more."""
+        for name in (self.folder / PLANS).names(".parquet"):
+            yield read_table((self.folder / PLANS).read(name))
+        for name in (self.folder / COMMITS).names(".json"):
+            for part in json.loads((self.folder / COMMITS).read(name))["parts"]:
+                yield self._read_part(Part(**part))
+
+    def forget(
+        self,
+        keep: Callable[[pa.Table], pa.Table],
+        keep_units: Callable[[pa.Table], pa.Table],
+        recount: Callable[[int, Mapping[str, object], pa.Table], Mapping[str, object]],
+    ) -> int:
+        """Rewrite every plan and every commit without some rows, also those that do not count.
+
+        No other process may be at work on the stage. Each file is replaced at once, results before
+        plans; stopped anywhere, the same call completes it.
+
+        Args:
+            keep: Returns the result rows that stay.
+            keep_units: Returns the units that stay.
+            recount: Returns the facts of a commit, given its shard, its facts, and its rows.
+
+        Returns:
+            Result rows removed.
+
+        Raises:
+            LedgerError: A part is not what was committed, so that its rows cannot be removed.
+        """
+        removed, named = 0, set[str]()
+        for name in (self.folder / COMMITS).names(".json"):
+            values = json.loads((self.folder / COMMITS).read(name))
+            old = [Part(**part) for part in values["parts"]]
+            before = [self._read_part(part) for part in old]
+            after = [keep(table) for table in before]
+            new = [self._rewritten(*pair) for pair in zip(old, before, after, strict=True)]
+            if new != old:
+                rows = pa.concat_tables(after)
+                removed += sum(map(len, before)) - len(rows)
+                facts = recount(values["shard"], values["facts"], rows)
+                values |= {"parts": [asdict(part) for part in new], "facts": dict(facts)}
+                record = json.dumps(values, indent=1, sort_keys=True).encode()
+                (self.folder / COMMITS).write(name, record)
+            named.update(part.name for part in new)
+        # Also what a writer left that was killed before its commit.
+        for name in set((self.folder / RESULTS).names()) - named:
+            (self.folder / RESULTS).remove(name)
+        for name in (self.folder / PLANS).names(".parquet"):
+            units = read_table((self.folder / PLANS).read(name))
+            kept = keep_units(units)
+            if not kept.equals(units):
+                (self.folder / PLANS).write(name, table_bytes(kept))
+        return removed
+
+    def _rewritten(self, part: Part, before: pa.Table, after: pa.Table) -> Part:
+        if len(before) == len(after):
+            return part
+        content = table_bytes(after)
+        name = f"{part.name.rpartition('-')[0]}-{uuid.uuid4().hex[:8]}.parquet"
+        (self.folder / RESULTS).create(name, content)
+        return Part(name, sha256(content), len(content), len(after))
+
+    def _rows(self, commit: Commit, superseded: bool) -> pa.Table:
+        rows = pa.concat_tables([self._read_part(part) for part in commit.parts])
+        if not superseded:
+            return rows
+        return rows.filter(pc.is_in(rows[self._key], self.units(commit.shard)[self._key]))
+
+    def _read_commit(self, shard: int, generation: int) -> Commit:
+        values = json.loads(self.folder.read(_commit_name(shard, generation)))
+        parts = tuple(Part(**part) for part in values["parts"])
+        return Commit(values["shard"], parts, values["facts"], values["generation"])
+
+    def _generations(self, kind: str, suffix: str) -> dict[int, int]:
+        """The latest generation of every shard's plan or commit."""
+        found = dict[int, int]()
+        for shard, generation in map(_numbers, (self.folder / kind).names(suffix)):
+            found[shard] = max(generation, found.get(shard, 0))
+        return found
+
+    def _latest(self, name: Callable[[int, int], str], shard: int) -> int:
+        generation = 0
+        while self.folder.exists(name(shard, generation + 1)):
+            generation += 1
+        return generation
+
+    def _read_part(self, part: Part) -> pa.Table:
+        try:
+            content = (self.folder / RESULTS).read(part.name)
+        except FileNotFoundError:
+            content = b""
+        if sha256(content) != part.sha256:
+            raise LedgerError(
+                f"{self.folder.url}/{RESULTS}/{part.name}: got {len(content)} bytes with "
+                f"another digest, expected the {part.size} that were committed; restore the file, "
+                "or remove the shard's commit to compute it again"
+            )
+        rows = read_table(content).cast(self._schema)
+        if len(rows) != part.rows:
+            raise LedgerError(
+                f"{self.folder.url}/{RESULTS}/{part.name}: got {len(rows)} rows, expected the "
+                f"{part.rows} that were committed; restore the commit from a copy"
+            )
+        return rows
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """Write a table as Parquet; equal tables give equal bytes."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_table(content: bytes) -> pa.Table:
+    """Read a table from the bytes of a Parquet file.
+
+    By this thread alone: a thread of Arrow's that still holds bytes of Python's when a command
+    ends aborts the process (https://github.com/apache/arrow/issues/34314).
+    """
+    return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
+
+
+def _without(units: pa.Table, key: str, known: Collection[str]) -> pa.Table:
+    return units.filter(
+        pa.array([value not in known for value in units[key].to_pylist()], pa.bool_())
+    )
+
+
+def _plan_name(shard: int, generation: int = 0) -> str:
+    return f"{PLANS}/{_shard_name(shard, generation)}.parquet"
+
+
+def _commit_name(shard: int, generation: int = 0) -> str:
+    return f"{COMMITS}/{_shard_name(shard, generation)}.json"
+
+
+def _shard_name(shard: int, generation: int) -> str:
+    return f"shard-{shard:05d}.{generation}" if generation else f"shard-{shard:05d}"
+
+
+def _numbers(name: str) -> tuple[int, int]:
+    """Shard and generation from a file's name."""
+    shard, *generation = name.split("-")[1].split(".")[:-1]
+    return int(shard), int(generation[0]) if generation else 0
