@@ -60,7 +60,7 @@ def test_links_and_files_are_there(path):
 
 def test_messages_that_troubleshooting_explains_are_ours():
     folders = ("flows", "tasks", "manifests", "styleclip_ops")
-    code = " ".join(text_of(path) for name in folders for path in (ROOT / name).glob("*.py"))
+    code = " ".join(text_of(path) for name in folders for path in (ROOT / name).rglob("*.py"))
     # Literals that lines divide are one message.
     code = re.sub(r'"\s+f?"', "", code)
     messages = _MESSAGE.findall(text_of(ROOT / "docs/troubleshooting.md"))
