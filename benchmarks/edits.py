@@ -22,6 +22,7 @@ from torch import Tensor
 from benchmarks.networks import write_large_bundle
 from benchmarks.paired import Ratio, compare
 from flows.relevance import build_relevance
+from manifests.building import instructions
 from styleclip_ops.direction import apply_direction, style_direction, text_direction
 from styleclip_ops.metrics import cosine_similarity
 from styleclip_ops.pictures import tensor_to_images
@@ -36,7 +37,7 @@ from tasks.frozen import freeze_manifest
 from tasks.interchange import plan_import, read_directions
 from tasks.inversion import invert_faces_shard
 from tasks.latents import LatentStore, latent_folder
-from tasks.manifest_files import Manifest, ask, build_manifest
+from tasks.manifest_files import Manifest, build_manifest
 from tasks.models import Models, open_models
 from tasks.runs import open_run, run_folder, run_ledger, settings_for
 from tasks.store.folders import Folder
@@ -112,7 +113,7 @@ class Job:
             build_relevance.fn(
                 place, models=self.models, relevance=self.relevance, device=self.device
             )
-        asked = ask(PROMPTS, ALPHAS, num_channels=NUM_CHANNELS)
+        asked = instructions(PROMPTS, ALPHAS, num_channels=NUM_CHANNELS)
         build_manifest(names, asked, self.manifest)
 
     def edit(self, runs: Iterator[int], output: Any = "files") -> None:

@@ -73,5 +73,5 @@ def make_assets(
         )
         networks = open_models(models, device)
         directions = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
-    trained = train_all(workspace, needs.mappers, models, device, checkpoint_steps=200)
+    trained = train_all(workspace, needs.mappers, models, device)
     return directions, [*needs.mapper_uris, *trained]

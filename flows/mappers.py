@@ -15,7 +15,7 @@ from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
 from tasks.manifest_files import require_texts
-from tasks.mappers import MapperConfig, train_prompt_mapper
+from tasks.mappers import CHECKPOINT_STEPS, MapperConfig, train_prompt_mapper
 from tasks.places import MAPPERS
 from tasks.store.folders import Folder
 
@@ -31,7 +31,7 @@ def train_mappers(
     models: str = DEMO_MODELS,
     mapper: Annotated[MapperConfig, Parameter(name="*")] = _DEFAULT,
     device: MachineStr = "auto",
-    checkpoint_steps: int = 200,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
 ) -> Summary:
     """Train a mapper for each prompt that has none; a stopped training continues.
 
@@ -57,7 +57,7 @@ def train_all(
     wanted: Sequence[tuple[str, MapperConfig]],
     models: str,
     device: str,
-    checkpoint_steps: int,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
 ) -> list[str]:
     """Train mappers, each a prompt and how, one after the other, as tasks of the flow at hand.
 

@@ -31,6 +31,8 @@ from tasks.tuning import Search, Tuned, choose_images, prompts_to_tune, tune_pro
 _TARGET = StrengthTarget()
 # Share of the images that should reach the target each.
 _MOST = 0.5
+# The means of a strength that are told, in this order.
+_SCORES = ("directional", "identity", "gain")
 _TUNE = guarded_task(tune_prompt, "tune-prompt", "tune-{asked.target_prompt}")
 
 
@@ -130,15 +132,7 @@ def tune_strengths(
 
 def _show(tuned: Sequence[Tuned], best_effort: bool) -> None:
     """Show the best of every budget, and what was chosen, on the terminal and in Prefect."""
-    names = (
-        "channels",
-        "alpha",
-        "directional",
-        "identity",
-        "gain",
-        "mean reaches",
-        "images that do",
-    )
+    names = ("channels", "alpha", *_SCORES, "mean reaches", "images that do")
     rows = list[dict[str, str]]()
     for one in tuned:
         words = printable(one.instruction.target_prompt)
@@ -174,7 +168,7 @@ def _verdict(tuned: Tuned, best_effort: bool) -> str:
         return f"{said}; there are no other images to check it on"
     if tuned.check_reached:
         return said
-    scores = zip(("directional", "identity", "gain"), _cells(check)[1:], strict=True)
+    scores = zip(_SCORES, _cells(check)[1:], strict=True)
     means = ", ".join(f"{name} {mean}" for name, mean in scores)
     return f"{said}; {check.num_images} other images do not reach it there ({means})"
 

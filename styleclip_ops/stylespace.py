@@ -153,14 +153,3 @@ class StyleSpaceLayout:
         if got != expected:
             raise ShapeError(f"style vectors: got lengths {got}, expected {expected}")
         return torch.cat(list(styles), dim=-1)
-
-    def layer_of(self, style_channel: int) -> StyleLayer:
-        """Find the layer that a style channel (an entry of the flat style code) belongs to.
-
-        Raises:
-            ConfigError: The entry is not in [0, size).
-        """
-        for layer in self.layers:
-            if layer.start <= style_channel < layer.stop:
-                return layer
-        raise ConfigError(f"style channel: got {style_channel}, expected 0 to {self.size - 1}")

@@ -43,8 +43,8 @@ from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_o
 from tasks.selection import Selection, rows_to_redo
 from tasks.stopwatch import EDITING, LOADING, READING, SCORING, WRITING, Stopwatch
 from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import Row
 
-Row = dict[str, Any]
 # A schema makes the list anew each time it is asked.
 _COLUMNS = tuple(RESULTS.names)
 

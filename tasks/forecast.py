@@ -7,7 +7,6 @@ not in the forecast: edits are written behind the networks' work.
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,9 +42,8 @@ from tasks.runs import (
     store_of,
 )
 from tasks.store.folders import Folder
+from tasks.store.ledger import Row
 from tasks.surveys import Survey, survey_prompts
-
-Row = dict[str, Any]
 
 # Of a result row in its part, about.
 _ROW_BYTES = 400

@@ -31,7 +31,7 @@ _COMPARED = 1_000
 
 
 @dataclass
-class Difference:
+class ManifestChange:
     """How a manifest differs from the planned rows.
 
     Attributes:
@@ -146,9 +146,9 @@ def read_card(folder: Folder) -> dict[str, Any]:
     return card
 
 
-def _refused(folder: Folder, difference: Difference) -> RunError:
+def _refused(folder: Folder, change: ManifestChange) -> RunError:
     return RunError(
-        f"run {folder.url}: got another manifest than it was begun with: {difference}; "
+        f"run {folder.url}: got another manifest than it was begun with: {change}; "
         "give --update to compute only what is new, or take a new run name"
     )
 
@@ -201,9 +201,9 @@ def _replan(ledger: Ledger, batches: Iterable[pa.RecordBatch], shard_size: int) 
     ledger.extend(pa.concat_tables(fresh), "pair_id", shard_size)
 
 
-def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> Difference:
+def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> ManifestChange:
     """Say how a manifest differs from the plans; 16 bytes a row are held."""
-    difference, before = Difference(), dict[str, dict[str, Any]]()
+    change, before = ManifestChange(), dict[str, dict[str, Any]]()
     wanted, names = list[NDArray[np.uint64]](), list[NDArray[np.uint64]]()
     for table, marks in _marked(batches):
         wanted.append(marks)
@@ -217,7 +217,7 @@ def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> Difference:
         hashes = _hashes([row["pair_id"] for row in gone])
         left.append(hashes)
         for row, renamed in zip(gone, np.isin(hashes, all_names), strict=True):
-            difference.note("changed" if renamed else "removed", row)
+            change.note("changed" if renamed else "removed", row)
             if renamed and len(before) < _COMPARED:
                 before[row["pair_id"]] = row
     planned, all_left = np.concatenate(_planned(ledger)), np.concatenate(left)
@@ -226,10 +226,10 @@ def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> Difference:
         changed = np.isin(_hashes([row["pair_id"] for row in fresh]), all_left)
         for row, is_changed in zip(fresh, changed, strict=True):
             if not is_changed:
-                difference.note("added", row)
+                change.note("added", row)
             elif old := before.get(row["pair_id"]):
-                difference.columns.update(name for name in row if row[name] != old[name])
-    return difference
+                change.columns.update(name for name in row if row[name] != old[name])
+    return change
 
 
 def _marked(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Table, NDArray[np.uint64]]]:

@@ -4,7 +4,6 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +26,9 @@ from tasks.places import INVERSIONS
 from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures
 from tasks.store.folders import Folder, read_url, sha256
+from tasks.store.ledger import Row
 
 _MAKERS: tuple[Role, ...] = ("generator", "encoder")
-
-Row = dict[str, Any]
 
 
 def plan_inversion(workspace: str, models: str, device: str, shard_size: int) -> list[int]:

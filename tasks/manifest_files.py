@@ -123,11 +123,6 @@ def read_prompts(prompts: str) -> list[Instruction]:
         return read_instructions(file)
 
 
-def ask(prompts: Iterable[str], alphas: Iterable[float], **settings: Any) -> list[Instruction]:
-    """Ask for every prompt at every strength, see `manifests.building.instructions`."""
-    return instructions(prompts, alphas, **settings)
-
-
 def read_asked(
     prompts: str, targets: Sequence[str], alphas: Iterable[float], **settings: Any
 ) -> list[Instruction]:
@@ -135,9 +130,9 @@ def read_asked(
 
     Args:
         prompts: URL of the table, see `read_prompts`; empty for none.
-        targets: Target prompts, for `ask`.
-        alphas: For `ask`.
-        settings: For `ask`.
+        targets: Target prompts, for `manifests.building.instructions`.
+        alphas: Likewise.
+        settings: Likewise.
 
     Raises:
         ValueError: Both are given, or neither.
@@ -150,7 +145,7 @@ def read_asked(
     if prompts:
         return read_prompts(prompts)
     require_texts(targets)
-    return ask(targets, alphas, **settings)
+    return instructions(targets, alphas, **settings)
 
 
 def require_texts(prompts: Iterable[str]) -> None:

@@ -41,6 +41,9 @@ WEIGHTS, CARD, LOG, CHECKPOINT = (
     "checkpoint.pt",
 )
 
+# Steps between checkpoints.
+CHECKPOINT_STEPS = 200
+
 # Told steps done and steps in all.
 OnProgress = Callable[[int, int], None]
 
@@ -148,7 +151,7 @@ def train_prompt_mapper(
     device: str,
     target_prompt: str,
     config: MapperConfig,
-    checkpoint_steps: int = 200,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
     on_progress: OnProgress | None = None,
 ) -> str:
     """Train the mapper of a prompt, from its checkpoint if there is one.

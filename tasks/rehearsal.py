@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -33,9 +32,7 @@ from tasks.places import CROPS, DIRECTION_STORES, INVERSIONS, LATENT_STORES
 from tasks.runs import RunSettings, open_run, run_folder
 from tasks.stopwatch import Stopwatch
 from tasks.store.folders import Folder
-from tasks.store.ledger import read_table
-
-Row = dict[str, Any]
+from tasks.store.ledger import Row, read_table
 
 # Of a random direction; how many there are changes no time.
 _CHANNELS = 20

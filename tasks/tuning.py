@@ -1,18 +1,20 @@
 """Tuning: the smallest strength, and the channel budget, that reach a target on a set of images."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from manifests.edits import Edit, edits_batch
 from manifests.instructions import DEFAULT_ALPHA, Instruction
 from manifests.schemas import Method
 from styleclip_ops.errors import ConfigError, StyleClipError, check_integers
 from styleclip_ops.metrics import EditMetrics
+from styleclip_ops.pictures import tensor_to_images
 from styleclip_ops.strength import (
     StrengthPoint,
     StrengthTarget,
@@ -33,6 +35,10 @@ _SHARES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3)
 ALPHAS: dict[Method, tuple[float, ...]] = {"global": (1.0, 2.0, 4.0, 6.0, 8.0, 10.0)}
 # Published counts: 10 to 20 for colours, 100 to 200 for shapes.
 BUDGETS = (10, 20, 50, 150)
+
+
+# Faces whose pictures are kept, and how large these are at most.
+_MOST_PICTURES, _LARGEST_SIDE = 4, 256
 
 
 class TuningError(ValueError):
@@ -115,6 +121,14 @@ class BudgetResult:
     limit: str = ""
 
 
+class TunedPicture(NamedTuple):
+    """A face of the sample, small, as it is unedited and at the strength that was chosen."""
+
+    image_id: str
+    before: Image.Image
+    after: Image.Image
+
+
 @dataclass(frozen=True)
 class Tuned:
     """What was found for a prompt.
@@ -127,6 +141,7 @@ class Tuned:
         limit: Why not.
         check: How other images score there; None where there are none.
         check_reached: Whether they reach the target, too.
+        pictures: Some of the sample.
     """
 
     instruction: Instruction
@@ -136,6 +151,7 @@ class Tuned:
     limit: str
     check: StrengthPoint | None = None
     check_reached: bool = False
+    pictures: tuple[TunedPicture, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -227,7 +243,14 @@ def tune_prompt(
         )
     budget, point = chosen
     instruction = replace(asked, alpha=point.alpha, num_channels=budget.num_channels)
-    tuned = Tuned(instruction, budgets, point, budget.found is not None, budget.limit)
+    tuned = Tuned(
+        instruction,
+        budgets,
+        point,
+        budget.found is not None,
+        budget.limit,
+        pictures=trial.draw(instruction, images.sample[:_MOST_PICTURES]),
+    )
     if not images.others:
         return tuned
     check = trial.score(tuned.instruction, images.others)(point.alpha)
@@ -263,16 +286,35 @@ class _Trial:
 
     def score(self, asked: Instruction, images: Sequence[str]) -> Callable[[float], StrengthPoint]:
         """Find the edits of some images, and return what scores them at a strength."""
-        rows = edits_batch([Edit(name, asked) for name in images]).to_pylist()
-        batches = [*self._editor.batches(rows, self._search.batch_size)]
-        if not batches:
+        # Once for all strengths: an optimization takes its hundreds of steps here.
+        edits = [*self._edits(asked, images)]
+        if not edits:
             raise TuningError(
                 f"images: got no sound latent of {', '.join(images[:5])} and the others, expected "
                 "some; `styleclip verify` says what is wrong with them"
             )
-        # Once for all strengths: an optimization takes its hundreds of steps here.
-        edits = [(batch, self._editor.find(batch)) for batch in batches]
         return lambda alpha: self._point(alpha, edits)
+
+    def draw(self, asked: Instruction, images: Sequence[str]) -> tuple[TunedPicture, ...]:
+        """Draw images before and after the edit that is asked for."""
+        drawn = list[TunedPicture]()
+        for batch, edit in self._edits(asked, images):
+            before, after = (
+                tensor_to_images(edit.at(torch.full((len(batch.rows),), alpha)))
+                for alpha in (0.0, asked.alpha)
+            )
+            for row, *pair in zip(batch.rows, before, after, strict=True):
+                for picture in pair:
+                    picture.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)
+                drawn.append(TunedPicture(row["image_id"], *pair))
+        return tuple(drawn)
+
+    def _edits(
+        self, asked: Instruction, images: Sequence[str]
+    ) -> Iterator[tuple[Batch, FoundEdit]]:
+        rows = edits_batch([Edit(name, asked) for name in images]).to_pylist()
+        for batch in self._editor.batches(rows, self._search.batch_size):
+            yield batch, self._editor.find(batch)
 
     def _point(self, alpha: float, edits: Sequence[tuple[Batch, FoundEdit]]) -> StrengthPoint:
         scores, before = list[EditMetrics](), list[torch.Tensor]()

@@ -44,7 +44,8 @@ from benchmarks.endurance.small_bundle import write_small_bundle
 from benchmarks.endurance.verdict import tell_checks
 from flows.deploy import deploy_flows
 from flows.interchange import import_latents
-from tasks.manifest_files import ask, build_manifest
+from manifests.building import instructions
+from tasks.manifest_files import build_manifest
 from tasks.runs import run_folder, run_ledger
 
 _ROOT = Path(__file__).parents[2]
@@ -133,13 +134,15 @@ def run_cluster(folder: Path, images: int, steps: int) -> dict[str, bool]:
         latents = torch.randn(images + 1, 8, 28, generator=torch.Generator().manual_seed(7))
         _import(workspace, folder, latents[:images], [f"face-{i}" for i in range(images)], bundle)
         names = [f"face-{i}" for i in range(images)] + ["late"]
-        prompts = ask(["a sad face"], [1.0], method="optimize", options=f'{{"steps": {steps}}}')
+        prompts = instructions(
+            ["a sad face"], [1.0], method="optimize", options=f'{{"steps": {steps}}}'
+        )
         build_manifest(names, prompts, str(workspace / "edits.parquet"))
         cluster = Cluster(folder, stack)
         client = stack.enter_context(_client(cluster.api))
         checks = _lose_a_worker(cluster, client, folder, bundle, images)
         _import(workspace, folder, latents[images:], ["late"], bundle)
-        prompts += ask(["an old face"], [1.0], method="optimize", options='{"steps": 1}')
+        prompts += instructions(["an old face"], [1.0], method="optimize", options='{"steps": 1}')
         build_manifest(names, prompts, str(workspace / "edits.parquet"))
         return checks | _run_again(client, workspace, images)
 

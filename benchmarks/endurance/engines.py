@@ -32,9 +32,10 @@ from flows.edit import edit_dataset
 from flows.engines import Engine
 from flows.interchange import import_latents
 from flows.shards import run_shards
+from manifests.building import instructions
 from tasks import models
 from tasks.edits import Editor, edit_pairs_shard
-from tasks.manifest_files import ask, build_manifest
+from tasks.manifest_files import build_manifest
 from tasks.models import open_models
 from tasks.runs import run_folder, run_ledger
 
@@ -103,7 +104,7 @@ def compare_engines(
     import_latents.fn(root, str(folder / "w.pt"), models=bundle, device="cpu")
     names = [f"w-{i:05d}" for i in range(shards * _ROWS)]
     manifest = str(folder / "edits.parquet")
-    build_manifest(names, ask(["a sad face"], [1.0], method="optimize"), manifest)
+    build_manifest(names, instructions(["a sad face"], [1.0], method="optimize"), manifest)
     checks, tables = dict[str, bool](), list[pa.Table]()
     print(f"{'workers':>7} {'killed':>7} {'seconds':>8} {'ideal':>6} {'ideal / seconds':>16}")
     for count, kills in [*((count, False) for count in workers), (workers[-1], True)]:

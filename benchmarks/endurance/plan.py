@@ -29,8 +29,9 @@ from benchmarks.endurance.volume import _dummy_edit
 from flows.edit import edit_dataset
 from flows.embedded_server import end_server_with_command
 from flows.interchange import import_latents
+from manifests.building import instructions
 from tasks.edits import Editor, edit_pairs_shard
-from tasks.manifest_files import ask, build_manifest
+from tasks.manifest_files import build_manifest
 from tasks.runs import run_folder, run_ledger
 from tasks.store.enduring_s3 import EnduringS3
 from tasks.store.folders import Folder
@@ -161,7 +162,7 @@ def _run(folder: Path, root: str, rows: int) -> Iterator[tuple[Folder, float]]:
     bundle, images = write_small_bundle(folder), 10
     torch.save(torch.randn(images, 8, 28), folder / "w.pt")
     import_latents.fn(root, str(folder / "w.pt"), models=bundle, device="cpu")
-    prompts = ask([f"a face {i}" for i in range(rows // images)], [1.0], method="optimize")
+    prompts = instructions([f"a face {i}" for i in range(rows // images)], [1.0], method="optimize")
     manifest = str(folder / "edits.parquet")
     build_manifest([f"w-{i:05d}" for i in range(images)], prompts, manifest)
     began, edit = time.process_time(), Editor.edit

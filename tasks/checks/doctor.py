@@ -22,7 +22,7 @@ from styleclip_ops.mapper import FullStyleSpaceMapper, Mapper
 from styleclip_ops.relevance import channel_clip_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from styleclip_ops.stylespace import StyleSpaceLayout
-from tasks.checks.findings import Finding, Verdict
+from tasks.checks.findings import Finding, Soundness
 from tasks.directions import Directions, DirectionStore
 from tasks.latents import STORE as LATENTS
 from tasks.latents import LatentStore
@@ -263,7 +263,7 @@ def _check_mapper(what: str, mapper: Mapper, generator: Generator) -> Finding:
     latents = s if isinstance(mapper, FullStyleSpaceMapper) else w_plus
     change = float((mapper.edit(latents) - latents).norm() / latents.norm())
     remedy = "train it again: it edits nothing, or destroys every image"
-    verdict: Verdict = "sound" if 0 < change < 1 else "suspicious"
+    verdict: Soundness = "sound" if 0 < change < 1 else "suspicious"
     got = f"a change by {change:.1%} of two random latents"
     return Finding(what, got, "above 0 and below 100%", remedy, verdict)
 
@@ -315,7 +315,7 @@ def _check_latents(what: str, store: LatentStore, networks: Models) -> Iterator[
     )
 
 
-def _judged(value: float, sound: float, wrong: float) -> Verdict:
+def _judged(value: float, sound: float, wrong: float) -> Soundness:
     """Judge a value of which more is better; NaN is wrong."""
     if value >= sound:
         return "sound"
@@ -323,7 +323,7 @@ def _judged(value: float, sound: float, wrong: float) -> Verdict:
 
 
 def _same(what: str, got: object, wanted: object, remedy: str) -> Finding:
-    verdict: Verdict = "sound" if got == wanted else "wrong"
+    verdict: Soundness = "sound" if got == wanted else "wrong"
     return Finding(what, str(got), str(wanted), remedy, verdict)
 
 

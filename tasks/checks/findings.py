@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["sound", "suspicious", "wrong"]
+Soundness = Literal["sound", "suspicious", "wrong"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Finding:
     got: str
     expected: str
     remedy: str = ""
-    verdict: Verdict = "wrong"
+    verdict: Soundness = "wrong"
 
     def __str__(self) -> str:
         if self.verdict == "sound":

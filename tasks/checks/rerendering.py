@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator, Mapping
 from random import Random
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,8 +13,7 @@ from tasks.models import Models, describe_device
 from tasks.outputs import read_images
 from tasks.runs import RunSettings
 from tasks.store.folders import sha256
-
-Row = dict[str, Any]
+from tasks.store.ledger import Row
 
 # Grey levels of 255, mean over a picture, by which edits may differ that were made on another
 # device. Its sums round otherwise; the steps of an optimization amplify that.

@@ -28,10 +28,9 @@ from tasks.photos.faces import faces_ledger
 from tasks.places import places_of
 from tasks.runs import read_run_values, read_settings, run_ledger
 from tasks.store.folders import Folder, sha256
-from tasks.store.ledger import Ledger
+from tasks.store.ledger import Ledger, Row
 
 OnProgress = Callable[[int], None]
-Row = dict[str, Any]
 
 _READERS = 8
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError, pa.ArrowException)
@@ -287,15 +286,9 @@ class Verification:
 
     def _check_mappers(self) -> Iterator[Finding]:
         for url, used in self._mappers.items():
-            folder = Folder(url)
             for wanted in sorted(map(str, used)):
                 remedy = "restore the mapper from a copy; edits of this run used another"
-                yield from self._compare(
-                    f"mapper {url}",
-                    partial(mapper_fingerprint, folder.url),
-                    wanted,
-                    remedy,
-                )
+                yield from self._compare(f"mapper {url}", partial(_mapper, url), wanted, remedy)
 
     def _check_latents(self, rows: list[Row]) -> Iterator[Finding]:
         self.counts["latents"] += len(rows)
@@ -344,6 +337,10 @@ class Verification:
     def _find(self, url: str) -> str:
         """Where something of the run is now that the workspace may have been moved."""
         return self._places.find(url) or url
+
+
+def _mapper(url: str) -> str:
+    return mapper_fingerprint(url) or "no finished mapper"
 
 
 def check_ledger(ledger: Ledger, key: str) -> Iterator[Finding]:

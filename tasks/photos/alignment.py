@@ -28,7 +28,7 @@ from tasks.places import CROPS
 from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures
 from tasks.store.folders import Folder, sha256
-from tasks.store.ledger import Ledger
+from tasks.store.ledger import Ledger, Row
 
 FacesPolicy = Literal["largest", "all", "reject_several"]
 
@@ -38,8 +38,6 @@ _MOST_THREADS = 16
 # Of the photograph around a quad, in its sides: more than `align_face` looks at.
 _MARGIN = 0.25
 _SETTINGS = "settings.json"
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

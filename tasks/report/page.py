@@ -24,7 +24,7 @@ _NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
-class Edit:
+class EditTile:
     """An edited image of a strip."""
 
     pair_id: str
@@ -51,7 +51,7 @@ class Strip:
     image_id: str
     source: Picture | None
     inversion: Picture | None
-    edits: Sequence[Edit]
+    edits: Sequence[EditTile]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tasks.report.evaluation import Evaluation
 from tasks.report.examples import Example, Examples
-from tasks.report.page import Edit, MethodPart, PromptPart, Strip
+from tasks.report.page import EditTile, MethodPart, PromptPart, Strip
 from tasks.report.pictures import Pictures
 from tasks.report.plots import Plot, frontier_plot, loss_plot, ordered_methods, spread_plot
 from tasks.report.rows import Rows
@@ -95,7 +95,7 @@ def _strip(material: ReportMaterial, example: Example) -> Strip:
     face = rows.faces[rows.face[example.pair]]
     alphas = rows.settings["alpha"]
     edits = [
-        Edit(
+        EditTile(
             pair_id=material.pair_ids[index],
             alpha=float(alphas[rows.setting[index]]),
             picture=pictures.edits.get(index),

@@ -101,9 +101,14 @@ def _shrunk(content: bytes) -> tuple[int, bytes]:
     with Image.open(io.BytesIO(content)) as image:
         side, small = max(image.size), image.convert("RGB")
     small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    return side, webp_bytes(small)
+
+
+def webp_bytes(picture: Image.Image) -> bytes:
+    """Encode a small picture as WebP."""
     sink = io.BytesIO()
-    small.save(sink, "WEBP", lossless=side <= _LOSSLESS_SIDE, quality=80)
-    return side, sink.getvalue()
+    picture.save(sink, "WEBP", lossless=max(picture.size) <= _LOSSLESS_SIDE, quality=80)
+    return sink.getvalue()
 
 
 def _stem(digest: str) -> str:

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +23,9 @@ import pyarrow.parquet as pq
 
 from tasks.store.folders import Folder, sha256
 from tasks.store.redaction import redact_table
+
+# A row of a table, by column.
+Row = dict[str, Any]
 
 PLANS, RESULTS, COMMITS = "_plans", "results", "_commits"
 

@@ -18,9 +18,10 @@ from flows.engines import Engine, EngineError, hire, read_engine
 from flows.failures import StageError
 from flows.interchange import import_latents
 from flows.shards import run_shards
+from manifests.building import instructions
 from tasks import models as models_module
 from tasks.directions import RelevanceConfig
-from tasks.manifest_files import ask, build_manifest
+from tasks.manifest_files import build_manifest
 from tasks.runs import run_folder, run_ledger
 from tasks.store.faults import StoreError
 
@@ -135,7 +136,9 @@ def test_a_cluster_makes_the_same_edits(engine, tmp_path, models):
     torch.save(torch.randn(4, 8, 28), tmp_path / "w.pt")
     import_latents(root, str(tmp_path / "w.pt"), models=models, device="cpu")
     build_manifest(
-        [f"w-{i:05d}" for i in range(4)], ask(["a sad face"], [2.0], num_channels=20), manifest
+        [f"w-{i:05d}" for i in range(4)],
+        instructions(["a sad face"], [2.0], num_channels=20),
+        manifest,
     )
     tables = []
     for run, carried in (("one", "threads"), ("other", engine)):

@@ -15,8 +15,9 @@ from flows.engines import LoneCrew
 from flows.interchange import import_latents
 from flows.shards import shard_task
 from flows.share import Share, WorkerError, read_share
+from manifests.building import instructions
 from tasks.directions import DirectionStore
-from tasks.manifest_files import ask, build_manifest
+from tasks.manifest_files import build_manifest
 from tasks.runs import run_folder, run_ledger
 from tasks.store.faults import StoreError
 from tasks.store.folders import Folder
@@ -53,8 +54,8 @@ def test_workers_without_a_server_do_what_one_process_does(tmp_path, models, cap
     root, manifest = str(tmp_path / "ws"), str(tmp_path / "edits.parquet")
     torch.save(torch.randn(5, 8, 28), tmp_path / "w.pt")
     import_latents(root, str(tmp_path / "w.pt"), models=models, device="cpu")
-    prompts = ask(["a smiling face"], [2.0], num_channels=20)
-    prompts += ask(["an old face"], [1.0], method="optimize", options='{"steps": 1}')
+    prompts = instructions(["a smiling face"], [2.0], num_channels=20)
+    prompts += instructions(["an old face"], [1.0], method="optimize", options='{"steps": 1}')
     build_manifest([f"w-{i:05d}" for i in range(5)], prompts, manifest)
     command = ["edit", root, manifest, "--models", models, "--shard-size", "2", *FAST]
     call(capsys, *command, "--run", "one")

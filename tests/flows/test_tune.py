@@ -73,6 +73,8 @@ def test_edits_of_the_tuned_manifest_score_as_the_tuning_said(workspace, models)
     page = read_url(summary.facts["page"]).decode()
     assert "a smiling &lt;b&gt;face&lt;/b&gt;" in page
     assert page.count("data:image/svg+xml;base64,") == 3
+    # Three faces of the sample, before and after.
+    assert page.count("data:image/webp;base64,") == 18
     assert "<script" not in page
 
 

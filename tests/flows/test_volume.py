@@ -7,8 +7,9 @@ import torch
 
 from flows.edit import edit_dataset
 from flows.interchange import import_latents
+from manifests.building import instructions
 from tasks.directions import RelevanceConfig
-from tasks.manifest_files import ask, build_manifest
+from tasks.manifest_files import build_manifest
 from tasks.runs import run_folder, run_ledger
 
 IMAGES, PROMPTS = 30, 10
@@ -19,10 +20,12 @@ def test_rows_out_are_rows_in(tmp_path, models):
     torch.save(torch.randn(IMAGES, 8, 28), tmp_path / "w.pt")
     import_latents(root, str(tmp_path / "w.pt"), models=models, device="cpu", batch_size=64)
     targets = [f"a face number {i}" for i in range(PROMPTS - 2)]
-    prompts = ask(targets, [2.0], num_channels=20)
-    prompts += ask(["an old face"], [1.0], method="optimize", options=json.dumps({"steps": 1}))
+    prompts = instructions(targets, [2.0], num_channels=20)
+    prompts += instructions(
+        ["an old face"], [1.0], method="optimize", options=json.dumps({"steps": 1})
+    )
     # The last prompt has no channel at this threshold.
-    prompts += ask(["a tall face"], [2.0], beta=0.999)
+    prompts += instructions(["a tall face"], [2.0], beta=0.999)
     names = [f"w-{i:05d}" for i in range(IMAGES - 1)] + ["stranger"]
     rows = build_manifest(names, prompts, manifest)
     assert rows == IMAGES * PROMPTS

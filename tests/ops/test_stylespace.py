@@ -51,15 +51,6 @@ def test_channels_of_no_generator_are_refused(channels: list[int]) -> None:
         StyleSpaceLayout.from_channels(channels)
 
 
-def test_layer_of_a_channel() -> None:
-    layout = StyleSpaceLayout.from_channels([4, 3])
-    assert layout.layer_of(0).name == "conv1_resolution_4"
-    assert layout.layer_of(4).name == "toRGB_resolution_4"
-    assert layout.layer_of(layout.size - 1).name == "toRGB_resolution_8"
-    with pytest.raises(ConfigError, match="expected 0 to"):
-        layout.layer_of(layout.size)
-
-
 def test_a_style_code_of_another_generator_is_refused() -> None:
     layout = StyleSpaceLayout.from_channels([4, 3])
     with pytest.raises(ShapeError, match=r"got shape \[1, 5\].*8 px"):

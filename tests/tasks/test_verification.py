@@ -182,6 +182,13 @@ def test_a_replaced_mapper(finished):
     assert f"mapper {path.parent}: got {sha256(bytes(content))[:16]}" in one(findings(finished))
 
 
+def test_a_mapper_that_is_gone(finished):
+    (path,) = Path(finished.root).glob("mappers/*/mapper.safetensors")
+    path.unlink()
+    told = [str(found) for found in findings(finished)]
+    assert any(f"mapper {path.parent}: got no finished mapper" in text for text in told)
+
+
 def test_a_changed_direction_store(finished):
     array = store(finished, "directions")["channel_clip_directions"]
     array[7] = -array[7]
