@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from styleclip_ops.errors import ConfigError
-from tasks.photos.decoding import detection
+from tasks.photos import detection
 from tasks.photos.detection import face_detector, finest_level, smallest_side
 
 from published import golden

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from tasks.photos import decoding as photos
 from tasks.photos.decoding import PhotoError, fetch_photo, read_photo, to_srgb
-from tasks.photos.decoding import decoding as photos
 from tasks.store.folders import Folder
 
 ORIENTATION = 0x0112

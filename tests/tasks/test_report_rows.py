@@ -11,9 +11,9 @@ import torch
 
 from manifests.schemas import METRICS, RESULTS
 from styleclip_ops.metrics import bootstrap_interval
+from tasks.report import rows as report_rows
 from tasks.report.evaluation import evaluate_rows
 from tasks.report.rows import Rows, collect_rows
-from tasks.report.run_report import rows as report_rows
 from tasks.report.scoring import DERIVED, SCORES, SHARES, Criteria, score_rows
 from tasks.store.folders import Folder
 from tasks.store.ledger import Ledger
