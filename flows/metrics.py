@@ -53,7 +53,7 @@ def measured(work: Callable[P, dict[str, int]], stage: str) -> Callable[P, dict[
         if metrics_file():
             facts |= {"seconds": round(seconds, 3), "rows": rows, "statuses": counts}
             facts |= {"rows_per_second": round(rows / seconds, 3) if seconds else None}
-            facts |= {"stages": latest_seconds(), "gpu_bytes": _gpu_memory(arguments)}
+            facts |= {"phases": latest_seconds(), "gpu_bytes": _gpu_memory(arguments)}
             write_metrics("shard", **facts)
         return counts
 

@@ -1,4 +1,4 @@
-"""Where the time of a shard goes: seconds by stage, for commits, reports and metrics.
+"""Where the time of a shard goes: seconds by phase, for commits, reports and metrics.
 
 Stages that threads do at the same time add up to more than passes on the wall.
 """
@@ -30,7 +30,7 @@ _LATEST: ContextVar["Stopwatch | None"] = ContextVar("stopwatch", default=None)
 
 
 class Stopwatch:
-    """Adds up seconds by stage; several threads may use it at once."""
+    """Adds up seconds by phase; several threads may use it at once."""
 
     def __init__(self) -> None:
         self._seconds, self._lock = defaultdict[str, float](float), threading.Lock()
@@ -38,17 +38,17 @@ class Stopwatch:
         _LATEST.set(self)
 
     @contextmanager
-    def spend(self, stage: str) -> Iterator[None]:
-        """Count the time of the block to a stage."""
+    def spend(self, phase: str) -> Iterator[None]:
+        """Count the time of the block to a phase."""
         began = time.monotonic()
         try:
             yield
         finally:
             with self._lock:
-                self._seconds[stage] += time.monotonic() - began
+                self._seconds[phase] += time.monotonic() - began
 
     def facts(self) -> dict[str, Any]:
-        """Return what a commit keeps: seconds by stage, when it began, and on which lane.
+        """Return what a commit keeps: seconds by phase, when it began, and on which lane.
 
         A lane is what does one shard after the other: a thread of a process, for one flow run.
         """
@@ -57,7 +57,7 @@ class Stopwatch:
             known = dict(self._seconds)
         seconds = known | {OTHER: max(0.0, total - sum(known.values()))}
         return {
-            "spent": {stage: round(value, 4) for stage, value in seconds.items()},
+            "spent": {phase: round(value, 4) for phase, value in seconds.items()},
             "began": self._date.isoformat(),
             "lane": _lane(),
         }
@@ -69,7 +69,7 @@ def forget_latest() -> None:
 
 
 def latest_seconds() -> dict[str, float]:
-    """Return the seconds by stage of the stopwatch that this thread began last; empty without."""
+    """Return the seconds by phase of the stopwatch that this thread began last; empty without."""
     watch = _LATEST.get()
     seconds: dict[str, float] = watch.facts()["spent"] if watch else {}
     return seconds
@@ -82,7 +82,7 @@ def time_spent(ledger: Ledger) -> dict[str, Any]:
     Shards that were stopped before their commit, and commits without times, are not known.
 
     Returns:
-        `seconds` by stage, `shards` with times, and `lanes`.
+        `seconds` by phase, `shards` with times, and `lanes`.
     """
     seconds, spans = defaultdict[str, float](float), dict[str, list[tuple[datetime, datetime]]]()
     shards = 0
@@ -92,8 +92,8 @@ def time_spent(ledger: Ledger) -> dict[str, Any]:
         if not isinstance(parts, Mapping):
             continue
         shards += 1
-        for stage, value in parts.items():
-            seconds[stage] += float(value)
+        for phase, value in parts.items():
+            seconds[phase] += float(value)
         dates = [datetime.fromisoformat(str(facts[name])) for name in ("began", "made")]
         spans.setdefault(str(lane), []).append((dates[0], dates[1]))
     for lane_spans in spans.values():

@@ -97,11 +97,11 @@ def test_metrics_are_lines_of_json_and_pages_show_table_and_pictures(
     assert told == {0: ("shard", {"ok": 4}), 1: ("shard", {"ok": 1, "no_latent": 1})}
     for line in shards:
         assert line["rows_per_second"] == pytest.approx(line["rows"] / line["seconds"], rel=0.1)
-        stages = line["stages"]
-        assert {"reading", "editing", "scoring", "encoding", "writing"} <= {*stages}
-        assert min(stages.values()) >= 0
+        phases = line["phases"]
+        assert {"reading", "editing", "scoring", "encoding", "writing"} <= {*phases}
+        assert min(phases.values()) >= 0
         # Threads encode and write at the same time, so these two may add up to more.
-        alone = sum(stages[name] for name in stages if name not in ("encoding", "writing"))
+        alone = sum(phases[name] for name in phases if name not in ("encoding", "writing"))
         assert 0 < alone <= line["seconds"] + 0.01
         assert line["gpu_bytes"] == {}
         assert line["peak_memory_bytes"] > 1e7
