@@ -3,9 +3,13 @@
 import base64
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
+from typing import ParamSpec
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -19,6 +23,20 @@ from tasks.samples import glance_at
 
 _SECONDS_BETWEEN_UPDATES = 2.0
 
+P = ParamSpec("P")
+
+
+def _where_reachable(show: Callable[P, None]) -> Callable[P, None]:
+    """Show something on a server, if there is one; one that does not answer ends no work."""
+
+    @wraps(show)
+    def call(*values: P.args, **named: P.kwargs) -> None:
+        with suppress(httpx.HTTPError):
+            if has_server():
+                show(*values, **named)
+
+    return call
+
 
 class ProgressArtifact:
     """Show how far a stage is.
@@ -29,13 +47,16 @@ class ProgressArtifact:
     """
 
     def __init__(self, stage: str, total: int) -> None:
-        self._total, self._shown = total, time.monotonic()
-        self._id = (
-            create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)
-            if has_server()
-            else None
-        )
+        self._total, self._shown, self._stage = total, time.monotonic(), stage
+        self._id: object = None
+        self._begin()
 
+    @_where_reachable
+    def _begin(self) -> None:
+        key = f"{self._stage}-progress"
+        self._id = create_progress_artifact(0.0, key=key, description=self._stage)
+
+    @_where_reachable
     def advance(self, done: int) -> None:
         """Say that `done` steps are done now."""
         now = time.monotonic()
@@ -47,25 +68,22 @@ class ProgressArtifact:
                 update_progress_artifact(identity, 100 * done / max(self._total, 1))
 
 
+@_where_reachable
 def show_counts(stage: str, counts: Mapping[str, int]) -> None:
     """Show rows by status as a table."""
-    if not has_server():
-        return
     rows = [{"status": status, "rows": count} for status, count in counts.items()]
     create_table_artifact(rows, key=f"{stage}-counts", description=f"{stage}: rows by status")
 
 
+@_where_reachable
 def show_table(key: str, description: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Show rows with equal columns as a table."""
-    if not has_server():
-        return
     create_table_artifact([dict(row) for row in rows], key=key, description=description)
 
 
+@_where_reachable
 def show_run(run: str) -> None:
     """Show a table of a run's results, and sample pictures of it."""
-    if not has_server():
-        return
     glance = glance_at(run, samples_shown())
     if not glance.results:
         return
@@ -101,10 +119,9 @@ def _picture(content: bytes, alt: str) -> str:
     return f"![{alt}](data:image/webp;base64,{base64.b64encode(content).decode()})"
 
 
+@_where_reachable
 def show_report(page: str, counts: Mapping[str, int]) -> None:
     """Show where the report of a run is."""
-    if not has_server():
-        return
     lines = [f"- {count} {status}" for status, count in counts.items()]
     text = "\n".join(["# Report", "", f"`{page}`", "", *lines])
     create_markdown_artifact(text, key="report", description="Evaluation report")

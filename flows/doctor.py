@@ -3,10 +3,11 @@
 import time
 from dataclasses import asdict
 
+from rich.markup import escape
 from rich.table import Table
 
 from flows.options import MachineStr
-from flows.progress import console, say
+from flows.progress import console, printable, say
 from flows.summary import Check, Summary
 from tasks.bundles import DEMO_MODELS
 from tasks.checks.doctor import diagnose
@@ -59,6 +60,6 @@ def _table(findings: list[Finding]) -> Table:
         sound = finding.verdict == "sound"
         wanted = ("", "") if sound else (finding.expected, finding.remedy)
         cells = (finding.what, finding.got, *wanted)
-        escaped = (cell.replace("[", r"\[") for cell in cells)
+        escaped = (escape(printable(cell)) for cell in cells)
         table.add_row(f"[{colour}]{finding.verdict}[/]", *escaped)
     return table

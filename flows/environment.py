@@ -1,4 +1,4 @@
-"""Settings of Prefect that must be there before it is imported."""
+"""What the environment says: to Prefect before it is imported, of metrics, and of samples."""
 
 import os
 from pathlib import Path

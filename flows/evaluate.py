@@ -40,7 +40,7 @@ def evaluate_run(
     began = time.monotonic()
     place = find_run(workspace, run)
     check_store(workspace if place.startswith(f"{Folder(workspace).url}/") else place)
-    compared = [find_other_run(place, other, run) for other in others or []]
+    compared = [find_other_run(place, other, Folder(place).name) for other in others or []]
     report = write_report(place, others=compared, models=models, device=device)
     for other in report.unpaired:
         say(f"evaluate: no pair of {other} is in this run: other faces, prompts or strengths")

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from prefect import flow
 
-from flows.options import MachineStr
+from flows.options import MachineInt, MachineStr
 from flows.progress import progress_bar
 from flows.shards import GPU_TAG, guarded_task, in_own_order
 from flows.steps import has_server
@@ -31,7 +31,7 @@ def train_mappers(
     models: str = DEMO_MODELS,
     mapper: Annotated[MapperConfig, Parameter(name="*")] = _DEFAULT,
     device: MachineStr = "auto",
-    checkpoint_steps: int = CHECKPOINT_STEPS,
+    checkpoint_steps: MachineInt = CHECKPOINT_STEPS,
 ) -> Summary:
     """Train a mapper for each prompt that has none; a stopped training continues.
 

@@ -84,13 +84,15 @@ def run_pipeline(
         dry_run: Say what the run will take, from a few seconds of each stage, and write nothing.
         price_per_hour: Of this machine, for the dry run.
     """
+    # Mistakes are told before hours of work.
     require_run_name(run)
     arithmetic = name_arithmetic(arithmetic)
+    retry, again = statuses_to_retry(retry_failed), read_selection(redo)
     if dry_run:
-        require_no_selection(read_selection(redo))
+        require_no_selection(again)
         options = EditOptions(
             *(relevance, image_format, batch_size, arithmetic, shard_size),
-            *(statuses_to_retry(retry_failed), update),
+            *(retry, update),
         )
 
         def stages(forecast: Forecast) -> Iterator[StageForecast]:
@@ -102,7 +104,6 @@ def run_pipeline(
             yield forecast.evaluate()
 
         return foretell(workspace, models, device, price_per_hour, stages)
-    # Mistakes in them are told before hours of work.
     asked, began = read_prompts(prompts), time.monotonic()
     open_models(models, device)
     align = step(align_photos)(

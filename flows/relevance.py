@@ -90,7 +90,11 @@ def build_relevance(
     counts.update(measure("relevance", shards=store.pending(MEASURE), share=share))
     if share.works:
         counts.update(store.combine())
-    return Summary("relevance", store.folder.url, dict(counts), time.monotonic() - began)
+    fidelity = store.fidelity
+    if fidelity is not None:
+        say(f"relevance: mean cosine to directions of the mode exact, estimated: {fidelity:.2f}")
+    facts = {} if fidelity is None else {"fidelity": fidelity}
+    return Summary("relevance", store.folder.url, dict(counts), time.monotonic() - began, facts)
 
 
 def _announce(workspace: str, models: str, device: str, relevance: RelevanceConfig) -> None:

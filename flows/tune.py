@@ -13,7 +13,7 @@ from flows.artifacts import show_table
 from flows.assets import make_assets, settle_relevance
 from flows.options import DIRECTIONS, MachineInt, MachineStr
 from flows.progress import console, printable, progress_bar, say
-from flows.shards import guarded_task
+from flows.shards import GPU_TAG, guarded_task
 from flows.steps import has_server
 from flows.store_check import check_store
 from flows.summary import Summary
@@ -33,7 +33,7 @@ _TARGET = StrengthTarget()
 _MOST = 0.5
 # The means of a strength that are told, in this order.
 _SCORES = ("directional", "identity", "gain")
-_TUNE = guarded_task(tune_prompt, "tune-prompt", "tune-{asked.target_prompt}")
+_TUNE = guarded_task(tune_prompt, "tune-prompt", "tune-{asked.target_prompt}", tags=[GPU_TAG])
 
 
 @flow(name="tune-strengths")

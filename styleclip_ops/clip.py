@@ -107,6 +107,23 @@ class ClipModel(nn.Module):
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output
         return F.normalize(self.model.visual_projection(pooled), dim=-1)
 
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Turn texts into the numbers of their tokens, start and end included.
+
+        Raises:
+            ConfigError: It is no list of texts, or one is longer than the context.
+        """
+        if isinstance(texts, str) or not texts or not all(isinstance(t, str) for t in texts):
+            raise ConfigError(f"texts: got {texts!r}, expected a list of at least one prompt")
+        tokens: list[list[int]] = self.tokenizer(texts)["input_ids"]
+        for text, ids in zip(texts, tokens, strict=True):
+            if len(ids) > self.context_length:
+                raise ConfigError(
+                    f"prompt {text[:40]!r}...: got {len(ids)} tokens, expected at most "
+                    f"{self.context_length}; shorten it"
+                )
+        return tokens
+
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Embed texts.
 
@@ -119,15 +136,7 @@ class ClipModel(nn.Module):
         Raises:
             ConfigError: It is no list of texts, or one is longer than the context.
         """
-        if isinstance(texts, str) or not texts or not all(isinstance(t, str) for t in texts):
-            raise ConfigError(f"texts: got {texts!r}, expected a list of at least one prompt")
-        tokens = self.tokenizer(texts)["input_ids"]
-        for text, ids in zip(texts, tokens, strict=True):
-            if len(ids) > self.context_length:
-                raise ConfigError(
-                    f"prompt {text[:40]!r}...: got {len(ids)} tokens, expected at most "
-                    f"{self.context_length}; shorten it"
-                )
+        tokens = self.tokenize(texts)
         # The text tower is causal and reads its result at the end token: padding cannot matter.
         longest = max(map(len, tokens))
         padding = self.tokenizer.eos_token_id

@@ -227,16 +227,26 @@ class Editor:
             latents, errors = store.read_usable(stored)
         wrong = {place: error for place, error in zip(stored, errors, strict=True) if error}
         usable = [place for place in stored if place not in wrong]
+        sound = list[tuple[Row, int]]()
         for row, place in known:
+            message = self._unfit(row)
             if place in wrong:
                 message = f"image {row['image_id']!r}: {wrong[place]}, then give --retry-failed"
+            if message:
                 row |= {"status": "failed", "error": message}
-        sound = [(row, place) for row, place in known if place not in wrong]
+            else:
+                sound.append((row, place))
         for group in _grouped(sound, lambda pair: rows_together(pair[0])):
             for start in range(0, len(group), batch_size):
                 own, at = zip(*group[start : start + batch_size], strict=True)
                 found = latents.take(np.searchsorted(usable, at).tolist())
                 yield Batch(own[0]["method"], [*own], at, found)
+
+    def _unfit(self, row: Row) -> str:
+        """Why a text of the row can be embedded by none; rows beside it in a batch are well."""
+        texts = (row["neutral_prompt"], row["target_prompt"])
+        networks = (self._networks.clip, self._networks.judge)
+        return next(filter(None, (_refusal(n, text) for n in networks for text in texts)), "")
 
     def edit(self, batch: Batch) -> list[Edited]:
         """Edit a batch: fill in its rows, and return the images of those that have one."""
@@ -369,6 +379,15 @@ def mapper_url(row: Row, settings: RunSettings, networks: Models) -> str:
         return str(row["mapper_uri"])
     config = MapperConfig(**json.loads(row["options"] or "{}"))
     return mapper_folder(Folder(settings.workspace), networks, row["target_prompt"], config).url
+
+
+@lru_cache(maxsize=4096)
+def _refusal(clip: ClipModel, text: str) -> str:
+    try:
+        clip.tokenize([text])
+    except StyleClipError as error:
+        return str(error)
+    return ""
 
 
 @lru_cache(maxsize=1024)

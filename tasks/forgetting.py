@@ -32,7 +32,8 @@ from tasks.places import CROPS, IMPORTS, INVERSIONS, LATENT_STORES, RUNS
 from tasks.report.run_report import REPORT
 from tasks.runs import RUN, run_ledger
 from tasks.store.folders import Folder, sha256
-from tasks.store.ledger import PLANS, RESULTS, Ledger
+from tasks.store.ledger import PARTS, PLANS, Ledger
+from tasks.store.redaction import redact
 from tasks.traces import Person, Trace, find_traces
 
 OnProgress = Callable[[int], None]
@@ -286,7 +287,7 @@ class Forgetting:
         for folder in (self._root, *self._outside):
             for path in folder.files():
                 inside = path.split("/")
-                if path.endswith(".parquet") and not {PLANS, RESULTS} & set(inside):
+                if path.endswith(".parquet") and not {PLANS, PARTS} & set(inside):
                     self._erase_from_table(folder, path)
 
     def _erase_from_table(self, folder: Folder, path: str) -> None:
@@ -294,14 +295,15 @@ class Forgetting:
             file = pq.ParquetFile(io.BytesIO(folder.read(path)), pre_buffer=False)
         except pa.ArrowException:
             return
-        if "image_id" not in file.schema_arrow.names:
+        schema = file.schema_arrow
+        if "image_id" not in schema.names or pa.types.is_nested(schema.field("image_id").type):
             return
         before, sink = file.metadata.num_rows, io.BytesIO()
         kept = (self._without(batch) for batch in file.iter_batches(use_threads=False))
-        if file.schema_arrow.remove_metadata().equals(EDITS.remove_metadata()):
+        if schema.remove_metadata().equals(EDITS.remove_metadata()):
             after = write_edits(kept, sink)
         else:
-            after = _write(kept, file.schema_arrow, sink)
+            after = _write(kept, schema, sink)
         if after < before:
             self.removed["rows"] += before - after
             folder.write(path, sink.getvalue())
@@ -341,7 +343,9 @@ class Forgetting:
             rows = units.to_pylist()
             mine = [row["image_id"] == self._id for row in rows]
             for row, is_mine in zip(rows, mine, strict=True):
-                row["image_id"] = stay.get(row["source_uri"], "") if is_mine else row["image_id"]
+                # Rows hold no signature of a URL, plans do.
+                other = stay.get(redact(row["source_uri"]), "")
+                row["image_id"] = other if is_mine else row["image_id"]
             kept = [row for row in rows if row["image_id"]]
             return pa.Table.from_pylist(kept, units.schema) if any(mine) else units
 
@@ -362,7 +366,9 @@ class Forgetting:
         self._root.remove_all(f"{folder}/{self._id}")
 
     def _without(self, table: Any) -> Any:
-        return table.filter(pc.not_equal(table["image_id"], self._id))
+        """The rows of others, those of nobody among them."""
+        others = pc.not_equal(table["image_id"].cast(pa.string()), self._id)
+        return table.filter(pc.fill_null(others, True))
 
 
 def _of(table: pa.Table, image_id: str) -> pa.Table:

@@ -30,6 +30,9 @@ from tasks.store.ledger import Row
 
 _MAKERS: tuple[Role, ...] = ("generator", "encoder")
 
+# Shards that are committed are not inverted again.
+_AGAIN = "mend it, take the commit of its shard out of _commits of the store, and invert again"
+
 
 def plan_inversion(workspace: str, models: str, device: str, shard_size: int) -> list[int]:
     """Plan all aligned faces that have no latent yet.
@@ -134,7 +137,7 @@ def _read_crop(unit: Row, row: Row) -> Image.Image | None:
         row["source_sha256"] = sha256(content)
         return Image.open(io.BytesIO(content)).convert("RGB")
     except (FileNotFoundError, UnidentifiedImageError) as error:
-        row |= {"status": "unreadable", "error": f"{unit['crop_uri']}: {error}"}
+        row |= {"status": "unreadable", "error": f"{unit['crop_uri']}: {error}; {_AGAIN}"}
         return None
 
 
@@ -142,7 +145,7 @@ def _read_latent(unit: Row, row: Row) -> NDArray[np.float32] | None:
     try:
         return read_imported(unit["w_plus_uri"])
     except (FileNotFoundError, ValueError, EOFError, LookupError) as error:
-        row |= {"status": "unreadable", "error": f"{unit['w_plus_uri']}: {error}; import it again"}
+        row |= {"status": "unreadable", "error": f"{unit['w_plus_uri']}: {error}; {_AGAIN}"}
         return None
 
 

@@ -50,7 +50,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class MapperConfig:
-    """How a mapper is trained (StyleCLIP, section 5); the defaults but the steps are published.
+    """How a mapper is trained (StyleCLIP, section 5); published but for `steps`, `num_latents`.
 
     Attributes:
         mapper_type: `levels` and `single` edit W+, `style_space` edits S without toRGB.
@@ -118,7 +118,7 @@ def read_mapper(folder: Folder, models: Models) -> tuple[Mapper, str]:
     """Load a finished mapper and the fingerprint of its weights.
 
     Raises:
-        ConfigError: It was trained for another generator, or is not finished.
+        ConfigError: It was trained for another generator, is not finished, or its card is damaged.
     """
     if not folder.exists(WEIGHTS):
         raise ConfigError(
@@ -126,7 +126,13 @@ def read_mapper(folder: Folder, models: Models) -> tuple[Mapper, str]:
             "run `styleclip train-mapper` to its end"
         )
     if folder.exists(CARD):
-        got = json.loads(folder.read(CARD))["generator_fingerprint"]
+        try:
+            got = json.loads(folder.read(CARD))["generator_fingerprint"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise ConfigError(
+                f"{folder.url}/{CARD}: got no card of a mapper, expected one with "
+                "generator_fingerprint; restore it from a copy, or train the mapper again"
+            ) from error
         if got != models.fingerprint("generator"):
             raise ConfigError(
                 f"{folder.url}: got a mapper for the generator {got}, expected "

@@ -10,7 +10,6 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -25,6 +24,7 @@ from styleclip_ops.lots import lot_size
 from styleclip_ops.lpips import Lpips, load_lpips
 from tasks.bundles import Bundle, BundleError, Role, read_bundle
 from tasks.memory import keep_freed_memory
+from tasks.once import once
 from tasks.slots import own_slot
 from tasks.store.folders import Folder, sha256, split_url
 
@@ -261,7 +261,7 @@ def read_models(url: str, device: str = "auto") -> Models:
     return Models(read_bundle(url), torch.device(best_device() if device == "auto" else device))
 
 
-@cache
+@once
 def open_models(url: str, device: str = "auto") -> Models:
     """Open a bundle once a process, see `read_models`, and have freed memory kept from then on."""
     keep_freed_memory()

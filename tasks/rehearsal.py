@@ -34,8 +34,6 @@ from tasks.stopwatch import Stopwatch
 from tasks.store.folders import Folder
 from tasks.store.ledger import Row, read_table
 
-# Of a random direction; how many there are changes no time.
-_CHANNELS = 20
 _SHORT, _LONG = 1, 4
 _STATISTICS = 1_024
 _MOST_SAMPLED = 1_024

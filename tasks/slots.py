@@ -9,15 +9,16 @@ import fcntl
 import itertools
 import os
 import tempfile
-from functools import cache
 from pathlib import Path
 from typing import IO
+
+from tasks.once import once
 
 # Open as long as the process lives.
 _held: list[IO[bytes]] = []
 
 
-@cache
+@once
 def own_slot() -> int:
     """Return the number of this process among those of this user and machine that asked, from 0."""
     folder = Path(tempfile.gettempdir()) / f"styleclip-slots-{os.getuid()}"

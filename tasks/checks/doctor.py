@@ -24,7 +24,7 @@ from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from styleclip_ops.stylespace import StyleSpaceLayout
 from tasks.checks.findings import Finding, Soundness
 from tasks.directions import Directions, DirectionStore
-from tasks.latents import STORE as LATENTS
+from tasks.latents import STORE as LATENT_ARRAYS
 from tasks.latents import LatentStore
 from tasks.mappers import CARD, WEIGHTS
 from tasks.models import Models, describe_device, read_models
@@ -276,7 +276,7 @@ def _latents(root: Folder, networks: Models) -> Iterator[Finding]:
     }
     for name in folder.names():
         store, what = LatentStore(folder / name), f"latents {name}"
-        if not (store.folder / LATENTS).exists("zarr.json"):
+        if not (store.folder / LATENT_ARRAYS).exists("zarr.json"):
             continue
         try:
             if _foreign(store.attributes, wanted):

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image
 from manifests.schemas import FACES
 from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError, check_integers
+from tasks.once import once
 from tasks.outputs import keep_picture
 from tasks.photos.decoding import PhotoError, fetch_photo, read_photo, to_srgb
 from tasks.photos.detection import Face, FaceDetector, face_detector, finest_level, smallest_side
@@ -29,6 +29,7 @@ from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import Ledger, Row
+from tasks.store.redaction import redact
 
 FacesPolicy = Literal["largest", "all", "reject_several"]
 
@@ -138,7 +139,8 @@ def align_photos_shard(
         known = ledger.rows(shard)
         again = _unusable(known, retry)
         kept = [row for row in known.to_pylist() if row["source_uri"] not in again]
-        units = [unit for unit in units if unit["source_uri"] in again]
+        # Rows hold no signature of a URL, plans do.
+        units = [unit for unit in units if redact(unit["source_uri"]) in again]
         if not units:
             return {}
     aligner = _Aligner(Folder(workspace) / CROPS, face_detector(), config)
@@ -301,7 +303,7 @@ def align_threads() -> int:
     return min((os.cpu_count() or 1) + 2, _MOST_THREADS)
 
 
-@cache
+@once
 def _threads() -> ThreadPoolExecutor:
     """The threads of this process for all its shards."""
     return ThreadPoolExecutor(align_threads(), "align")

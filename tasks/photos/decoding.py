@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from manifests.schemas import FaceStatus
+from tasks.store.faults import StoreError
 from tasks.store.folders import is_file, split_url
 
 MAX_PIXELS = 100_000_000
@@ -66,6 +67,11 @@ def fetch_photo(source_uri: str) -> bytes:
         if not folder.is_local or error.errno not in _LASTING:
             raise
         raise PhotoError("unreadable", f"cannot be opened: {error.strerror}") from error
+    except StoreError as error:
+        # Of this photograph alone, such as one that is gone or that is kept from us.
+        if not error.lasting or error.everywhere:
+            raise
+        raise PhotoError("unreadable", f"cannot be opened: {error}") from error
     if len(content) > MAX_BYTES:
         raise PhotoError("unreadable", f"got more than {MAX_BYTES:,} bytes, expected at most those")
     return content

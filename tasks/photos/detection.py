@@ -11,7 +11,6 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from PIL import Image
 
 from styleclip_ops.alignment import ffhq_quad
 from styleclip_ops.errors import ConfigError
+from tasks.once import once
 
 FloatArray = npt.NDArray[np.float64]
 Box = tuple[int, int, int, int]
@@ -133,7 +133,7 @@ class FaceDetector:
         return self._own.detector
 
 
-@cache
+@once
 def face_detector() -> FaceDetector:
     """Return the detector of this process."""
     return FaceDetector()

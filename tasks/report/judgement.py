@@ -30,13 +30,13 @@ from tasks.models import Models, read_models
 from tasks.outputs import read_images
 from tasks.places import RunPlaces
 from tasks.report.evaluation import Estimate, Evaluation, Group, Places, estimate_mean
-from tasks.report.pictures import before_sources, edited_sources
+from tasks.report.pictures import BeforeSources, committed_sources, edited_sources
 from tasks.report.rows import Rows
 from tasks.report.scoring import Criteria
 from tasks.report.thumbnails import Source
 from tasks.store.folders import sha256
 
-FACES, PROMPTS = 64, 60
+MOST_FACES, PROMPTS = 64, 60
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,11 @@ def judge_pairs(
         return Judgement(notes=(absent,))
     prompts = [*islice(_readable(rows, evaluation, judge), PROMPTS)]
     looks, seen = list[Look](), dict[str, list[_Seen]]()
-    for group in _best_strengths(evaluation):
-        if group.target_prompt not in prompts:
-            continue
-        table = rows.table(_draw(rows, group))
-        pictures = _see(table, places, judge)
+    groups = [one for one in _best_strengths(evaluation) if one.target_prompt in prompts]
+    tables = [rows.table(_draw(rows, group)) for group in groups]
+    before = committed_sources(places, {name for table in tables for name in table["image_id"]})
+    for group, table in zip(groups, tables, strict=True):
+        pictures = _see(table, places, before, judge)
         if pictures:
             seen.setdefault(group.method, []).append(pictures)
             looks.append(_look(group, rows, pictures, prompts, judge, evaluation.criteria))
@@ -239,20 +239,22 @@ def _draw(rows: Rows, group: Group) -> Places:
     own = rows.find(same)
     own = own[rows.ok[own]]
     _, firsts = np.unique(rows.face[own], return_index=True)
-    drawn = np.random.default_rng(0).permutation(firsts)[:FACES]
+    drawn = np.random.default_rng(0).permutation(firsts)[:MOST_FACES]
     return np.sort(own[drawn]).astype(np.int32)
 
 
-def _see(table: pd.DataFrame, places: RunPlaces, judge: _Judge) -> _Seen | None:
+def _see(
+    table: pd.DataFrame, places: RunPlaces, before: BeforeSources, judge: _Judge
+) -> _Seen | None:
     """Embed the pictures of rows, without those that lack one."""
     edits = dict(edited_sources(places, table))
-    faces = before_sources(places, table["image_id"])
+    faces = {name: before[name] for name in {*table["image_id"]} & before.keys()}
     wanted = [*edits.values(), *(source for pair in faces.values() for source in pair)]
     pictures = dict(_read(wanted))
     found, parts, distances = list[int](), list[Tensor](), list[float]()
     for place, name in table["image_id"].items():
-        edit, before = edits.get(place), faces.get(name, ())
-        three = [pictures.get(source.uri) for source in (*before, edit) if source]
+        edit, pair = edits.get(place), faces.get(name, ())
+        three = [pictures.get(source.uri) for source in (*pair, edit) if source]
         whole = [picture for picture in three if picture]
         if len(whole) == 3:
             found.append(place)

@@ -1,21 +1,29 @@
 """The pictures of a run, as a report refers to them: thumbnails beside it, originals by links."""
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import quote
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests.edits import IMAGE_ID
-from tasks.places import CROPS, INVERSIONS, RunPlaces
+from tasks.latents import LATENTS
+from tasks.photos.faces import faces_ledger
+from tasks.places import CROPS, INVERSIONS, LATENT_STORES, RunPlaces
 from tasks.report.thumbnails import Source, Thumbnail, make_thumbnails
 from tasks.store.folders import Folder
+from tasks.store.ledger import Ledger, Row
 
 THUMBNAILS = "thumbs"
 
 K = TypeVar("K")
+
+# Of each face its aligned photograph and its inversion.
+BeforeSources = dict[str, tuple[Source, Source]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,6 @@ def find_pictures(
     places: RunPlaces,
     report: Folder,
     rows: pd.DataFrame,
-    crop_digests: Mapping[str, str],
     advance: Callable[[int, int], None] | None = None,
 ) -> Pictures:
     """Write the thumbnails of a run's pictures, and tell where they are.
@@ -63,10 +70,9 @@ def find_pictures(
         places: Where the run is.
         report: Folder of the page.
         rows: Result rows to show.
-        crop_digests: sha256 of aligned photographs by image id, where known.
         advance: Called with the number of pictures done and of all.
     """
-    before = before_sources(places, rows["image_id"], crop_digests)
+    before = committed_sources(places, {*rows["image_id"]})
     crops = {name: crop for name, (crop, _) in before.items()}
     inversions = {name: inversion for name, (_, inversion) in before.items()}
     edits = dict(edited_sources(places, rows))
@@ -108,27 +114,50 @@ def relative_url(folder: Folder, url: str) -> str:
     return quote(posixpath.relpath(_path(url), _path(folder.url)))
 
 
-def before_sources(
-    places: RunPlaces, names: Iterable[str], crop_digests: Mapping[str, str] | None = None
-) -> dict[str, tuple[Source, Source]]:
-    """Return where the aligned photographs and the inversions of faces are, by their image ids.
+def before_sources(places: RunPlaces, names: Iterable[str]) -> BeforeSources:
+    """Return the aligned photographs and the inversions of faces by their usual names.
+
+    A name that was taken by another picture is not theirs, see `committed_sources`, which reads
+    the tables of all faces to know.
 
     Args:
         places: Where the run is.
         names: Image ids; those that name no file are left out.
-        crop_digests: sha256 of aligned photographs by image id, where known.
     """
     crops = places.workspace / CROPS
     inversions = places.workspace / INVERSIONS / places.latents
-    digests = crop_digests or {}
     return {
-        name: (
-            Source(crops.url_of(f"{name}.png"), digests.get(name)),
-            Source(inversions.url_of(f"{name}.png")),
-        )
+        name: (Source(crops.url_of(f"{name}.png")), Source(inversions.url_of(f"{name}.png")))
         for name in dict.fromkeys(names)
         if IMAGE_ID.fullmatch(name)
     }
+
+
+def committed_sources(places: RunPlaces, names: Collection[str]) -> BeforeSources:
+    """Return where the aligned photographs and the inversions of faces are, as their rows say.
+
+    Args:
+        places: Where the run is.
+        names: Image ids; those of which no row says it, as of imported latents, are looked for by
+            their usual names.
+    """
+    wanted, found = pa.array(names, pa.string()), before_sources(places, names)
+    for row in _rows_of(faces_ledger(places.workspace.url), wanted, "crop_uri", "crop_sha256"):
+        name, uri = row["image_id"], places.find(row["crop_uri"])
+        if uri and name in found:
+            found[name] = Source(uri, row["crop_sha256"]), found[name][1]
+    latents = Ledger(places.workspace / LATENT_STORES / places.latents, LATENTS)
+    for row in _rows_of(latents, wanted, "inversion_uri"):
+        name, uri = row["image_id"], places.find(row["inversion_uri"])
+        if uri and name in found:
+            found[name] = found[name][0], Source(uri)
+    return found
+
+
+def _rows_of(ledger: Ledger, wanted: pa.Array, *columns: str) -> Iterator[Row]:
+    for table in ledger.results():
+        own = table.filter(pc.is_in(table["image_id"], wanted))
+        yield from own.select(["image_id", *columns]).to_pylist()
 
 
 def edited_sources(places: RunPlaces, rows: pd.DataFrame) -> Iterator[tuple[int, Source]]:

@@ -2,15 +2,13 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from manifests.schemas import METRICS, RESULTS
 from tasks.bundles import DEMO_LIMITS, DEMO_MODELS
@@ -37,7 +35,6 @@ from tasks.report.scoring import Criteria
 from tasks.run_tables import RunTables, Stage, read_run, read_stages
 from tasks.stopwatch import time_spent
 from tasks.store.folders import Folder
-from tasks.store.ledger import Ledger
 
 REPORT, PLOTS = "report", "plots"
 PAGE, SUMMARY, ROWS = "index.html", "summary.json", "metrics.parquet"
@@ -178,8 +175,7 @@ def _write(
     examples = find_examples(rows, evaluation)
     telling = [int(one.pairing.mine[n]) for one in beside for n in one.telling.values()]
     shown = rows.table(_shown(rows, examples, telling))
-    digests = _crop_digests(run.faces, {*shown["image_id"]})
-    pictures = find_pictures(run.places, report, shown, digests, advance)
+    pictures = find_pictures(run.places, report, shown, advance)
     galleries = [_other_gallery(one, mine, report, shown) for one in beside]
     material = ReportMaterial(rows, evaluation, examples, pictures, shown["pair_id"])
     comparisons = [
@@ -313,16 +309,6 @@ def _limits(shown: int, rows: int, prompts: int) -> Iterator[str]:
             f"The page shows {PROMPTS_LIMIT} of {prompts:,} prompts in full; "
             f"the others are in the gallery and in {SUMMARY}."
         )
-
-
-def _crop_digests(faces: Ledger, names: Collection[str]) -> dict[str, str]:
-    wanted = pa.array(names, pa.string())
-    digests = dict[str, str]()
-    for table in faces.results():
-        own = table.filter(pc.is_in(table["image_id"], wanted))
-        columns = (own["image_id"].to_pylist(), own["crop_sha256"].to_pylist())
-        digests |= {name: digest for name, digest in zip(*columns, strict=True) if digest}
-    return digests
 
 
 def _prompts(report: Folder, material: ReportMaterial) -> list[PromptPart]:

@@ -26,6 +26,16 @@ from tasks.store.redaction import redact
 T = TypeVar("T")
 
 
+def _umask() -> int:
+    # It can be read only by setting it.
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
+
+
+_UMASK = _umask()
+
+
 class Folder:
     """A folder of files that are whole or absent.
 
@@ -79,6 +89,16 @@ class Folder:
         content: bytes = _endure(self._fs, path, lambda: self._fs.cat_file(path))
         return content
 
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return the bytes of a file from `start` to before `stop`.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        path = self._join(name)
+        content: bytes = _endure(self._fs, path, lambda: self._fs.cat_file(path, start, stop))
+        return content
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file, or replace it; at no time can a part of it be seen."""
         path = self._join(name)
@@ -89,7 +109,10 @@ class Folder:
         _endure(self._fs, path, lambda: self._fs.pipe_file(path, content))
 
     def take_in(self, name: str, source: Path) -> None:
-        """Write a file as a copy of one of this machine, or replace it; it is never held whole."""
+        """Write a file as a copy of one of this machine, or replace it.
+
+        A directory gets it piece by piece, and so does S3 from 100 MB on, in parts.
+        """
         path = self._join(name)
         if self.is_local:
             with full_disks_explained(path), _written_beside(path, b"") as part:
@@ -278,7 +301,7 @@ def _file_system(protocol: str, **options: Any) -> AbstractFileSystem:
 
 
 def _endure(fs: AbstractFileSystem, path: str, call: Callable[[], T]) -> T:
-    """Do one operation on a path as `store_faults.endure` does; disks do not mend by asking."""
+    """Do one operation on a path as `endure` does; disks do not mend by asking."""
     if "file" in _protocols(fs):
         return call()
     url = str(fs.unstrip_protocol(path))
@@ -333,7 +356,7 @@ def _written_beside(path: str, content: bytes) -> Iterator[str]:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(part).chmod(0o644)
+        Path(part).chmod(0o666 & ~_UMASK)
         yield part
     finally:
         Path(part).unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from tasks.store.redaction import redact_table
 # A row of a table, by column.
 Row = dict[str, Any]
 
-PLANS, RESULTS, COMMITS = "_plans", "results", "_commits"
+PLANS, PARTS, COMMITS = "_plans", "results", "_commits"
 
 
 class LedgerError(ValueError):
@@ -191,7 +191,7 @@ class Ledger:
         content = table_bytes(redact_table(rows.select(self._schema.names).cast(self._schema)))
         name = f"part-{shard:05d}-{uuid.uuid4().hex[:8]}.parquet"
         part = Part(name, sha256(content), len(content), len(rows))
-        (self.folder / RESULTS).create(name, content)
+        (self.folder / PARTS).create(name, content)
         self._written.add(name)
         generation = after.generation + 1 if after else 0
         seconds = round(time.monotonic() - self._began, 3)
@@ -202,7 +202,7 @@ class Ledger:
         except FileExistsError:
             # A store may have taken my record and lost its answer, and refuse it the second time.
             if self._read_commit(shard, generation).parts != mine.parts:
-                (self.folder / RESULTS).remove(name)
+                (self.folder / PARTS).remove(name)
             return self.read_commit(shard)
         return mine
 
@@ -345,8 +345,8 @@ class Ledger:
                 (self.folder / COMMITS).write(name, record)
             named.update(part.name for part in new)
         # Also what a writer left that was killed before its commit.
-        for name in set((self.folder / RESULTS).names()) - named:
-            (self.folder / RESULTS).remove(name)
+        for name in set((self.folder / PARTS).names()) - named:
+            (self.folder / PARTS).remove(name)
         for name in (self.folder / PLANS).names(".parquet"):
             units = read_table((self.folder / PLANS).read(name))
             kept = keep_units(units)
@@ -359,7 +359,7 @@ class Ledger:
             return part
         content = table_bytes(after)
         name = f"{part.name.rpartition('-')[0]}-{uuid.uuid4().hex[:8]}.parquet"
-        (self.folder / RESULTS).create(name, content)
+        (self.folder / PARTS).create(name, content)
         return Part(name, sha256(content), len(content), len(after))
 
     def _rows(self, commit: Commit, superseded: bool) -> pa.Table:
@@ -388,19 +388,19 @@ class Ledger:
 
     def _read_part(self, part: Part) -> pa.Table:
         try:
-            content = (self.folder / RESULTS).read(part.name)
+            content = (self.folder / PARTS).read(part.name)
         except FileNotFoundError:
             content = b""
         if sha256(content) != part.sha256:
             raise LedgerError(
-                f"{self.folder.url}/{RESULTS}/{part.name}: got {len(content)} bytes with "
+                f"{self.folder.url}/{PARTS}/{part.name}: got {len(content)} bytes with "
                 f"another digest, expected the {part.size} that were committed; restore the file, "
                 "or remove the shard's commit to compute it again"
             )
         rows = read_table(content).cast(self._schema)
         if len(rows) != part.rows:
             raise LedgerError(
-                f"{self.folder.url}/{RESULTS}/{part.name}: got {len(rows)} rows, expected the "
+                f"{self.folder.url}/{PARTS}/{part.name}: got {len(rows)} rows, expected the "
                 f"{part.rows} that were committed; restore the commit from a copy"
             )
         return rows

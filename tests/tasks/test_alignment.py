@@ -2,7 +2,9 @@
 
 import io
 import json
+import threading
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 import tasks.photos.alignment
 from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError
+from tasks.checks.verification import check_ledger
 from tasks.photos.alignment import (
     AlignmentConfig,
     align_photos_shard,
@@ -61,6 +64,56 @@ def test_photographs_without_a_face_are_looked_at_again_when_asked(root):
     assert before.pop("not-a-picture")["status"] == "unreadable"
     assert after == before
     assert plan_photos(workspace, photos.url, 2, ["unreadable"]) == []
+
+
+class SignedLinks(BaseHTTPRequestHandler):
+    """Photographs behind links with a signature; one is kept from us, one may be mended."""
+
+    mended = False
+
+    def do_GET(self) -> None:
+        name = self.path.partition("?")[0].strip("/")
+        broken = name == "broken.jpg" and not self.mended
+        content = b"no picture" if broken else (PHOTOS / "astronaut.png").read_bytes()
+        self.send_response(403 if name == "secret.jpg" else 200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_photographs_behind_signed_links_are_looked_at_again(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SignedLinks)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    names = ("whole", "broken", "secret")
+    links = [
+        f"http://127.0.0.1:{server.server_port}/{n}.jpg?X-Amz-Signature=hunter2" for n in names
+    ]
+    listing = tmp_path / "list.csv"
+    listing.write_text("".join(f"{row}\n" for row in ("path", *links)))
+    workspace = str(tmp_path / "ws")
+    rows = {row["image_id"]: row for row in align(workspace, str(listing))}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "whole": "ok",
+        "broken": "unreadable",
+        "secret": "unreadable",
+    }
+    assert "hunter2" not in str(rows)
+    assert [*check_ledger(faces_ledger(workspace), "source_uri")] == []
+    SignedLinks.mended = True
+    for shard in shards_to_align(faces_ledger(workspace), ["unreadable"]):
+        align_photos_shard(workspace, shard, 64, "largest", 100, ["unreadable"])
+    server.shutdown()
+    server.server_close()
+    assert Counter(row["status"] for row in faces_table(workspace).to_pylist()) == {
+        "ok": 2,
+        "unreadable": 1,
+    }
 
 
 def test_every_photograph_has_its_row_on_every_store(root):

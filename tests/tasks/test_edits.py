@@ -58,6 +58,23 @@ def test_a_missing_chunk_fails_the_rows_that_were_in_it(finished):
     assert run_ledger(finished.run("lost")).pending() == []
 
 
+def test_a_prompt_that_is_too_long_fails_its_own_rows(finished):
+    long, descent = "very " * 90 + "old", json.dumps({"steps": 1})
+    (mapper,) = (str(path) for path in Path(finished.root).glob("mappers/*"))
+    ways = [
+        {"target_prompt": "sad", "method": "optimize", "options": descent},
+        {"target_prompt": long, "method": "optimize", "options": descent},
+        {"target_prompt": "sad", "neutral_prompt": long, "method": "optimize", "options": descent},
+        # Nothing but the scores needs its prompts.
+        {"target_prompt": long, "method": "mapper", "mapper_uri": mapper},
+    ]
+    finished.ask([Edit("anna", read_instruction(way)) for way in ways])
+    finished.edit("long")
+    rows = finished.results("long").to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "failed", "failed", "failed"]
+    assert all("tokens, expected at most 77" in row["error"] for row in rows[1:])
+
+
 def test_an_image_is_the_same_to_the_last_bit_in_any_company(finished):
     names = ("anna", "anna.face1", "berta", "carl")
     descent = json.dumps({"steps": 20, "lr": 0.2, "patience": 2})

@@ -336,3 +336,20 @@ def test_it_works_on_an_object_store(finished, s3_endpoint):
 def test_a_path_is_no_face(finished, name):
     with pytest.raises(ForgettingError, match="expected the name of a face"):
         Forgetting(finished.root, name)
+
+
+def test_tables_of_others_keep_their_rows(finished):
+    tables = {
+        "nobody.parquet": pa.table({"image_id": [None, "anna", "carl"], "n": [1, 2, 3]}),
+        "numbers.parquet": pa.table({"image_id": [1, None, 3], "n": [1, 2, 3]}),
+        "lists.parquet": pa.table({"image_id": [["carl"], None], "n": [1, 2]}),
+    }
+    for name, table in tables.items():
+        pq.write_table(table, Path(finished.root) / name)
+    forget(finished.root, "anna")
+    after = {n: pq.read_table(Path(finished.root) / n)["n"].to_pylist() for n in tables}
+    assert after == {
+        "nobody.parquet": [1, 3],
+        "numbers.parquet": [1, 2, 3],
+        "lists.parquet": [1, 2],
+    }
