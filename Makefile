@@ -35,6 +35,7 @@ format: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/styleclip demo
+	@echo "source $(VENV)/bin/activate gives you the command styleclip" >&2
 
 bench: $(VENV)/.installed
 	$(RUN) benchmarks

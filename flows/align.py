@@ -1,6 +1,7 @@
 """Photographs -> aligned crops."""
 
 import time
+from collections.abc import Mapping
 from itertools import islice
 
 from prefect import flow
@@ -13,8 +14,15 @@ from flows.share import read_share
 from flows.store_check import check_store
 from flows.summary import Summary
 from manifests.schemas import FACE_FAILURES
-from tasks.photos.alignment import FacesPolicy, align_photos_shard, plan_photos, shards_to_align
-from tasks.photos.faces import faces_ledger, has_faces, unusable_photos
+from tasks.photos.alignment import (
+    AlignmentConfig,
+    FacesPolicy,
+    align_photos_shard,
+    plan_photos,
+    require_same_alignment,
+    shards_to_align,
+)
+from tasks.photos.faces import crowded_photos, faces_ledger, has_faces, unusable_photos
 from tasks.photos.listing import require_photos
 from tasks.places import CROPS
 from tasks.runs import statuses_to_retry
@@ -48,9 +56,10 @@ def align_photos(
     Args:
         photos: A folder, a glob, an object-store prefix, or a CSV or Parquet listing.
         workspace: Folder or URL that holds all data.
-        faces: Of a photograph with several: the largest, all, or none of them (reject_several).
+        faces: If a photograph shows several people: take the largest face, all, or none of them
+            (reject_several).
         crop_size: Side of the crops in pixels; 1024 for the published FFHQ models' best detail.
-        minimum_face: Least side of a face's FFHQ quad in pixels of the photograph.
+        minimum_face: Smallest face crop to accept, in pixels of the photograph.
         shard_size: Photographs of a shard.
         workers: Shards at a time.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
@@ -61,8 +70,10 @@ def align_photos(
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     retry = statuses_to_retry(retry_failed, FACE_FAILURES)
+    config = AlignmentConfig(crop_size, faces, float(minimum_face))
     if share.prepares:
         require_photos(photos)
+        require_same_alignment(workspace, config)
     check_store(workspace)
     if share.prepares:
         shards = plan_photos(workspace, photos, shard_size, retry)
@@ -87,6 +98,8 @@ def align_photos(
         tags=(),
         engine=by,
     )
+    if counts and faces == "largest":
+        _tell_crowds(crowded_photos(workspace, shards))
     if {*counts} - {"ok"}:
         for photo, reason in islice(unusable_photos(workspace, shards), _NAMED):
             say(f"align: {photo}: {reason}")
@@ -99,3 +112,14 @@ def align_photos(
         )
     wrote = Folder(workspace).url_of(CROPS)
     return Summary("align", wrote, counts, time.monotonic() - began)
+
+
+def _tell_crowds(crowds: Mapping[str, int]) -> None:
+    """Say of which photographs only one face of several is taken."""
+    if crowds:
+        named = ", ".join(f"{photo} ({count})" for photo, count in islice(crowds.items(), _NAMED))
+        more = ", ..." if len(crowds) > _NAMED else ""
+        say(
+            f"align: {len(crowds)} photographs show several faces, of which the largest is taken "
+            f"(`--faces all` takes all, in a new workspace): {named}{more}"
+        )

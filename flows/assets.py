@@ -32,7 +32,7 @@ def settle_relevance(
     chosen = choose_relevance(Folder(workspace), networks, relevance, begun)
     if relevance is None and chosen != RelevanceConfig():
         say(
-            f"relevance: directions that are there are taken, measured with "
+            f"relevance: takes the directions that {workspace} has, measured with "
             f"{relevance_options(chosen)}; `styleclip relevance {workspace}` measures as usual"
         )
     return chosen

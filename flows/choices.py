@@ -26,6 +26,8 @@ def check_choices(given: Mapping[str, Any]) -> None:
     if "engine" in given:
         read_engine(given["engine"])
     require_texts(given.get("target") or ())
+    if "destination" in given and not (given.get("prompts") or given.get("target")):
+        raise ValueError("prompts: got none, expected --target or --prompts")
     if "run" not in given:
         return
     if "manifest" in given or "prompts" in given:

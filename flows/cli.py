@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from cyclopts import (
     App,
+    CoercionError,
     CycloptsError,
     MissingArgumentError,
     Parameter,
@@ -40,6 +41,8 @@ from tasks.provenance import CODE_VERSION
 set_defaults()
 
 USER_ERROR, STAGE_FAILED = 2, 1
+# Several numbers where one is asked for.
+_SEVERAL = re.compile(r"\d[,;]\s*\d")
 # What is told without a traceback.
 _TOLD = (ValueError, OSError, RuntimeError)
 # From which on an option is taken for a mistyped one.
@@ -102,6 +105,8 @@ def _explain(error: CycloptsError) -> str:
         told = f"got {name} without a value" if is_option else f"got no {name}"
     if isinstance(error, UnusedCliTokensError):
         told = _explain_surplus(error)
+    if isinstance(error, CoercionError) and _SEVERAL.search(told):
+        told += "; give an option once for each value, as in --alpha 2 --alpha 4"
     return _told(told, words)
 
 
@@ -171,7 +176,9 @@ def _explain_surplus(error: UnusedCliTokensError) -> str:
     if given[:place][-2:] == ["--retry-failed", ALL_FAILURES]:
         failures = FACE_FAILURES if error.command_chain == ("align",) else RESULT_FAILURES
         return f"--retry-failed: got {surplus[0]}, expected some of {', '.join(failures)}"
-    return f"got {' '.join(surplus)}, which is more than this command takes"
+    told = f"got {' '.join(surplus)}, which is more than this command takes"
+    is_number = bool(surplus) and re.fullmatch(r"[\d.]+", surplus[0])
+    return f"{told}; an option takes one value, as in --alpha 2 --alpha 4" if is_number else told
 
 
 def _make_app() -> App:

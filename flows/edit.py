@@ -105,7 +105,7 @@ def edit_dataset(
             depends on them is computed, rows that are gone leave the results, the others stay.
         redo: What to do again of the results that are there.
         dry_run: Say what the edits will take, from a few seconds of them, and write nothing.
-        price_per_hour: Of this machine, for the dry run.
+        price_per_hour: What an hour of this machine costs, for the dry run.
     """
     require_run_name(run)
     retry, share = statuses_to_retry(retry_failed), read_share(worker)

@@ -1,5 +1,7 @@
 """What a workspace knows of its photographs."""
 
+from typing import Any
+
 from manifests.schemas import FACE_STATUSES
 from tasks.latents import imported_images
 from tasks.photos.faces import faces_ledger
@@ -15,7 +17,7 @@ def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
         workspace: Folder or URL that holds all data.
         status: List those of this status only: ok, no_face, several_faces, too_small, unreadable.
     """
-    columns = ["image_id", "status", "source_uri", "error"]
+    columns = ["image_id", "status", "source_uri", "error", "num_faces"]
     found = [
         row
         for faces in faces_ledger(Folder(workspace).url).results()
@@ -33,4 +35,11 @@ def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
     if status and status not in FACE_STATUSES:
         raise ValueError(f"status: got {status!r}, expected one of {', '.join(FACE_STATUSES)}")
     shown = [row for row in found if status in ("", row["status"])]
-    return [{name: value or "" for name, value in row.items()} for row in shown]
+    return [_told(row) for row in shown]
+
+
+def _told(row: dict[str, Any]) -> dict[str, str]:
+    """A row in words; that there is one face is not said."""
+    count = row.pop("num_faces", None) or 0
+    others = f"one of {count} faces found there" if count > 1 else ""
+    return {**{name: value or "" for name, value in row.items()}, "found": others}

@@ -36,12 +36,12 @@ class DryRun(Summary):
     @property
     def line(self) -> str:
         """One line for people."""
-        price = f", {self.price:,.2f} at {self.price_per_hour:g} an hour" if self.price else ""
-        shards = self.counts["shards"]
+        hourly, shards = self.price_per_hour, self.counts["shards"]
+        price = f", {self.price:,.2f} at a price of {hourly:g} an hour" if self.price else ""
         return (
             f"{self.stage}: {self.counts['rows']:,} rows, {self.counts['done']:,} of them done, "
-            f"{shards:,} shard{'s' * (shards != 1)} to do: about {_duration(self.all_seconds)}, "
-            f"{self.all_bytes / 1e6:,.1f} MB{price}; wrote nothing"
+            f"{shards:,} shard{'s' * (shards != 1)} of edits to do: all stages take about "
+            f"{_duration(self.all_seconds)}, {self.all_bytes / 1e6:,.1f} MB{price}; wrote nothing"
         )
 
 
@@ -83,7 +83,7 @@ def foretell(
 
 
 def _table(stages: list[StageForecast]) -> Table:
-    table = Table("stage", "units", "done", "shards to do", "time", "MB")
+    table = Table("stage", "items", "done", "shards to do", "time", "MB")
     for stage in stages:
         numbers = (f"{n:,}" for n in (stage.units, stage.done, stage.shards))
         table.add_row(stage.stage, *numbers, _duration(stage.seconds), f"{stage.bytes / 1e6:,.1f}")

@@ -85,8 +85,9 @@ def _conclude(forgetting: Forgetting, files: int, left: int) -> None:
     person = forgetting.person
     say(
         f"searched {files} files for the name, {len(person.uris)} URIs and {len(person.digests)} "
-        "digests: nothing is left. Out of reach: backups, versions that the store keeps, and "
-        "what was copied elsewhere"
+        "digests: nothing is left. Out of reach: backups, versions that the store keeps, what was "
+        "copied elsewhere, and manifests and pages of `tune` outside of the workspace: make those "
+        "again, since `edit` takes their rows of the face for new ones"
     )
     if forgetting.sources:
         say("Take the photograph out of the input, or `styleclip align` finds it again")

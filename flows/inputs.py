@@ -19,7 +19,7 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
 # Begins a bundle.
 _MAKER = "weights add"
 # These begin no workspace.
-_READERS = ("invert", "edit", "tune", "evaluate", "verify")
+_READERS = ("invert", "edit", "tune", "evaluate", "verify", "faces", "forget", "manifest build")
 
 
 def check_inputs(command: str, given: Mapping[str, str]) -> None:

@@ -64,7 +64,8 @@ def run_pipeline(
         run: Name of the run; its folder is runs/NAME in the workspace.
         models: Bundle of weights: the URL of its JSON file, or `demo`.
         relevance: How to measure directions; as those that are there were, if nothing is said.
-        faces: Of a photograph with several: the largest, all, or none of them (reject_several).
+        faces: If a photograph shows several people: take the largest face, all, or none of them
+            (reject_several).
         crop_size: Side of the crops in pixels.
         image_format: Of the edited images; both are lossless and carry their provenance.
         output: Single files, or a tar a shard in the layout of webdataset.
@@ -82,7 +83,7 @@ def run_pipeline(
             them is computed, edits that are no longer asked for leave the results.
         redo: What to do again of the results that are there.
         dry_run: Say what the run will take, from a few seconds of each stage, and write nothing.
-        price_per_hour: Of this machine, for the dry run.
+        price_per_hour: What an hour of this machine costs, for the dry run.
     """
     # Mistakes are told before hours of work.
     require_run_name(run)

@@ -26,11 +26,9 @@ from tasks.models import open_models
 from tasks.report.tuning_page import write_tuning_page
 from tasks.runs import settings_for
 from tasks.surveys import survey_prompts
-from tasks.tuning import Search, Tuned, choose_images, prompts_to_tune, tune_prompt
+from tasks.tuning import MOST, Search, Tuned, choose_images, prompts_to_tune, tune_prompt
 
 _TARGET = StrengthTarget()
-# Share of the images that should reach the target each.
-_MOST = 0.5
 # The means of a strength that are told, in this order.
 _SCORES = ("directional", "identity", "gain")
 _TUNE = guarded_task(tune_prompt, "tune-prompt", "tune-{asked.target_prompt}", tags=[GPU_TAG])
@@ -63,10 +61,10 @@ def tune_strengths(
     The target is one for the mean over a sample of images: directional similarity, CLIP gain, and
     identity. A grid of strengths is tried for every channel budget, then the interval below the
     first that reaches the target is halved; scores are monotone in the strength only roughly, so
-    the smallest found is that of those tried. Of the budgets that one is taken that keeps the
-    identity best. What was chosen is then scored on other images. A prompt whose target is not
-    reached gets no rows, and it is said what came nearest and what limits it. The frontiers are
-    drawn in an HTML page beside the manifest.
+    the smallest found is that of those tried. Of the numbers of channels the one is taken
+    that keeps the identity best. What was chosen is then scored on other images. A prompt whose
+    target is not reached gets no rows, and it is said what came nearest and what limits it. The
+    frontiers, and some faces, are shown in an HTML page beside the manifest.
 
     Args:
         workspace: Folder or URL that holds all data.
@@ -161,8 +159,8 @@ def _verdict(tuned: Tuned, best_effort: bool) -> str:
         rows = "rows with it are written" if best_effort else "no rows are written"
         return f"not reached, {rows}; {setting} comes nearest; {tuned.limit}"
     share, check = tuned.chosen.share, tuned.check
-    said = f"{setting} reaches the target in the mean, {share:.0%} of the images each"
-    if share < _MOST:
+    said = f"with {setting} the mean reaches the target, and {share:.0%} of single images do"
+    if share < MOST:
         said += ", so that a few carry the mean: ask for more --directional or --gain to move all"
     if check is None:
         return f"{said}; there are no other images to check it on"

@@ -54,11 +54,11 @@ class RelevanceConfig:
     """How the directions are measured (StyleCLIP, section 6.2).
 
     Attributes:
-        num_images: Sample images that every channel is perturbed on; 100 published.
+        num_images: Sample faces to measure on; fewer are faster, 100 published.
         num_statistics: Random faces for the mean and deviation of S; 100,000 published.
         step: Perturbation in standard deviations.
-        mode: exact renders every perturbation; fast renders those that slopes do not foretell, and
-            tells how near it comes; published does as the release, on 8-bit images; imported
+        mode: exact renders every perturbation; fast renders what slopes do not foretell, and
+            tells its accuracy; published does as the release, on 8-bit images; imported
             measures nothing and takes what `styleclip latents import-directions` wrote.
         seed: Of the sample images and the statistics.
     """
@@ -250,7 +250,7 @@ class DirectionStore:
         facts = _accuracy(self.slope_check()) if len(self._checks()) > 1 else {}
         # With a clock of its own: that of this store has counted the shards.
         DirectionStore(self.folder).commit(last, directions, facts=facts)
-        return {"moving_channels": len(directions) - silent, "silent_channels": silent}
+        return {"channels that move CLIP": len(directions) - silent, "channels that do not": silent}
 
     def commit(
         self,

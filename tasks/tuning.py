@@ -37,6 +37,8 @@ ALPHAS: dict[Method, tuple[float, ...]] = {"global": (1.0, 2.0, 4.0, 6.0, 8.0, 1
 BUDGETS = (10, 20, 50, 150)
 
 
+# Share of the images that reach a target one by one; below it, a few carry the mean.
+MOST = 0.5
 # Faces whose pictures are kept, and how large these are at most.
 _MOST_PICTURES, _LARGEST_SIDE = 4, 256
 

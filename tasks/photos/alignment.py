@@ -281,15 +281,27 @@ def _pairs(photos: pa.Table) -> Iterable[tuple[str, str]]:
     return zip(photos["image_id"].to_pylist(), photos["source_uri"].to_pylist(), strict=True)
 
 
+def require_same_alignment(workspace: str, config: AlignmentConfig) -> None:
+    """See that the faces which a workspace has, if any, were made with the same parameters.
+
+    Raises:
+        ConfigError: They were not.
+    """
+    folder = faces_ledger(workspace).folder
+    if folder.exists(_SETTINGS):
+        _compare(folder, config)
+
+
 def _require_same(folder: Folder, config: AlignmentConfig) -> None:
     """Bind a workspace's faces to the parameters that the first of them were made with."""
-    mine = asdict(config)
     try:
-        folder.create(_SETTINGS, json.dumps(mine, indent=1).encode())
+        folder.create(_SETTINGS, json.dumps(asdict(config), indent=1).encode())
     except FileExistsError:
-        before = json.loads(folder.read(_SETTINGS))
-    else:
-        return
+        _compare(folder, config)
+
+
+def _compare(folder: Folder, config: AlignmentConfig) -> None:
+    mine, before = asdict(config), json.loads(folder.read(_SETTINGS))
     for name in mine:
         if mine[name] != before[name]:
             raise ConfigError(

@@ -25,6 +25,16 @@ def has_faces(workspace: str) -> bool:
     return any("ok" in faces["status"].to_pylist() for faces in faces_ledger(workspace).results())
 
 
+def crowded_photos(workspace: str, shards: Collection[int]) -> dict[str, int]:
+    """Return photographs of shards that show several faces, and how many were found."""
+    return {
+        row["source_uri"]: row["num_faces"]
+        for table in faces_ledger(workspace).results(shards)
+        for row in table.select(["source_uri", "num_faces"]).to_pylist()
+        if (row["num_faces"] or 0) > 1
+    }
+
+
 def unusable_photos(workspace: str, shards: Collection[int]) -> Iterator[tuple[str, str]]:
     """Yield photographs of shards that gave no face, and why.
 

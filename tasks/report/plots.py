@@ -114,7 +114,9 @@ def spread_plot(values: Mapping[str, Mapping[str, Numbers]]) -> Plot:
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
         _spread(axes, values[name])
         axes.set_title(title, loc="left", fontsize=9, color=_QUIET)
-    return _plot(figure, "How the pairs spread: 5 to 95 %, the middle half, the median")
+    return _plot(
+        figure, "How pairs of all strengths spread: 5 to 95 %, the middle half, the median"
+    )
 
 
 def loss_plot(groups: Mapping[str, Group]) -> Plot:
@@ -135,7 +137,7 @@ def loss_plot(groups: Mapping[str, Group]) -> Plot:
         axes.set_xlim(left=0)
         axes.set_title(title, loc="left", fontsize=9, color=_QUIET)
     _legend(figure, panels[0])
-    return _plot(figure, "What the inversion and the edit each lose, mean")
+    return _plot(figure, "What the inversion and the edit each lose, mean over all strengths")
 
 
 def timing_plot(seconds: Mapping[str, Numbers]) -> Plot:
@@ -176,7 +178,7 @@ def stages_plot(seconds: Mapping[str, float]) -> Plot:
     _name_rows(axes, [*seconds])
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
-    return _plot(figure, "Seconds of every stage, of one worker")
+    return _plot(figure, "Seconds of work in every stage, added up over workers")
 
 
 def ordered_methods(methods: Iterable[str]) -> list[str]:

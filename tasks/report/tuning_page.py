@@ -12,7 +12,7 @@ from tasks.report.scoring import Criteria
 from tasks.report.templates import open_templates
 from tasks.report.thumbnails import webp_bytes
 from tasks.store.folders import split_url
-from tasks.tuning import BudgetResult, ImageSet, Search, Tuned
+from tasks.tuning import MOST, ImageSet, Search, Tuned
 
 
 def write_tuning_page(
@@ -42,6 +42,7 @@ def write_tuning_page(
         images=images,
         target=search.target,
         judged_by_itself=judged_by_itself,
+        most=MOST,
     )
     folder, name = split_url(destination)
     page = f"{name.removesuffix('.parquet')}.html"
@@ -54,7 +55,7 @@ def _plot(tuned: Tuned, search: Search) -> Plot | None:
     method, target = tuned.instruction.method, search.target
     curves = {
         f"{budget.num_channels} ch." if budget.num_channels else method: [
-            _group(tuned, point) for point in _drawn(tuned, budget, search.grid(method))
+            _group(tuned, point) for point in budget.points
         ]
         for budget in tuned.budgets
         if budget.points
@@ -65,11 +66,6 @@ def _plot(tuned: Tuned, search: Search) -> Plot | None:
     budgets = " and number of channels (ch.)" if method == "global" else ""
     caption = f"Directional similarity against identity kept, by alpha{budgets}; dashed, the target"
     return replace(plot, caption=caption)
-
-
-def _drawn(tuned: Tuned, budget: BudgetResult, grid: Sequence[float]) -> list[StrengthPoint]:
-    """The grid and the strength that was chosen; the halvings would hide each other."""
-    return [p for p in budget.points if p.alpha in grid or p is tuned.chosen]
 
 
 def _group(tuned: Tuned, point: StrengthPoint) -> Group:

@@ -103,7 +103,7 @@ def test_sample_images_are_shared_out(tmp_path, models, capsys, no_server):
         call(capsys, *command("both"), "--worker", f"{i}/2")["counts"] for i in (1, 0, 1)
     ]
     assert (first, last["images"], late) == ({"images": 2}, 2, {})
-    assert last["moving_channels"] > 100
+    assert last["channels that move CLIP"] > 100
     call(capsys, "--no-server", *command("one"))
     one, both = [
         DirectionStore(Folder(str(next((tmp_path / name / "directions").iterdir())))).read()

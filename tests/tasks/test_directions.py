@@ -71,7 +71,7 @@ def test_an_unfinished_store_is_refused(tmp_path, models):
     build(root, models, [first])
     with pytest.raises(DirectionStoreError, match="not finished"):
         store.read()
-    assert store.combine()["moving_channels"] > 100
+    assert store.combine()["channels that move CLIP"] > 100
     store.read()
 
 
@@ -111,7 +111,7 @@ def test_sums_that_changed_after_their_commit_are_not_combined(tmp_path, models)
         store.combine()
     (store.folder / "_commits").remove("shard-00001.json")
     build(root, models, store.pending(MEASURE))
-    assert store.combine()["moving_channels"] > 100
+    assert store.combine()["channels that move CLIP"] > 100
 
 
 def test_another_way_of_measuring_is_another_store(tmp_path, models):

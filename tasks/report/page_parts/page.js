@@ -26,7 +26,7 @@
   const oneLine = (text) => (text.length > 90 ? text.slice(0, 90) + "…" : text).replace(/\s+/g, " ");
   const number = (value) => (value === null ? "–" : String(+value.toPrecision(3)));
   // Scores stand above each other: each has its decimals, zeros too.
-  const fixed = (value) => (value === null ? "–" : value.toFixed(Math.abs(value) < 10 ? 2 : 1));
+  const fixed = (value) => (value === null ? "–" : value.toFixed(Math.abs(value) < 10 ? 2 : 1).replace(/^-(?=[0.]+$)/, ""));
   const score = (name, place) => {
     const value = rows[name]?.[place] ?? null;
     return SHARES.includes(name) && value !== null ? ["no", "yes"][value] : fixed(value);
