@@ -39,7 +39,7 @@ def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
 
 
 def _told(row: dict[str, Any]) -> dict[str, str]:
-    """A row in words; that there is one face is not said."""
-    count = row.pop("num_faces", None) or 0
-    others = f"one of {count} faces found there" if count > 1 else ""
-    return {**{name: value or "" for name, value in row.items()}, "found": others}
+    """A row in words, with a note where there is something to know."""
+    count = row.get("num_faces") or 0
+    note = row["error"] or (f"one of {count} faces found there" if count > 1 else "")
+    return {name: row[name] for name in ("image_id", "status", "source_uri")} | {"note": note}

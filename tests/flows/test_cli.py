@@ -349,6 +349,7 @@ def test_a_server_that_does_not_answer_is_told_with_what_names_it(capsys, tmp_pa
 
 
 def test_a_manifest_is_parquet_and_its_prompts_are_texts(capsys, tmp_path):
+    (tmp_path / "anna.txt").touch()
     build = ["manifest", "build", str(tmp_path)]
     for words, told in (
         (["edits.csv", "--target", "a hat"], "got edits.csv, expected a name that ends with .par"),
