@@ -1,6 +1,7 @@
 """A manifest -> edited images and result rows."""
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,7 +14,7 @@ from flows.forecast import foretell
 from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
-from flows.share import read_share
+from flows.share import Share, read_share
 from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.arithmetic import AUTO, name_arithmetic
@@ -44,6 +45,7 @@ from tasks.selection import (
     require_no_selection,
     shards_to_redo,
 )
+from tasks.store.folders import Folder
 from tasks.surveys import survey_manifest
 
 # What is prepared in less is no matter.
@@ -154,12 +156,7 @@ def edit_dataset(
     )
     if counts:
         show_run(folder.url)
-    if share.works and {*counts} - {"ok"}:
-        for status, _, example in failed_rows(folder, shards):
-            say(f"edit: {status}, such as {example}")
-    elif not counts and share.prepares:
-        for status, count, example in failed_rows(folder):
-            say(f"edit: {count:,} {status} from before, such as {example}; see --retry-failed")
+    _tell_failed(folder, shards, counts, share)
     done, asides = sum(counts.values()), list[str]()
     if share.works and done < rows:
         asides.append(f"{rows:,} rows in all")
@@ -169,3 +166,15 @@ def edit_dataset(
         *("edit", folder.url, counts, time.monotonic() - began, {"rows": rows}),
         aside="; ".join(asides),
     )
+
+
+def _tell_failed(
+    folder: Folder, shards: Sequence[int], counts: Mapping[str, int], share: Share
+) -> None:
+    """Say what failed now; where nothing was left to do, what failed before."""
+    if share.works and {*counts} - {"ok"}:
+        for status, _, example in failed_rows(folder, shards):
+            say(f"edit: {status}, such as {example}")
+    elif not counts and share.prepares:
+        for status, count, example in failed_rows(folder):
+            say(f"edit: {count:,} {status} from before, such as {example}; see --retry-failed")
