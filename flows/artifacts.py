@@ -19,7 +19,7 @@ from prefect.artifacts import (
 
 from flows.environment import samples_shown
 from flows.steps import has_server
-from tasks.samples import glance_at
+from tasks.report.samples import glance_at
 
 _SECONDS_BETWEEN_UPDATES = 2.0
 

@@ -28,8 +28,7 @@ from tasks.latents import STORE, LatentStore
 from tasks.manifest_files import usable_faces
 from tasks.outputs import IMAGES
 from tasks.photos.faces import faces_ledger
-from tasks.places import CROPS, IMPORTS, INVERSIONS, LATENT_STORES, RUNS
-from tasks.report.run_report import REPORT
+from tasks.places import CROPS, IMPORTS, INVERSIONS, LATENT_STORES, REPORT, RUNS
 from tasks.runs import RUN, run_ledger
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import PARTS, PLANS, Ledger

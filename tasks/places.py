@@ -9,6 +9,8 @@ from tasks.store.folders import Folder, split_url
 # Folders of a workspace.
 FACES, CROPS, INVERSIONS, IMPORTS = "faces", "crops", "inversions", "imports"
 LATENT_STORES, DIRECTION_STORES, MAPPERS, RUNS = "latents", "directions", "mappers", "runs"
+# Of a run.
+REPORT = "report"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from manifests.schemas import METRICS, RESULTS
 from tasks.bundles import DEMO_LIMITS, DEMO_MODELS
+from tasks.places import REPORT
 from tasks.report.comparison import (
     Comparison,
     Pairing,
@@ -36,7 +37,7 @@ from tasks.run_tables import RunTables, Stage, read_run, read_stages
 from tasks.stopwatch import time_spent
 from tasks.store.folders import Folder
 
-REPORT, PLOTS = "report", "plots"
+PLOTS = "plots"
 PAGE, SUMMARY, ROWS = "index.html", "summary.json", "metrics.parquet"
 
 # A page holds the rows of its gallery and a thumbnail of each; beyond this it is slow to open.

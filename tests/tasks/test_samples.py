@@ -5,8 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from tasks import samples
-from tasks.samples import glance_at
+from tasks.report import samples
+from tasks.report.samples import glance_at
 
 
 @pytest.mark.parametrize("run", ["single", "tarred"])

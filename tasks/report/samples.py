@@ -14,6 +14,7 @@ from PIL import Image
 from tasks.outputs import read_images
 from tasks.places import RunPlaces, places_of
 from tasks.report.pictures import before_sources
+from tasks.report.thumbnails import webp_bytes
 from tasks.runs import read_run_values, run_ledger
 from tasks.store.folders import Folder
 
@@ -108,7 +109,5 @@ def _small(content: bytes | None) -> bytes:
     with suppress(OSError, ValueError), Image.open(io.BytesIO(content or b"")) as image:
         small = image.convert("RGB")
         small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-        sink = io.BytesIO()
-        small.save(sink, "WEBP", quality=80)
-        return sink.getvalue()
+        return webp_bytes(small)
     return b""
