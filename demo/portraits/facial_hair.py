@@ -9,7 +9,7 @@ from demo.portraits.head import head_shape
 from demo.portraits.lighting import shade
 from demo.portraits.mouth import mouth_lines
 from demo.portraits.shapes import ridge, smooth_cut, step
-from demo.portraits.subject import Subject
+from demo.portraits.subject import Subject, constant
 
 _WRAP = (0.5, 0.46, 0.44)
 
@@ -20,9 +20,11 @@ def paint_stubble(picture: Canvas, subject: Subject) -> None:
     m = subject.measures
     distance = _beard_distance(canvas, m, grown=0.0)
     warp = 3 * torch.sin(canvas.u * 33) + 2 * torch.sin(canvas.v * 41)
-    grain = 0.80 + 0.20 * torch.sin(canvas.u * 97 + warp) * torch.sin(canvas.v * 103 - warp)
-    alpha = 0.60 * step(0.05, -0.07, distance) * grain
-    canvas.paint(subject.colors.hair * 0.5 + subject.colors.skin * 0.18, alpha)
+    grain = 0.88 + 0.12 * torch.sin(canvas.u * 97 + warp) * torch.sin(canvas.v * 103 - warp)
+    alpha = 0.85 * step(0.04, -0.05, distance) * grain
+    # Darker than any skin and any hair: else it is lost on a dark face, and red on a pale one.
+    darkest = torch.minimum(subject.colors.hair, subject.colors.skin).mean(dim=1, keepdim=True)
+    canvas.paint(darkest * constant("#7d8190", alpha).clamp(min=0) * 0.9, alpha)
 
 
 def paint_beard(picture: Canvas, subject: Subject) -> None:

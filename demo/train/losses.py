@@ -32,20 +32,25 @@ def gradient_l1(difference: Tensor) -> Tensor:
 
 @cache
 def face_weight(size: int) -> Tensor:
-    """Return the weight [size, size] of each pixel of an aligned crop: 3 in the face, 1 far off."""
+    """Return the weight [size, size] of each pixel of an aligned crop.
+
+    3 in the face, 6 below the ears, 1 far off.
+    """
     place = (torch.arange(size) + 0.5) / size
-    across, down = (
-        torch.exp(-(((place - 0.5) / 0.3) ** 2)),
-        torch.exp(-(((place - 0.6) / 0.25) ** 2)),
-    )
-    return 1 + 2 * down[:, None] * across
+
+    def hill(middle: float, width: float) -> Tensor:
+        return torch.exp(-(((place - middle) / width) ** 2))
+
+    face = hill(0.6, 0.25)[:, None] * hill(0.5, 0.3)
+    ears = hill(0.71, 0.1)[:, None] * (hill(0.21, 0.08) + hill(0.79, 0.08))
+    return 1 + 2 * face + 5 * ears
 
 
 def reconstruction_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
     """Compare pictures [N, 3, H, W] in [-1, 1]: L1, Laplacian pyramid, gradients.
 
-    What happens in the face, where age, lipstick and earrings are a few pixels, counts up to three
-    times.
+    What happens in the face, where age and lipstick are a few pixels, counts up to three times, and
+    earrings six times: most portraits have none, so that none at all are soon nearly right.
 
     Args:
         predicted: Generated pictures, of any floating type.
