@@ -27,8 +27,8 @@ from tasks.store.redaction import redact
 _UNIT = 0.01
 
 
-# Of the header of a file that was imported.
-_HEADER_BYTES = 4096
+# Where the length of the header ends in an .npy file of version 1.0, and the header begins.
+_LENGTH_ENDS = 10
 
 
 def plan_import(
@@ -186,7 +186,8 @@ def read_imported(uri: str) -> NDArray[np.float32]:
     place, _, row = uri.partition("#")
     folder, name = split_url(place)
     # Not the whole file, which a shard of thousands has in common.
-    start = io.BytesIO(folder.read_range(name, 0, _HEADER_BYTES))
+    length = int.from_bytes(folder.read_range(name, 8, _LENGTH_ENDS), "little")
+    start = io.BytesIO(folder.read_range(name, 0, _LENGTH_ENDS + length))
     np.lib.format.read_magic(start)
     shape, by_columns, dtype = np.lib.format.read_array_header_1_0(start)
     if not 0 <= int(row) < shape[0]:

@@ -42,7 +42,8 @@ def face_weight(size: int) -> Tensor:
         return torch.exp(-(((place - middle) / width) ** 2))
 
     face = hill(0.6, 0.25)[:, None] * hill(0.5, 0.3)
-    ears = hill(0.71, 0.1)[:, None] * (hill(0.21, 0.08) + hill(0.79, 0.08))
+    aside = torch.exp(-((((place - 0.5).abs() - 0.29) / 0.08) ** 2))
+    ears = hill(0.71, 0.1)[:, None] * aside
     return 1 + 2 * face + 5 * ears
 
 

@@ -96,7 +96,9 @@ class Folder:
             FileNotFoundError: There is none.
         """
         path = self._join(name)
-        content: bytes = _endure(self._fs, path, lambda: self._fs.cat_file(path, start, stop))
+        content: bytes = _endure(
+            self._fs, path, lambda: self._fs.cat_file(path, start=start, end=stop)
+        )
         return content
 
     def write(self, name: str, content: bytes) -> None:

@@ -146,10 +146,10 @@ def test_training_begins_with_finished_weights_where_nothing_else_is_left(traine
     mine = load_conditioned(saved(other, "synthesis")["trainee"])
     theirs = load_conditioned(saved(plan, "finish")["trainee"])
     parameters = plan.shards("heldout").parameters
-    # One step and half precision apart.
-    assert (mine(parameters) - theirs(parameters)).abs().max() < 0.2
+    # One step and half precision apart: nearer than a beginning from nothing is.
+    assert (mine(parameters) - theirs(parameters)).abs().max() < 0.25
     fresh = load_conditioned(saved(plan, "synthesis")["trainee"])
-    assert (mine(parameters) - fresh(parameters)).abs().max() > 0.2
+    assert (mine(parameters) - fresh(parameters)).abs().max() > 0.25
 
 
 def test_finish_sharpens_synthesis_and_leaves_the_map_to_w(trained):
