@@ -5,7 +5,7 @@ from typing import Any
 
 from flows.engines import read_engine
 from tasks.arithmetic import name_arithmetic
-from tasks.manifest_files import require_texts
+from tasks.manifest_files import require_asked
 from tasks.run_tables import find_run
 from tasks.runs import read_run_values, require_run_name
 from tasks.store.folders import Folder
@@ -25,9 +25,8 @@ def check_choices(given: Mapping[str, Any]) -> None:
         name_arithmetic(given["arithmetic"])
     if "engine" in given:
         read_engine(given["engine"])
-    require_texts(given.get("target") or ())
-    if "destination" in given and not (given.get("prompts") or given.get("target")):
-        raise ValueError("prompts: got none, expected --target or --prompts")
+    if "target" in given:
+        require_asked(given.get("prompts", ""), given["target"] or ())
     if "run" not in given:
         return
     if "manifest" in given or "prompts" in given:

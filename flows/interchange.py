@@ -12,7 +12,7 @@ from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.interchange import plan_import, read_directions, write_directions, write_latents
-from tasks.inversion import invert_faces_shard
+from tasks.inversion import INVERT_SHARD, invert_faces_shard
 from tasks.store.folders import read_url
 
 _IMPORTED = RelevanceConfig(mode="imported")
@@ -27,7 +27,7 @@ def import_latents(
     models: str = DEMO_MODELS,
     device: MachineStr = "auto",
     batch_size: MachineInt = 8,
-    shard_size: MachineInt = 256,
+    shard_size: MachineInt = INVERT_SHARD,
 ) -> Summary:
     """Take latents of another tool into the W+ store; they can then be edited like photographs.
 

@@ -11,10 +11,16 @@ from flows.share import read_share
 from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
-from tasks.inversion import invert_faces_shard, plan_inversion
-from tasks.latents import LatentStore, latent_folder
+from tasks.inversion import (
+    INVERT_SHARD,
+    invert_faces_shard,
+    plan_inversion,
+    shards_to_invert,
+)
+from tasks.latents import LATENT_FAILURES, LatentStore, latent_folder
 from tasks.models import open_models
 from tasks.photos.faces import faces_ledger
+from tasks.runs import statuses_to_retry
 from tasks.store.folders import Folder
 
 
@@ -25,10 +31,11 @@ def invert_faces(
     models: str = DEMO_MODELS,
     device: MachineStr = "auto",
     batch_size: MachineInt = 8,
-    shard_size: MachineInt = 256,
+    shard_size: MachineInt = INVERT_SHARD,
     workers: MachineInt = 1,
     engine: MachineStr = "threads",
     worker: MachineStr = "",
+    retry_failed: str = "",
 ) -> Summary:
     """Invert aligned faces with e4e into the Zarr store of W+ latents.
 
@@ -42,8 +49,11 @@ def invert_faces(
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
             `prepare` has planned before.
+        retry_failed: Invert faces again whose status is one of these, separated by commas
+            (unreadable, failed); all that failed where no status is named.
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
+    retry = statuses_to_retry(retry_failed, LATENT_FAILURES)
     store = LatentStore(latent_folder(Folder(workspace), open_models(models, device)))
     if not faces_ledger(workspace).plans() and not store.ledger.plans():
         raise ValueError(
@@ -52,20 +62,21 @@ def invert_faces(
         )
     check_store(workspace)
     if share.prepares:
-        shards = plan_inversion(workspace, models, device, shard_size)
+        plan_inversion(workspace, models, device, shard_size)
         if not store.ledger.plans():
             raise ValueError(
                 f"{workspace}: got no usable face in any photograph; "
                 "`styleclip align` told why, and its table of faces does"
             )
-    else:
-        shards = share.prepared(store.ledger)
+    share.require(bool(store.ledger.plans()), store.ledger.folder.url)
     arguments = {
         "workspace": workspace,
         "models": models,
         "device": device,
         "batch_size": batch_size,
+        "retry": retry,
     }
+    shards = shards_to_invert(store.ledger, retry)
     counts = run_shards(
         "invert", invert_faces_shard, shards, workers, arguments, share=share, engine=by
     )

@@ -19,6 +19,7 @@ from tasks.bundles import DEMO_MODELS
 from tasks.directions import (
     CHECK,
     MEASURE,
+    RELEVANCE_BATCH,
     DirectionStore,
     RelevanceConfig,
     compute_relevance_shard,
@@ -41,7 +42,7 @@ def build_relevance(
     models: str = DEMO_MODELS,
     relevance: Annotated[RelevanceConfig, Parameter(name="*", group=DIRECTIONS)] = _DEFAULT,
     device: MachineStr = "auto",
-    batch_size: MachineInt = 16,
+    batch_size: MachineInt = RELEVANCE_BATCH,
     shard_size: Annotated[int | None, Parameter(group=MACHINE)] = None,
     workers: MachineInt = 1,
     engine: MachineStr = "threads",

@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.store.ledger import Ledger
-
 PREPARE = "prepare"
 
 
@@ -35,15 +33,6 @@ class Share:
     def of(self, shards: Sequence[int]) -> list[int]:
         """Return those of the shards that are its own."""
         return [shard for shard in shards if shard % self.count == self.index]
-
-    def prepared(self, ledger: Ledger) -> list[int]:
-        """Return the shards of a stage that were planned and are not committed.
-
-        Raises:
-            WorkerError: None were planned.
-        """
-        self.require(bool(ledger.plans()), ledger.folder.url)
-        return ledger.pending()
 
     def require(self, prepared: bool, url: str) -> None:
         """Check that there is something prepared where this process does not prepare it.

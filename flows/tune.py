@@ -153,7 +153,7 @@ def _verdict(tuned: Tuned, best_effort: bool) -> str:
     if tuned.chosen is None:
         return f"no strength could be tried; {tuned.limit}"
     asked = tuned.instruction
-    channels = f" with {asked.num_channels} channels" if asked.num_channels else ""
+    channels = f" and {asked.num_channels} channels" if asked.num_channels else ""
     setting = f"alpha {asked.alpha:g}{channels}"
     if not tuned.reached:
         rows = "rows with it are written" if best_effort else "no rows are written"

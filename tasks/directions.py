@@ -34,6 +34,8 @@ from tasks.store.zarr_reading import reading_zarr, sound_array
 
 FORMAT, FORMAT_VERSION = "styleclip-directions", 2
 STORE = "directions.zarr"
+# Images that go through the networks together where nothing else is asked for.
+RELEVANCE_BATCH = 16
 # About how many shards there are where nothing else is asked for.
 _SHARDS = 32
 _CHUNK_CHANNELS = 512

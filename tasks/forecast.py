@@ -16,6 +16,7 @@ from manifests.instructions import Instruction
 from tasks.arithmetic import choose_arithmetic
 from tasks.directions import (
     COMBINE,
+    RELEVANCE_BATCH,
     DirectionStore,
     RelevanceConfig,
     choose_relevance,
@@ -24,10 +25,11 @@ from tasks.directions import (
 )
 from tasks.edits import mapper_url, rows_together
 from tasks.frozen import row_marks
+from tasks.inversion import INVERT_SHARD
 from tasks.latents import LatentStore, latent_folder
 from tasks.mappers import MapperConfig, mapper_fingerprint, mapper_folder
 from tasks.models import Models, open_models
-from tasks.photos.alignment import AlignmentConfig
+from tasks.photos.alignment import AlignmentConfig, require_same_alignment
 from tasks.photos.faces import faces_ledger, faces_table
 from tasks.photos.listing import list_photos
 from tasks.rehearsal import Rehearsal
@@ -49,8 +51,6 @@ from tasks.surveys import Survey, survey_prompts
 _ROW_BYTES = 400
 # Rows whose batches are counted; the others are taken to be like them.
 _MOST_GROUPED = 65_536
-_RELEVANCE_BATCH = 16
-_FACES_SHARD = 256
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,12 @@ class Forecast:
     def align(
         self, photos: str, config: AlignmentConfig, shard_size: int
     ) -> tuple[StageForecast, list[str]]:
-        """Foretell the alignment of photographs, and how the faces that it adds may be named."""
+        """Foretell the alignment of photographs, and how the faces that it adds may be named.
+
+        Raises:
+            ConfigError: The workspace has faces of other parameters.
+        """
+        require_same_alignment(self._workspace, config)
         ledger, new = faces_ledger(self._workspace), list_photos(photos).replace_schema_metadata()
         pending, known, waiting = set(ledger.pending()), set[str](), [new.slice(0, 0)]
         for shard in ledger.plans():
@@ -171,7 +176,7 @@ class Forecast:
         if not sample:
             return StageForecast("invert", total, total - count, 0, 0.0)
         one = self._rehearsal.invert(sample, batch_size)
-        shards, size = -(-count // _FACES_SHARD), int(one.bytes * count)
+        shards, size = -(-count // INVERT_SHARD), int(one.bytes * count)
         return StageForecast("invert", total, total - count, shards, one.seconds * count, size)
 
     def edit(
@@ -252,7 +257,7 @@ class Forecast:
         if not units:
             return StageForecast("relevance", total, total, 0, 0.0), store
         left = sum(unit["count"] for unit in units if unit["work"] != COMBINE)
-        seconds = self._rehearsal.relevance(config, _RELEVANCE_BATCH) * left / total
+        seconds = self._rehearsal.relevance(config, RELEVANCE_BATCH) * left / total
         numbers = len(networks.generator.layout.editable_channels) * networks.clip.embedding_dim
         size = 4 * numbers * len(units)
         return StageForecast("relevance", total, total - left, len(units), seconds, size), None

@@ -5,6 +5,7 @@ import math
 import re
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from tasks.store.redaction import redact
 # How far the norm of a direction may be from 1; files of half precision are that far.
 _UNIT = 0.01
 
-
 # Where the length of the header ends in an .npy file of version 1.0, and the header begins.
 _LENGTH_ENDS = 10
+# What the copies in a workspace hold.
+_COPY = np.dtype("<f4")
 
 
 def plan_import(
@@ -184,23 +186,29 @@ def write_directions(store: str, destination: str) -> tuple[int, int]:
 def read_imported(uri: str) -> NDArray[np.float32]:
     """Return one imported latent [num_ws, w_dim] from `FILE.npy#ROW`."""
     place, _, row = uri.partition("#")
-    folder, name = split_url(place)
+    shape, begin = _shape_of_copy(place)
+    if not 0 <= int(row) < shape[0]:
+        raise IndexError(f"got row {row} of {shape[0]}")
     # Not the whole file, which a shard of thousands has in common.
+    folder, name = split_url(place)
+    size = math.prod(shape[1:]) * _COPY.itemsize
+    first = begin + int(row) * size
+    row_bytes = folder.read_range(name, first, first + size)
+    found: NDArray[np.float32] = np.frombuffer(row_bytes, _COPY).reshape(shape[1:])
+    return found
+
+
+@lru_cache(maxsize=16)
+def _shape_of_copy(url: str) -> tuple[tuple[int, ...], int]:
+    """Read the shape of a copy, whose name tells its content, and where its numbers begin."""
+    folder, name = split_url(url)
     length = int.from_bytes(folder.read_range(name, 8, _LENGTH_ENDS), "little")
     start = io.BytesIO(folder.read_range(name, 0, _LENGTH_ENDS + length))
     np.lib.format.read_magic(start)
     shape, by_columns, dtype = np.lib.format.read_array_header_1_0(start)
-    if not 0 <= int(row) < shape[0]:
-        raise IndexError(f"got row {row} of {shape[0]}")
-    if by_columns:
-        whole: NDArray[np.float32] = np.load(io.BytesIO(folder.read(name)), allow_pickle=False)
-        one: NDArray[np.float32] = whole[int(row)]
-        return one
-    size = math.prod(shape[1:]) * dtype.itemsize
-    first = start.tell() + int(row) * size
-    row_bytes = folder.read_range(name, first, first + size)
-    found: NDArray[np.float32] = np.frombuffer(row_bytes, dtype).reshape(shape[1:])
-    return found
+    if by_columns or dtype != _COPY:
+        raise ValueError(f"got {dtype} values of shape {shape}, expected float32 by rows")
+    return shape, start.tell()
 
 
 def _read_latents(source: str, wanted: tuple[int, int]) -> NDArray[np.float32]:

@@ -2,8 +2,9 @@
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +27,13 @@ from tasks.places import INVERSIONS
 from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures
 from tasks.store.folders import Folder, read_url, sha256
-from tasks.store.ledger import Row
+from tasks.store.ledger import Ledger, Row
+
+# Faces of a shard where nothing else is asked for.
+INVERT_SHARD = 256
 
 _MAKERS: tuple[Role, ...] = ("generator", "encoder")
-
-# Shards that are committed are not inverted again.
-_AGAIN = "mend it, take the commit of its shard out of _commits of the store, and invert again"
+_AGAIN = "restore it, then `styleclip invert WORKSPACE --retry-failed`"
 
 
 def plan_inversion(workspace: str, models: str, device: str, shard_size: int) -> list[int]:
@@ -58,8 +60,30 @@ def plan_inversion(workspace: str, models: str, device: str, shard_size: int) ->
     return store.plan(units)
 
 
+def shards_to_invert(ledger: Ledger, retry: Collection[str] = ()) -> list[int]:
+    """Return the planned shards that are not committed, or hold faces to invert again.
+
+    Args:
+        ledger: Of the latents.
+        retry: See `invert_faces_shard`.
+    """
+    again = [s for s in ledger.committed() if _named(ledger.rows(s), retry)] if retry else []
+    return sorted([*ledger.pending(), *again])
+
+
+def _named(rows: pa.Table, statuses: Collection[str]) -> dict[str, int]:
+    """Image ids of the latents that have one of some statuses, with their rows in the store."""
+    named = rows.filter(pc.is_in(rows["status"], pa.array([*statuses], pa.string())))
+    return dict(zip(named["image_id"].to_pylist(), named["row"].to_pylist(), strict=True))
+
+
 def invert_faces_shard(
-    workspace: str, models: str, device: str, shard: int, batch_size: int
+    workspace: str,
+    models: str,
+    device: str,
+    shard: int,
+    batch_size: int,
+    retry: Collection[str] = (),
 ) -> dict[str, int]:
     """Invert one shard and commit it.
 
@@ -69,41 +93,58 @@ def invert_faces_shard(
         device: See `tasks.models.open_models`.
         shard: Its number.
         batch_size: Faces that go through the networks together.
+        retry: Of a shard that is committed those faces are inverted again that have one of these
+            statuses.
 
     Returns:
-        Faces by status; nothing where another process committed the shard.
+        Faces by status that this call inverted; nothing where another process committed the shard.
     """
     root, networks = Folder(workspace), open_models(models, device)
     store = LatentStore(latent_folder(root, networks))
-    if store.ledger.is_committed(shard):
+    before = store.ledger.read_commit(shard) if store.ledger.is_committed(shard) else None
+    units, rows, kept = _begin(store, shard, retry)
+    if before and not units:
         return {}
-    units = store.ledger.units(shard).to_pylist()
-    rows = [_begun(unit, shard * store.shard_size + i) for i, unit in enumerate(units)]
     # Other networks draw the same faces in another way.
     pictures = root / INVERSIONS / store.folder.name
-    places, found = list[int](), list[Latents]()
+    done, found = list[Row](), list[Latents]()
     for start in range(0, len(units), batch_size):
         batch = range(start, min(start + batch_size, len(units)))
         for chosen, latents in _invert_batch(batch, units, rows, networks, pictures):
-            places += chosen
+            done += [rows[place] for place in chosen]
             found.append(latents)
-    latents = _concatenate(found, store)
-    if store.ledger.is_committed(shard):
+    if not before and store.ledger.is_committed(shard):
         return {}
-    for place, digest in zip(places, latents.digests(), strict=True):
-        rows[place]["stored_sha256"] = digest
-    write = partial(store.write, shard, latents, places, rows)
-    table = pa.Table.from_pylist(rows, LATENTS)
-    commit = store.ledger.commit_stored(shard, table, write(), partial(store.digest, shard), write)
+    for row, digest in zip(done, (d for part in found for d in part.digests()), strict=True):
+        row["stored_sha256"] = digest
+    # A shard is written as a whole, with what is in it already.
+    stored = [row for row in kept if row["stored_sha256"]]
+    found.append(store.read_stored([row["row"] for row in stored]))
+    places = [row["row"] % store.shard_size for row in (*done, *stored)]
+    everyone = sorted([*kept, *rows], key=itemgetter("row"))
+    write = partial(store.write, shard, _concatenate(found), places, everyone)
+    table, lies = pa.Table.from_pylist(everyone, LATENTS), partial(store.digest, shard)
+    commit = store.ledger.commit_stored(shard, table, write(), lies, write, after=before)
     if not store.ledger.wrote(commit):
         return {}
     log_failures(store.folder.url, shard, "image_id", rows)
     return dict(Counter(row["status"] for row in rows))
 
 
-def _begun(unit: Row, row: int) -> Row:
-    nothing = dict.fromkeys(LATENTS.names)
-    return nothing | {"image_id": unit["image_id"], "row": row, "status": "ok", "source_sha256": ""}
+def _begin(
+    store: LatentStore, shard: int, retry: Collection[str]
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Units to invert, their rows as they begin, and rows of the shard that stay as they are."""
+    units, kept, first = store.ledger.units(shard), list[Row](), shard * store.shard_size
+    numbers = {name: first + place for place, name in enumerate(units["image_id"].to_pylist())}
+    if store.ledger.is_committed(shard):
+        committed = store.ledger.rows(shard)
+        numbers = _named(committed, retry)
+        kept = [row for row in committed.to_pylist() if row["image_id"] not in numbers]
+    chosen = [unit for unit in units.to_pylist() if unit["image_id"] in numbers]
+    nothing = dict.fromkeys(LATENTS.names) | {"status": "ok", "source_sha256": ""}
+    names = [unit["image_id"] for unit in chosen]
+    return chosen, [nothing | {"image_id": name, "row": numbers[name]} for name in names], kept
 
 
 def _invert_batch(
@@ -189,8 +230,6 @@ def _describe(
     return Latents(*(tensor.float().cpu().numpy() for tensor in (w_plus, *embedded)))
 
 
-def _concatenate(batches: list[Latents], store: LatentStore) -> Latents:
-    if not batches:
-        return store.none()
+def _concatenate(batches: list[Latents]) -> Latents:
     names = Latents.__dataclass_fields__
     return Latents(*(np.concatenate([getattr(b, name) for b in batches]) for name in names))

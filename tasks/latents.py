@@ -54,6 +54,9 @@ LATENTS = pa.schema(
     ]
 )
 
+# What can be tried again.
+LATENT_FAILURES = ("unreadable", "failed")
+
 
 class LatentStoreError(ValueError):
     """A W+ store belongs to other networks, or lacks what is asked of it."""
@@ -217,7 +220,7 @@ class LatentStore:
                 array.resize((rows, *array.shape[1:]))
 
     def write(
-        self, shard: int, latents: Latents, places: Sequence[int], rows: Sequence[Mapping[str, str]]
+        self, shard: int, latents: Latents, places: Sequence[int], rows: Sequence[Mapping[str, Any]]
     ) -> str:
         """Write one whole shard.
 
@@ -225,7 +228,7 @@ class LatentStore:
             shard: Its number.
             latents: Of the N faces that were inverted.
             places: [N] their places in the shard.
-            rows: `image_id`, `source_sha256` and `status` of every face of the shard.
+            rows: `row`, `image_id`, `source_sha256` and `status` of every face of the shard.
 
         Returns:
             The sha256 of its numbers.
@@ -241,7 +244,8 @@ class LatentStore:
             digest.update(block.tobytes())
         for name in _TEXTS:
             texts = np.full(size, "", dtype=object)
-            texts[: len(rows)] = [row[name] for row in rows]
+            for row in rows:
+                texts[row["row"] - span.start] = row[name]
             self._array(name, "r+", span.stop)[span] = texts
         return digest.hexdigest()
 

@@ -135,17 +135,29 @@ def read_asked(
         settings: Likewise.
 
     Raises:
+        ValueError: See `require_asked`.
+    """
+    require_asked(prompts, targets)
+    return read_prompts(prompts) if prompts else instructions(targets, alphas, **settings)
+
+
+def require_asked(prompts: str, targets: Sequence[str]) -> None:
+    """Refuse to be asked for nothing, or for two things.
+
+    Args:
+        prompts: URL of a table; empty for none.
+        targets: Target prompts.
+
+    Raises:
         ValueError: Both are given, or neither.
+        ManifestError: A target is a table.
     """
     if bool(prompts) == bool(targets):
         raise ValueError(
             f"prompts: got {prompts or 'none'} and targets {[*targets] or 'none'}, expected one of "
             "--prompts TABLE and --target PROMPT"
         )
-    if prompts:
-        return read_prompts(prompts)
     require_texts(targets)
-    return instructions(targets, alphas, **settings)
 
 
 def require_texts(prompts: Iterable[str]) -> None:

@@ -3,7 +3,7 @@ r"""Train the demo models. The same command continues what an earlier one began.
 python -m demo.train
     everything, each stage to its end
 python -m demo.train all:14400 --from-models
-    everything in four hours; synthesis and encoder begin with the weights in demo/models
+    everything in four hours; synthesis, CLIP and encoder begin with the weights in demo/models
 python -m demo.train data:720 generator:7200
     two stages, with at most so many seconds each
 python -m demo.train data:90 synthesis:270 finish:90 mapping --num 100000 --batch 256

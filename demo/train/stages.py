@@ -71,8 +71,8 @@ class Plan:
         edit_pairs: Pairs of portraits for each edit that CLIP is judged by.
         shard: Portraits in a file.
         workers: Processes that render, on a processor.
-        from_models: Begin synthesis and encoder with the weights in `models`, where no checkpoint
-            is there to continue.
+        from_models: Begin synthesis, CLIP and encoder with the weights in `models`, where no
+            checkpoint is there to continue; its generator draws for the CLIP.
         synthesis, finish, probes, identity, clip, encoder: How to train in these stages.
         synthesis_steps, finish_steps, probes_steps, identity_steps, clip_steps, encoder_steps:
             Where they end.
@@ -192,10 +192,8 @@ def run_clip(plan: Plan, deadline: Deadline, report: Report) -> None:
     folder, begin = plan.runs / "clip", None
     if plan.from_models and not (folder / "checkpoint.pt").exists():
         begin = load_clip(plan.models / "clip")
-    drawn = (plan.runs / "synthesis" / "checkpoint.pt").exists()
-    drawer = _mapped(plan)[0] if drawn else None
     config = replace(plan.clip, classify_first=0) if plan.from_models else plan.clip
-    trainee = ClipTrainee(config, shards, judge, plan.device, begin, drawer)
+    trainee = ClipTrainee(config, shards, judge, plan.device, begin, _drawer(plan))
     train(trainee, folder, plan.clip_steps, deadline, report, plan.rhythm)
     path = export_clip(trainee.clip, judge, plan.models, plan.runs, shards)
     report(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
@@ -239,6 +237,16 @@ def run_judge(plan: Plan, deadline: Deadline, report: Report) -> None:
         deadline,
         report,
     )
+
+
+def _drawer(plan: Plan) -> ConditionedGenerator | None:
+    """Load the generator that draws portraits for the CLIP, where there is one."""
+    if (plan.runs / "synthesis" / "checkpoint.pt").exists():
+        return _mapped(plan)[0]
+    if plan.from_models:
+        finished = load_generator(plan.models / "generator.safetensors")
+        return recover_conditioned(finished).to(plan.device)
+    return None
 
 
 def _mapped(plan: Plan) -> tuple[ConditionedGenerator, dict[str, object]]:

@@ -218,6 +218,7 @@ class Ledger:
         stored: Callable[[], str],
         store: Callable[[], object],
         facts: Mapping[str, object] | None = None,
+        after: Commit | None = None,
     ) -> Commit:
         """Commit rows about data that lie beside the ledger, where writers overwrite each other.
 
@@ -232,12 +233,13 @@ class Ledger:
             stored: Gives the digest of the data that lie there.
             store: Writes the data again.
             facts: More plain values to keep in the record.
+            after: The commit to supersede; none where None.
 
         Returns:
             The commit that counts.
         """
         facts = {**(facts or {}), "sha256": digest}
-        commit = self.commit(shard, rows, facts)
+        commit = self.commit(shard, rows, facts, after)
         if commit.facts.get("sha256") != digest:
             while stored() != commit.facts.get("sha256"):
                 store()

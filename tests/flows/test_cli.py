@@ -145,6 +145,10 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["train-mapper", "{place}/ws", "a hat", "hats.csv"], "got the file hats.csv, expected a"),
         (["train-mapper", "{place}/ws", "{place}/typo.csv"], "typo.csv, expected a text such as"),
         (["tune", "ws", "t.parquet", "--target", "p.csv"], "got the file p.csv, expected"),
+        (
+            ["tune", "{place}", "t.parquet"],
+            "expected one of --prompts TABLE and --target PROMPT",
+        ),
         (["tune", "{place}/ws", "t.csv", "--target", "a hat"], "a name that ends with .parquet"),
         (["evaluate", "{place}", "--run", "b"], "runs there: autumn, summer"),
         (["evaluate", "{place}/ws", "--run", "b"], "ws, which is not there or empty; `styleclip"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from flows import forecast
+from flows.align import align_photos
 from flows.cli import app
 from flows.edit import edit_dataset
 from flows.interchange import import_latents
@@ -102,6 +103,11 @@ def test_a_run_is_foretold_before_there_is_a_workspace(capsys, tmp_path, models,
     assert told["counts"] == {"rows": 2 * ASKED, "done": 0, "shards": 1}
     assert all(stages[name]["seconds"] > 0 for name in ("align", "invert", "edit", "evaluate"))
     assert told["price"] == pytest.approx(told["all_seconds"] / 1000)
+    align_photos(str(tmp_path / "photos"), str(tmp_path / "ws"))
+    assert app.meta([*words, "--dry-run", "--crop-size", "512"]) == 2
+    assert "crop_size: got 512, expected 256 as for the faces" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_a_part_of_a_run_is_not_foretold(tmp_path):

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import zarr
 
-from tasks.inversion import invert_faces_shard
-from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
+from tasks.inversion import invert_faces_shard, shards_to_invert
+from tasks.latents import FACE_UNITS, LATENT_FAILURES, LatentStore, LatentStoreError, latent_folder
 from tasks.models import open_models
 from tasks.store.faults import StoreError
 from tasks.store.folders import Folder
@@ -73,6 +73,28 @@ def test_a_lost_crop_is_a_row_and_not_the_end(tmp_path, models, crops):
     store = planned(root, models, [("gone", str(tmp_path / "gone.png")), *crops])
     assert invert_faces_shard(root, models, "cpu", 0, batch_size=8) == {"unreadable": 1, "ok": 3}
     assert store.rows_of(["gone", "face0"]) == [None, 1]
+
+
+def test_what_failed_is_inverted_again_and_the_others_stay(tmp_path, models, crops):
+    root, late = str(tmp_path / "ws"), tmp_path / "late.png"
+    store = planned(root, models, [crops[0], ("late", str(late)), *crops[1:]])
+    assert invert_faces_shard(root, models, "cpu", 0, batch_size=8) == {"ok": 3, "unreadable": 1}
+    before = store.read([0, 2, 3])
+    assert shards_to_invert(store.ledger, ["failed"]) == []
+    assert shards_to_invert(store.ledger, LATENT_FAILURES) == [0]
+    assert invert_faces_shard(root, models, "cpu", 0, 8, ["unreadable"]) == {"unreadable": 1}
+    late.write_bytes(Path(crops[0][1]).read_bytes())
+    assert invert_faces_shard(root, models, "cpu", 0, 8, ["failed"]) == {}
+    assert invert_faces_shard(root, models, "cpu", 0, 8, ["unreadable"]) == {"ok": 1}
+    assert store.rows_of(["face0", "late", "face1", "face2"]) == [0, 1, 2, 3]
+    after = store.read([0, 1, 2, 3])
+    np.testing.assert_array_equal(after.w_plus[[0, 2, 3]], before.w_plus)
+    np.testing.assert_array_equal(after.w_plus[1], after.w_plus[0])
+    assert store.digest(0) == store.ledger.read_commit(0).facts["sha256"]
+    stored = store.ledger.rows(0)["stored_sha256"].to_pylist()
+    assert stored == after.digests()
+    names = zarr.open_group(f"{store.folder.url}/w_plus.zarr")["image_id"][:4]
+    assert list(names) == ["face0", "late", "face1", "face2"]
 
 
 def test_a_lost_chunk_is_named_and_not_read_as_a_latent(tmp_path, models, crops):
