@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.artifacts import show_report, show_table
 from flows.options import MachineStr
-from flows.progress import say
+from flows.progress import progress_bar, say
 from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.report.run_report import write_report
@@ -41,7 +41,11 @@ def evaluate_run(
     place = find_run(workspace, run)
     check_store(workspace if place.startswith(f"{Folder(workspace).url}/") else place)
     compared = [find_other_run(place, other, Folder(place).name) for other in others or []]
-    report = write_report(place, others=compared, models=models, device=device)
+    # Most of the time goes into thumbnails.
+    with progress_bar("pictures", 0) as bar:
+        report = write_report(
+            place, advance=bar.show, others=compared, models=models, device=device
+        )
     for other in report.unpaired:
         say(f"evaluate: no pair of {other} is in this run: other faces, prompts or strengths")
     counts = {"ok": report.pairs - report.failed, "not ok": report.failed}

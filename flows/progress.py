@@ -42,18 +42,21 @@ class Bar:
 
     Args:
         label: Of the stage.
-        total: Steps in all.
+        total: Steps in all; 0 where they are not known yet.
         progress: Where to draw; lines are printed where None.
     """
 
     def __init__(self, label: str, total: int, progress: Progress | None) -> None:
         self._label, self._total, self._progress = label, total, progress
-        self._bar = progress.add_task(label, total=total, note="") if progress else None
+        self._bar = progress.add_task(label, total=total or None, note="") if progress else None
         self._began = self._spoke = time.monotonic()
         self._done = 0
 
-    def show(self, done: int, _total: int) -> None:
-        """Say that `done` steps are done now, as trainings call it."""
+    def show(self, done: int, total: int) -> None:
+        """Say that `done` steps of `total` are done now."""
+        self._total = total
+        if self._progress is not None and self._bar is not None:
+            self._progress.update(self._bar, total=total)
         self.advance(done)
 
     def advance(self, done: int, note: str = "") -> None:

@@ -3,8 +3,8 @@
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
@@ -14,7 +14,7 @@ from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, show_counts
 from flows.cancelling import CancelWatch
-from flows.engines import THREADS, Engine, hire
+from flows.engines import THREADS, Crew, Engine, Outcome, ShardTask, hire
 from flows.failures import Failure, FailureBudget, Failures, StageCancelled, StageError
 from flows.metrics import bound_arguments, measured, place_of, write_metrics
 from flows.progress import describe_counts, progress_bar, say
@@ -135,30 +135,17 @@ def run_shards(
     """
     if not share.works:
         return {"planned": len(shards)}
-    shards = share.of(shards)
-    counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
-    waiting, running = deque(in_own_order(shards)), deque[tuple[int, Any]]()
-    lost, began = Counter[int](), time.monotonic()
-    shard_work = shard_task(work, label, tags if PREFECT_API_URL.value() else ())
-    retried = retried_requests()
+    shards = in_own_order(share.of(shards))
     if not shards:
         return {}
+    counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
+    began, retried = time.monotonic(), retried_requests()
+    shard_work = shard_task(work, label, tags if PREFECT_API_URL.value() else ())
     shown, cancel = ProgressArtifact(label, len(shards)), CancelWatch()
-    with (
-        progress_bar(label, len(shards)) as bar,
-        hire(workers, engine) as crew,
-    ):
-        while running or (waiting and not failures.verdict):
-            # A window, since submitting everything at once would hold a future for every shard.
-            while waiting and len(running) < 2 * workers and not failures.verdict:
-                shard = waiting.popleft()
-                running.append((shard, crew.submit(shard_work, {**arguments, "shard": shard})))
-            shard, future = running.popleft()
-            outcome = crew.settle(future)
-            if outcome.lost and lost[shard] < _LOSSES:
-                lost[shard] += 1
-                waiting.appendleft(shard)
-                continue
+    with progress_bar(label, len(shards)) as bar, hire(workers, engine) as crew:
+        begin = partial(_begin, crew, shard_work, arguments)
+        # A window, since submitting everything at once would hold a future for every shard.
+        for shard, outcome in _outcomes(crew, begin, shards, 2 * workers, failures):
             done += 1
             if outcome.done:
                 counts.update(outcome.counts)
@@ -167,7 +154,7 @@ def run_shards(
                 failures.fail(Failure(shard, outcome.error))
             bar.advance(done, describe_counts(counts))
             shown.advance(done)
-            if (waiting or running) and cancel.is_cancelled():
+            if done < len(shards) and cancel.is_cancelled():
                 # The pool ends with the shards in hand; those that it has not begun are dropped.
                 raise StageCancelled(label, done, len(shards), cancel.runs)
     show_counts(label, counts)
@@ -184,6 +171,36 @@ def run_shards(
     if failures:
         raise StageError(failures.tell(label, done))
     return dict(counts)
+
+
+def _begin(crew: Crew, work: ShardTask, arguments: Mapping[str, Any], shard: int) -> Any:
+    return crew.submit(work, {**arguments, "shard": shard})
+
+
+def _outcomes(
+    crew: Crew,
+    begin: Callable[[int], Any],
+    shards: Sequence[int],
+    window: int,
+    failures: Failures,
+) -> Iterator[tuple[int, Outcome]]:
+    """Begin shards until too many failed, at most `window` ahead, and yield how each ended.
+
+    A shard whose worker is lost is given to another.
+    """
+    waiting, running = deque(shards), deque[tuple[int, Any]]()
+    lost = Counter[int]()
+    while running or (waiting and not failures.verdict):
+        while waiting and len(running) < window and not failures.verdict:
+            shard = waiting.popleft()
+            running.append((shard, begin(shard)))
+        shard, future = running.popleft()
+        outcome = crew.settle(future)
+        if outcome.lost and lost[shard] < _LOSSES:
+            lost[shard] += 1
+            waiting.appendleft(shard)
+            continue
+        yield shard, outcome
 
 
 def _tell_retries(label: str, retried: Counter[str]) -> None:
