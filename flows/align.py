@@ -80,7 +80,7 @@ def align_photos(
     else:
         ledger = faces_ledger(workspace)
         share.require(bool(ledger.plans()), ledger.folder.url)
-        shards = shards_to_align(ledger, retry)
+        shards = shards_to_align(ledger, retry, share.of)
     arguments = {
         "workspace": workspace,
         "crop_size": crop_size,
@@ -98,10 +98,11 @@ def align_photos(
         tags=(),
         engine=by,
     )
+    own = share.of(shards)
     if counts and faces == "largest":
-        _tell_crowds(crowded_photos(workspace, shards))
+        _tell_crowds(crowded_photos(workspace, own))
     if {*counts} - {"ok"}:
-        for photo, reason in islice(unusable_photos(workspace, shards), _NAMED):
+        for photo, reason in islice(unusable_photos(workspace, own), _NAMED):
             say(f"align: {photo}: {reason}")
     # Of several workers, others may have found some.
     alone = share.prepares and share.works

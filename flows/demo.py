@@ -1,7 +1,6 @@
 """The whole main job on the models and photographs that come with the product."""
 
 from importlib import resources
-from pathlib import Path
 
 from prefect import flow
 
@@ -25,7 +24,7 @@ def run_demo(output: str = "demo-output") -> Summary:
     return step(run_pipeline)(
         str(demo / "photos"),
         str(demo / "prompts.csv"),
-        str(Path(output).resolve()),
+        output,
         run="demo",
         relevance=_RELEVANCE,
         shard_size=32,

@@ -168,15 +168,13 @@ def _read(file: str, values: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _set_up_pool(client: SyncPrefectClient, pool: Mapping[str, Any], folder: Path) -> None:
-    """Make a work pool, or give one that is there its limit."""
+    """Make a work pool, or give one that is there its limit and its template."""
     name, limit = pool["name"], pool.get("concurrency_limit")
+    template = pool.get("base_job_template")
+    given = {"base_job_template": json.loads((folder / template).read_text())} if template else {}
     try:
         there = client.read_work_pool(name)
     except ObjectNotFound:
-        template = pool.get("base_job_template")
-        given = (
-            {"base_job_template": json.loads((folder / template).read_text())} if template else {}
-        )
         client.create_work_pool(
             WorkPoolCreate(name=name, type=pool["type"], concurrency_limit=limit, **given)
         )
@@ -186,7 +184,7 @@ def _set_up_pool(client: SyncPrefectClient, pool: Mapping[str, Any], folder: Pat
             f"work pool {name!r}: got one of type {there.type}, expected {pool['type']}; remove "
             "it from the server, or take another name"
         )
-    client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+    client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit, **given))
 
 
 def _set_up_automations(client: SyncPrefectClient) -> None:
@@ -248,5 +246,11 @@ def _deployed(client: SyncPrefectClient, described: list[dict[str, Any]]) -> Ite
     for entry in described:
         flow: Flow[..., Any] = load_flow_from_entrypoint(entry["entrypoint"])
         name = f"{flow.name}/{entry['name']}"
-        client.read_deployment_by_name(name)
+        try:
+            client.read_deployment_by_name(name)
+        except ObjectNotFound as error:
+            raise DeployError(
+                f"{name}: got no such deployment on the server, expected it to be set up; see what "
+                "`prefect deploy --all` says"
+            ) from error
         yield name

@@ -19,7 +19,10 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
 # Begins a bundle.
 _MAKER = "weights add"
 # These begin no workspace.
-_READERS = ("invert", "edit", "tune", "evaluate", "verify", "faces", "forget", "manifest build")
+_READERS = (
+    *("invert", "edit", "tune", "evaluate", "verify", "faces", "forget"),
+    *("manifest build", "manifest validate", "latents export"),
+)
 
 
 def check_inputs(command: str, given: Mapping[str, str]) -> None:

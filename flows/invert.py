@@ -10,6 +10,7 @@ from flows.shards import run_shards
 from flows.share import read_share
 from flows.store_check import check_store
 from flows.summary import Summary
+from manifests.schemas import LATENT_FAILURES
 from tasks.bundles import DEMO_MODELS
 from tasks.inversion import (
     INVERT_SHARD,
@@ -17,7 +18,7 @@ from tasks.inversion import (
     plan_inversion,
     shards_to_invert,
 )
-from tasks.latents import LATENT_FAILURES, LatentStore, latent_folder
+from tasks.latents import LatentStore, latent_folder
 from tasks.models import open_models
 from tasks.photos.faces import faces_ledger
 from tasks.runs import statuses_to_retry
@@ -76,7 +77,7 @@ def invert_faces(
         "batch_size": batch_size,
         "retry": retry,
     }
-    shards = shards_to_invert(store.ledger, retry)
+    shards = shards_to_invert(store.ledger, retry, share.of)
     counts = run_shards(
         "invert", invert_faces_shard, shards, workers, arguments, share=share, engine=by
     )

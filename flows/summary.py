@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.progress import describe_counts
-from manifests.schemas import RESULT_FAILURES
+from manifests.schemas import LATENT_FAILURES, RESULT_FAILURES
 
-# Less would be told as nothing.
+# A photograph without a face is no failure.
+_FAILURES = {*LATENT_FAILURES, *RESULT_FAILURES}
+# Shorter times would round to 0 s.
 _TOLD_SECONDS = 0.5
 
 
@@ -21,7 +23,7 @@ class Summary:
         counts: Rows by status that this call worked on; empty where all was done before.
         seconds: How long it took.
         facts: Further plain values.
-        aside: What took a part of the time and is not what was counted.
+        aside: What else the time went into, in words.
     """
 
     stage: str
@@ -36,7 +38,7 @@ class Summary:
         """Whether something that was asked for is not there at all, or a check found faults."""
         faults = self.counts.get("wrong", 0) + self.counts.get("left", 0)
         got = {status for status, count in self.counts.items() if count}
-        nothing = got & {*RESULT_FAILURES} and got <= {*RESULT_FAILURES, "sound"}
+        nothing = got & _FAILURES and got <= {*_FAILURES, "sound"}
         return bool(faults or nothing)
 
     @property

@@ -15,6 +15,7 @@ RESULT_STATUSES: tuple[ResultStatus, ...] = get_args(ResultStatus)
 
 # What can be tried again, and the word that stands for all of it.
 FACE_FAILURES = tuple(status for status in FACE_STATUSES if status != "ok")
+LATENT_FAILURES = ("unreadable", "failed")
 RESULT_FAILURES = tuple(status for status in RESULT_STATUSES if status != "ok")
 ALL_FAILURES = "all"
 

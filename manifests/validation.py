@@ -114,7 +114,7 @@ class _Checker:
         if mistake or self._known is None or image_id in self._known:
             return mistake
         remedy = self._similar(str(image_id))
-        return Mistake("image_id", image_id, "an image that was aligned and inverted", remedy)
+        return Mistake("image_id", image_id, "an aligned or imported face", remedy)
 
     def _similar(self, image_id: str) -> str:
         otherwise = (

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 import zarr
+from numpy.typing import NDArray
 from torch import Tensor
 from zarr.core.common import AccessModeLiteral as AccessMode
 
@@ -140,8 +141,14 @@ class DirectionStore:
 
         def build(group: zarr.Group) -> None:
             for name, values in statistics._asdict().items():
-                data, axes = values.cpu().numpy(), ("channel",)
-                group.create_array(f"channel_{name}", data=data, dimension_names=axes)
+                array = group.create_array(
+                    f"channel_{name}",
+                    shape=tuple(values.shape),
+                    dtype="float32",
+                    fill_value=np.nan,
+                    dimension_names=("channel",),
+                )
+                array[:] = values.cpu().numpy()
             create = partial(group.create_array, dtype="float32", fill_value=np.nan)
             create(
                 "channel_clip_directions",
@@ -170,7 +177,10 @@ class DirectionStore:
 
     def channel_std(self) -> Tensor:
         """Return the standard deviation of every style channel, [layout.size]."""
-        return torch.from_numpy(np.asarray(self._array("channel_std", "r")[:]))
+        with self._reading():
+            values = np.asarray(sound_array(self._array("channel_std", "r"), 1)[:])
+        self._require_finite(values)
+        return torch.from_numpy(values)
 
     def pending(self, work: str) -> list[int]:
         """Return the shards of a kind of work that are not committed, ascending."""
@@ -305,14 +315,17 @@ class DirectionStore:
         with self._reading():
             arrays = [sound_array(self._array(name, "r"), n) for name, n in axes.items()]
             values = [np.asarray(array[:]) for array in arrays]
-        if not all(np.isfinite(array).all() for array in values):
-            raise DirectionStoreError(
-                f"{self.folder.url}/{STORE}: got NaN, expected numbers; a chunk is lost: remove "
-                "the commit of the last shard and run `styleclip relevance` again"
-            )
+        self._require_finite(*values)
         digest = sha256(b"".join(array.tobytes() for array in values))
         mean, std, directions = map(torch.from_numpy, values)
         return Directions(mean, std, directions, digest[:16])
+
+    def _require_finite(self, *arrays: NDArray[np.float32]) -> None:
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise DirectionStoreError(
+                f"{self.folder.url}/{STORE}: got NaN, expected numbers; a chunk is lost: restore "
+                "it from a copy, or remove the store and run `styleclip relevance` again"
+            )
 
     def _checks(self) -> list[int]:
         """The shards that check; they were planned first."""

@@ -4,6 +4,7 @@ Nothing is written but to a temporary folder of this machine. Times to write to 
 not in the forecast: edits are written behind the networks' work.
 """
 
+import uuid
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -158,7 +159,8 @@ class Forecast:
         one = self._rehearsal.align(to_do, config)
         shards, size = len(pending) - (-len(new) // shard_size), int(one.bytes * count)
         stage = StageForecast("align", total, total - count, shards, one.seconds * count, size)
-        return stage, [f"face-{index}" for index in range(round(one.usable * count))]
+        # Names that no photograph has.
+        return stage, [uuid.uuid4().hex for _ in range(round(one.usable * count))]
 
     def invert(self, more: int, batch_size: int) -> StageForecast:
         """Foretell the inversion of the faces without a latent, of which `more` are to come."""

@@ -290,19 +290,20 @@ class Forgetting:
                     self._erase_from_table(folder, path)
 
     def _erase_from_table(self, folder: Folder, path: str) -> None:
+        content, sink = folder.read(path), io.BytesIO()
         try:
-            file = pq.ParquetFile(io.BytesIO(folder.read(path)), pre_buffer=False)
-        except pa.ArrowException:
+            file = pq.ParquetFile(io.BytesIO(content), pre_buffer=False)
+            schema, before = file.schema_arrow, file.metadata.num_rows
+            if "image_id" not in schema.names or pa.types.is_nested(schema.field("image_id").type):
+                return
+            kept = (self._without(batch) for batch in file.iter_batches(use_threads=False))
+            if schema.remove_metadata().equals(EDITS.remove_metadata()):
+                after = write_edits(kept, sink)
+            else:
+                after = _write(kept, schema, sink)
+        except (pa.ArrowException, OSError):
+            # Damaged: the search for traces looks at its bytes.
             return
-        schema = file.schema_arrow
-        if "image_id" not in schema.names or pa.types.is_nested(schema.field("image_id").type):
-            return
-        before, sink = file.metadata.num_rows, io.BytesIO()
-        kept = (self._without(batch) for batch in file.iter_batches(use_threads=False))
-        if schema.remove_metadata().equals(EDITS.remove_metadata()):
-            after = write_edits(kept, sink)
-        else:
-            after = _write(kept, schema, sink)
         if after < before:
             self.removed["rows"] += before - after
             folder.write(path, sink.getvalue())

@@ -88,6 +88,9 @@ def write_latents(workspace: str, destination: str, models: str, device: str) ->
     Raises:
         LatentStoreError: There are none, or the destination has another suffix.
     """
+    folder, name = split_url(destination)
+    if not name.endswith((".npy", ".pt")):
+        raise LatentStoreError(f"destination: got {name}, expected a name ending in .npy or .pt")
     store = LatentStore(latent_folder(Folder(workspace), open_models(models, device)))
     found = [
         (image_id, row)
@@ -100,14 +103,11 @@ def write_latents(workspace: str, destination: str, models: str, device: str) ->
     if not found:
         raise LatentStoreError(f"{store.folder.url}: got no latents, expected some to export")
     w_plus = store.read([row for _, row in found]).w_plus
-    folder, name = split_url(destination)
     sink = io.BytesIO()
     if name.endswith(".npy"):
         np.save(sink, w_plus)
-    elif name.endswith(".pt"):
-        torch.save(torch.from_numpy(w_plus), sink)
     else:
-        raise LatentStoreError(f"destination: got {name}, expected a name ending in .npy or .pt")
+        torch.save(torch.from_numpy(w_plus), sink)
     folder.write(name, sink.getvalue())
     folder.write(f"{_stem(name)}.txt", "\n".join(image_id for image_id, _ in found).encode())
     return len(found)

@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from operator import itemgetter
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from styleclip_ops.lots import in_lots
@@ -24,7 +24,7 @@ from tasks.models import Models, open_models
 from tasks.outputs import keep_picture
 from tasks.photos.faces import faces_table
 from tasks.places import INVERSIONS
-from tasks.provenance import CODE_VERSION, png_bytes
+from tasks.provenance import CODE_VERSION, PICTURE_ERRORS, png_bytes
 from tasks.row_logs import log_failures
 from tasks.store.folders import Folder, read_url, sha256
 from tasks.store.ledger import Ledger, Row
@@ -60,15 +60,21 @@ def plan_inversion(workspace: str, models: str, device: str, shard_size: int) ->
     return store.plan(units)
 
 
-def shards_to_invert(ledger: Ledger, retry: Collection[str] = ()) -> list[int]:
+def shards_to_invert(
+    ledger: Ledger,
+    retry: Collection[str] = (),
+    own: Callable[[Sequence[int]], Sequence[int]] = sorted,
+) -> list[int]:
     """Return the planned shards that are not committed, or hold faces to invert again.
 
     Args:
         ledger: Of the latents.
         retry: See `invert_faces_shard`.
+        own: Returns those of some shards that are looked at.
     """
-    again = [s for s in ledger.committed() if _named(ledger.rows(s), retry)] if retry else []
-    return sorted([*ledger.pending(), *again])
+    committed = own(ledger.committed()) if retry else []
+    again = [shard for shard in committed if _named(ledger.rows(shard), retry)]
+    return sorted([*own(ledger.pending()), *again])
 
 
 def _named(rows: pa.Table, statuses: Collection[str]) -> dict[str, int]:
@@ -175,10 +181,14 @@ def _invert_batch(
 def _read_crop(unit: Row, row: Row) -> Image.Image | None:
     try:
         content = read_url(unit["crop_uri"])
-        row["source_sha256"] = sha256(content)
+    except FileNotFoundError as error:
+        _mark_unreadable(row, unit["crop_uri"], error)
+        return None
+    row["source_sha256"] = sha256(content)
+    try:
         return Image.open(io.BytesIO(content)).convert("RGB")
-    except (FileNotFoundError, UnidentifiedImageError) as error:
-        row |= {"status": "unreadable", "error": f"{unit['crop_uri']}: {error}; {_AGAIN}"}
+    except PICTURE_ERRORS as error:
+        _mark_unreadable(row, unit["crop_uri"], error)
         return None
 
 
@@ -186,8 +196,12 @@ def _read_latent(unit: Row, row: Row) -> NDArray[np.float32] | None:
     try:
         return read_imported(unit["w_plus_uri"])
     except (FileNotFoundError, ValueError, EOFError, LookupError) as error:
-        row |= {"status": "unreadable", "error": f"{unit['w_plus_uri']}: {error}; {_AGAIN}"}
+        _mark_unreadable(row, unit["w_plus_uri"], error)
         return None
+
+
+def _mark_unreadable(row: Row, uri: str, error: Exception) -> None:
+    row |= {"status": "unreadable", "error": f"{uri}: {error}; {_AGAIN}"}
 
 
 @torch.no_grad()

@@ -54,9 +54,6 @@ LATENTS = pa.schema(
     ]
 )
 
-# What can be tried again.
-LATENT_FAILURES = ("unreadable", "failed")
-
 
 class LatentStoreError(ValueError):
     """A W+ store belongs to other networks, or lacks what is asked of it."""

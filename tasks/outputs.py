@@ -10,7 +10,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from tasks.provenance import png_bytes, read_facts, webp_bytes
+from tasks.provenance import PICTURE_ERRORS, png_bytes, read_facts, webp_bytes
 from tasks.stopwatch import ENCODING, WRITING, Stopwatch
 from tasks.store.folders import Folder, read_url, sha256, split_url
 
@@ -148,8 +148,7 @@ def _shows_the_same(one: bytes, other: bytes) -> bool:
         with Image.open(io.BytesIO(one)) as a, Image.open(io.BytesIO(other)) as b:
             a.load()
             return a.size == b.size and read_facts(one) == read_facts(other)
-    except (OSError, ValueError, SyntaxError):
-        # Damaged, as Pillow says it.
+    except PICTURE_ERRORS:
         return False
 
 

@@ -9,6 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 CODE_VERSION = version("styleclip-batch")
+# What Pillow raises of a file that is no picture, or a damaged one.
+PICTURE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def png_bytes(image: Image.Image, facts: Mapping[str, object]) -> bytes:

@@ -252,7 +252,7 @@ def read_run_values(folder: Folder) -> dict[str, Any]:
     """
     try:
         name = generation_name(RUN, latest_generation(folder, RUN))
-        values: dict[str, Any] = json.loads(folder.read(name))
+        content = folder.read(name)
     except FileNotFoundError:
         beside = split_url(folder.url)[0]
         runs = ", ".join(beside.names()[:_RUNS_NAMED]) if beside.name == RUNS else ""
@@ -260,6 +260,13 @@ def read_run_values(folder: Folder) -> dict[str, Any]:
             f"run: got {folder.url}, which holds no {RUN}, expected the folder of a run; "
             + (f"runs there: {runs}" if runs else "`styleclip edit` begins one")
         ) from None
+    try:
+        values: dict[str, Any] = dict(json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise RunError(
+            f"{folder.url}/{name}: got a damaged file, expected the settings of a run; restore it "
+            "from a copy"
+        ) from error
     return values
 
 

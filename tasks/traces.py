@@ -61,10 +61,9 @@ class Person:
     def is_in_batch(self, batch: pa.RecordBatch) -> bool:
         """Return whether a row of a table is of the face."""
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            if pa.types.is_string(column.type):
-                is_in = self.is_referred_to if name in _NO_NAMES else self.is_in_text
-                if any(is_in(text) for text in pc.unique(column).to_pylist() if text):
-                    return True
+            is_in = self.is_referred_to if name in _NO_NAMES else self.is_in_text
+            if any(map(is_in, _texts(column))):
+                return True
         return False
 
     def _has_digest(self, text: str) -> bool:
@@ -96,6 +95,26 @@ class Person:
     def _uri_pattern(self) -> str:
         written = sorted({form for uri in self.uris for form in _forms(uri)})
         return "|".join(map(_bounded, written)) or "(?!)"
+
+
+def _texts(column: pa.Array) -> Iterator[str]:
+    """Yield the texts of a column of any type, each once in its array."""
+    kind, types = column.type, pa.types
+    if types.is_dictionary(kind):
+        yield from _texts(column.dictionary)
+    elif types.is_struct(kind):
+        for child in column.flatten():
+            yield from _texts(child)
+    elif types.is_map(kind):
+        yield from _texts(column.keys)
+        yield from _texts(column.items)
+    elif types.is_nested(kind):
+        yield from _texts(column.flatten())
+    elif types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        yield from filter(None, pc.unique(column.cast(pa.large_string())).to_pylist())
+    elif types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind):
+        values = pc.unique(column.cast(pa.large_binary())).to_pylist()
+        yield from (value.decode(errors="replace") for value in values if value)
 
 
 @dataclass(frozen=True)

@@ -82,14 +82,13 @@ def convert_weights_file(source: str, destination: str, kind: Convertible, layou
     Raises:
         BundleError: Only generators have the rosinality layout.
     """
-    network = read_weights(source, _READERS[kind])
-    sink = io.BytesIO()
-    if layout == "safetensors":
-        save_safetensors(network, sink)
-    elif kind == "generator":
+    if layout == "rosinality" and kind != "generator":
+        raise BundleError(f"layout: got rosinality for {kind}, expected it for a generator")
+    network, sink = read_weights(source, _READERS[kind]), io.BytesIO()
+    if layout == "rosinality":
         save_rosinality_generator(network, sink)
     else:
-        raise BundleError(f"layout: got rosinality for {kind}, expected it for a generator")
+        save_safetensors(network, sink)
     folder, name = split_url(destination)
     folder.write(name, sink.getvalue())
 

@@ -41,7 +41,7 @@ PRICE_WRITE, PRICE_READ = 0.005, 0.0004
 _LISTED = 1_000
 _WRITES = ("put_object", "list_objects_v2", "copy_object")
 # A report holds this much of a row, and the check of a manifest that much, see the program volume.
-BYTES_IN_REPORT, BYTES_IN_CHECK = 40, 40
+BYTES_IN_REPORT, BYTES_IN_CHECK = 60, 40
 LARGEST_MANIFEST = 100_000_000
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -91,15 +91,21 @@ def plan_photos(
     return shards_to_align(ledger, retry)
 
 
-def shards_to_align(ledger: Ledger, retry: Collection[str] = ()) -> list[int]:
+def shards_to_align(
+    ledger: Ledger,
+    retry: Collection[str] = (),
+    own: Callable[[Sequence[int]], Sequence[int]] = sorted,
+) -> list[int]:
     """Return the planned shards that are not committed, or hold photographs to look at again.
 
     Args:
         ledger: Of the faces.
         retry: See `plan_photos`.
+        own: Returns those of some shards that are looked at.
     """
-    again = [s for s in ledger.committed() if _unusable(ledger.rows(s), retry)] if retry else []
-    return sorted([*ledger.pending(), *again])
+    committed = own(ledger.committed()) if retry else []
+    again = [shard for shard in committed if _unusable(ledger.rows(shard), retry)]
+    return sorted([*own(ledger.pending()), *again])
 
 
 def align_photos_shard(
@@ -301,7 +307,14 @@ def _require_same(folder: Folder, config: AlignmentConfig) -> None:
 
 
 def _compare(folder: Folder, config: AlignmentConfig) -> None:
-    mine, before = asdict(config), json.loads(folder.read(_SETTINGS))
+    mine, content = asdict(config), folder.read(_SETTINGS)
+    try:
+        before = {name: json.loads(content)[name] for name in mine}
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConfigError(
+            f"{folder.url}/{_SETTINGS}: got no alignment parameters, expected {', '.join(mine)}; "
+            "restore it from a copy"
+        ) from error
     for name in mine:
         if mine[name] != before[name]:
             raise ConfigError(

@@ -29,6 +29,7 @@ from tasks.bundles import Role
 from tasks.models import Models, read_models
 from tasks.outputs import read_images
 from tasks.places import RunPlaces
+from tasks.provenance import PICTURE_ERRORS
 from tasks.report.evaluation import Estimate, Evaluation, Group, Places, estimate_mean
 from tasks.report.pictures import BeforeSources, committed_sources, edited_sources
 from tasks.report.rows import Rows
@@ -271,7 +272,7 @@ def _read(sources: Iterable[Source]) -> Iterator[tuple[str, Image.Image]]:
     for uri, content in read_images(digests):
         if content and digests[uri] in (None, sha256(content)):
             # What is no picture is counted with those that are not there.
-            with suppress(OSError, ValueError, Image.DecompressionBombError):
+            with suppress(*PICTURE_ERRORS):
                 picture = Image.open(io.BytesIO(content)).convert("RGB")
                 if picture.width == picture.height:
                     yield uri, picture

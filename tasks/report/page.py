@@ -141,7 +141,8 @@ class Page:
         evaluation: The numbers.
         faces: Different faces that were edited.
         methods: In the order of their columns.
-        prompts: In the order of the manifest.
+        prompts: The first of them, in the order of the manifest.
+        prompt_count: Of all.
         plots: Those of the whole run by their address.
         glossary: What the scores are, in words by name.
         gallery: See `tasks.report.gallery.gallery_columns`.
@@ -161,6 +162,7 @@ class Page:
     faces: int
     methods: Sequence[str]
     prompts: Sequence[PromptPart]
+    prompt_count: int
     plots: Mapping[str, Plot]
     glossary: Mapping[str, str]
     gallery: Mapping[str, Any]

@@ -201,6 +201,7 @@ def _write(
         faces=len(rows.faces),
         methods=ordered_methods(rows.settings["method"]),
         prompts=_prompts(report, material),
+        prompt_count=len(material.prompts),
         plots=_write_plots(report, _run_plots(mine)),
         glossary=_glossary(),
         gallery=gallery_columns(shown, pictures, galleries),

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tasks.outputs import read_images
 from tasks.places import RunPlaces, places_of
+from tasks.provenance import PICTURE_ERRORS
 from tasks.report.pictures import before_sources
 from tasks.report.thumbnails import webp_bytes
 from tasks.runs import read_run_values, run_ledger
@@ -106,7 +107,7 @@ def _samples(places: RunPlaces, rows: Sequence[Mapping[str, Any]]) -> Iterator[S
 
 def _small(content: bytes | None) -> bytes:
     """A small WebP of a picture; empty where there is none."""
-    with suppress(OSError, ValueError), Image.open(io.BytesIO(content or b"")) as image:
+    with suppress(*PICTURE_ERRORS), Image.open(io.BytesIO(content or b"")) as image:
         small = image.convert("RGB")
         small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
         return webp_bytes(small)

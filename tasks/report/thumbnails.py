@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from tasks.outputs import read_images
+from tasks.provenance import PICTURE_ERRORS
 from tasks.store.folders import Folder, sha256
 
 # Twice the size at which pages show them, for dense screens.
@@ -89,7 +90,7 @@ def _make(
         if not thumbnail:
             try:
                 side, small = _shrunk(content)
-            except (OSError, ValueError, Image.DecompressionBombError):
+            except PICTURE_ERRORS:
                 continue
             thumbnail = Thumbnail(f"{_stem(digest)}-{side}.webp", side)
             folder.write(thumbnail.name, small)

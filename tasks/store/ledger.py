@@ -167,8 +167,8 @@ class Ledger:
 
     def units(self, shard: int) -> pa.Table:
         """Return the units of a planned shard."""
-        generation = self._latest(_plan_name, shard) if self._key else 0
-        return read_table(self.folder.read(_plan_name(shard, generation)))
+        name = _plan_name(shard, self._latest(_plan_name, shard) if self._key else 0)
+        return self._read_plan(name)
 
     def commit(
         self,
@@ -304,10 +304,10 @@ class Ledger:
     def tables(self) -> Iterator[pa.Table]:
         """Yield every plan and every committed part, also those that do not count any more."""
         for name in (self.folder / PLANS).names(".parquet"):
-            yield read_table((self.folder / PLANS).read(name))
+            yield self._read_plan(f"{PLANS}/{name}")
         for name in (self.folder / COMMITS).names(".json"):
-            for part in json.loads((self.folder / COMMITS).read(name))["parts"]:
-                yield self._read_part(Part(**part))
+            for part in self._read_record(f"{COMMITS}/{name}")["parts"]:
+                yield self._read_part(part)
 
     def forget(
         self,
@@ -333,8 +333,8 @@ class Ledger:
         """
         removed, named = 0, set[str]()
         for name in (self.folder / COMMITS).names(".json"):
-            values = json.loads((self.folder / COMMITS).read(name))
-            old = [Part(**part) for part in values["parts"]]
+            values = self._read_record(f"{COMMITS}/{name}")
+            old = values["parts"]
             before = [self._read_part(part) for part in old]
             after = [keep(table) for table in before]
             new = [self._rewritten(*pair) for pair in zip(old, before, after, strict=True)]
@@ -350,7 +350,7 @@ class Ledger:
         for name in set((self.folder / PARTS).names()) - named:
             (self.folder / PARTS).remove(name)
         for name in (self.folder / PLANS).names(".parquet"):
-            units = read_table((self.folder / PLANS).read(name))
+            units = self._read_plan(f"{PLANS}/{name}")
             kept = keep_units(units)
             if not kept.equals(units):
                 (self.folder / PLANS).write(name, table_bytes(kept))
@@ -371,9 +371,31 @@ class Ledger:
         return rows.filter(pc.is_in(rows[self._key], self.units(commit.shard)[self._key]))
 
     def _read_commit(self, shard: int, generation: int) -> Commit:
-        values = json.loads(self.folder.read(_commit_name(shard, generation)))
-        parts = tuple(Part(**part) for part in values["parts"])
-        return Commit(values["shard"], parts, values["facts"], values["generation"])
+        values = self._read_record(_commit_name(shard, generation))
+        return Commit(shard, tuple(values["parts"]), values["facts"], generation)
+
+    def _read_record(self, name: str) -> dict[str, Any]:
+        """The values of a commit, its parts as such."""
+        content = self.folder.read(name)
+        try:
+            values: dict[str, Any] = json.loads(content)
+            parts = [Part(**part) for part in values["parts"]]
+            return values | {"parts": parts, "facts": dict(values["facts"])}
+        except (ValueError, LookupError, TypeError) as error:
+            raise LedgerError(
+                f"{self.folder.url}/{name}: got a damaged commit, expected what a stage wrote; "
+                "restore it from a copy, or remove it to compute the shard again"
+            ) from error
+
+    def _read_plan(self, name: str) -> pa.Table:
+        content = self.folder.read(name)
+        try:
+            return read_table(content)
+        except (pa.ArrowException, OSError) as error:
+            raise LedgerError(
+                f"{self.folder.url}/{name}: got a damaged plan, expected what a stage wrote; "
+                "restore it from a copy"
+            ) from error
 
     def _generations(self, kind: str, suffix: str) -> dict[int, int]:
         """The latest generation of every shard's plan or commit."""

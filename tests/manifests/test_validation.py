@@ -118,7 +118,7 @@ class Everything:
 def test_known_images_may_be_any_container() -> None:
     file = csv_file(HEADER, [("a", "x"), ("b", "x")])
     (said,) = messages(file, Everything())
-    assert "got 'b', expected an image that was aligned and inverted; align and invert" in said
+    assert "got 'b', expected an aligned or imported face; align and invert" in said
 
 
 def test_only_the_first_unknown_images_are_compared() -> None:

@@ -1,6 +1,7 @@
 """The direction store: block by block the same numbers as in one piece."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +100,18 @@ def test_a_lost_chunk_is_named(tmp_path, models, measure_directions):
     group["channel_clip_directions"][3] = np.nan
     with pytest.raises(DirectionStoreError, match="a chunk is lost"):
         store.read()
+
+
+@pytest.mark.parametrize("name", ["channel_mean", "channel_std"])
+def test_lost_statistics_are_no_zeros(tmp_path, models, measure_directions, name):
+    store = measure_directions(str(tmp_path), models, CONFIG)
+    (chunk,) = (Path(store.folder.url) / "directions.zarr" / name / "c").rglob("0")
+    chunk.unlink()
+    with pytest.raises(DirectionStoreError, match="a chunk is lost"):
+        store.read()
+    if name == "channel_std":
+        with pytest.raises(DirectionStoreError, match="a chunk is lost"):
+            store.channel_std()
 
 
 def test_sums_that_changed_after_their_commit_are_not_combined(tmp_path, models):

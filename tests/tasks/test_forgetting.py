@@ -28,6 +28,7 @@ from tasks.photos.faces import faces_ledger
 from tasks.provenance import read_facts
 from tasks.runs import run_ledger, shards_to_do
 from tasks.store.folders import Folder
+from tasks.traces import Person
 
 from killed_forgetting import forget_until
 
@@ -336,6 +337,33 @@ def test_it_works_on_an_object_store(finished, s3_endpoint):
 def test_a_path_is_no_face(finished, name):
     with pytest.raises(ForgettingError, match="expected the name of a face"):
         Forgetting(finished.root, name)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pa.string(), pa.large_string(), pa.string_view(), pa.large_binary()),
+        *(pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.string())),
+    ],
+    ids=str,
+)
+def test_a_name_is_found_in_texts_of_every_type(kind):
+    person = Person("carl", frozenset(), frozenset())
+    for name in ("carl", "carla"):
+        value = (
+            [name] if pa.types.is_list(kind) else name.encode() if "binary" in str(kind) else name
+        )
+        batch = pa.record_batch({"n": [1, 2], "who": pa.array([None, value], kind)})
+        assert person.is_in_batch(batch) == (name == "carl")
+
+
+def test_a_damaged_table_ends_nothing(finished):
+    path = Path(finished.root) / "notes.parquet"
+    pq.write_table(pa.table({"image_id": ["carl", "anna"], "n": [1, 2]}), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-40] + b"?" * 32 + content[-8:])
+    assert forget(finished.root, "carl") == []
+    assert finished.results("single").num_rows
 
 
 def test_tables_of_others_keep_their_rows(finished):

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 import zarr
 
+from manifests.schemas import LATENT_FAILURES
 from tasks.inversion import invert_faces_shard, shards_to_invert
-from tasks.latents import FACE_UNITS, LATENT_FAILURES, LatentStore, LatentStoreError, latent_folder
+from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
 from tasks.models import open_models
 from tasks.store.faults import StoreError
 from tasks.store.folders import Folder
@@ -73,6 +74,19 @@ def test_a_lost_crop_is_a_row_and_not_the_end(tmp_path, models, crops):
     store = planned(root, models, [("gone", str(tmp_path / "gone.png")), *crops])
     assert invert_faces_shard(root, models, "cpu", 0, batch_size=8) == {"unreadable": 1, "ok": 3}
     assert store.rows_of(["gone", "face0"]) == [None, 1]
+
+
+def test_a_crop_that_is_cut_off_is_a_row_too(tmp_path, models, crops):
+    whole, root = Path(crops[0][1]).read_bytes(), str(tmp_path / "ws")
+    damaged = {"short": whole[: len(whole) // 2], "torn": whole[:60] + b"?" + whole[61:]}
+    for name, content in damaged.items():
+        (tmp_path / f"{name}.png").write_bytes(content)
+    torn = [(name, str(tmp_path / f"{name}.png")) for name in damaged]
+    store = planned(root, models, [*torn, crops[0]])
+    assert invert_faces_shard(root, models, "cpu", 0, batch_size=8) == {"unreadable": 2, "ok": 1}
+    said = store.ledger.rows(0)["error"].to_pylist()[0]
+    assert f"{tmp_path}/short.png" in said
+    assert "--retry-failed" in said
 
 
 def test_what_failed_is_inverted_again_and_the_others_stay(tmp_path, models, crops):

@@ -45,6 +45,20 @@ def test_only_commits_count(ledger):
     assert [table.to_pylist() for table in ledger.results()] == [[{"key": "b", "value": 2}]]
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("_commits/shard-00000.json", "commit"), ("_plans/shard-00000.parquet", "plan")],
+)
+def test_damaged_records_are_named(tmp_path, name, told):
+    ledger = Ledger(Folder(str(tmp_path)), SCHEMA)
+    ledger.extend(units("a"), "key", 1)
+    ledger.commit(0, rows(a=1))
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(LedgerError, match=f"{name}: got a damaged {told}, expected"):
+        [ledger.read_commit(0), ledger.units(0)]
+
+
 def test_the_first_of_two_commits_wins_and_leaves_no_rest(ledger):
     ledger.plan_shard(0, units("a"))
     first = ledger.commit(0, rows(a=1), {"note": "first"})

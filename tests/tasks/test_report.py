@@ -269,6 +269,20 @@ def test_another_run_is_shown_beside_with_differences_and_drift(finished):
     assert {None if c is None else round(c, 3) for c in changes} <= {0.1, None}
 
 
+def test_a_drift_leads_to_its_comparison(tmp_path):
+    workspace = Folder(str(tmp_path))
+    names = {"autumn": 0.1, "same": 0.1, "summer": 0.0}
+    run, *others = (
+        FakeRun(workspace, num_faces=2, name=name, better=b) for name, b in names.items()
+    )
+    for one in (run, *others):
+        one.write()
+    write_report(run.folder.url, QUICK, others=[other.folder.url for other in others])
+    links = Document(report_of(run)).values("a", "href")
+    # The alarm; the contents come after it.
+    assert [link for link in links if "compared" in link][0] == "#compared-2"
+
+
 def test_stages_are_told_with_what_they_lost(finished):
     summary = json.loads(report_of(finished).read("summary.json"))
     stages = {stage["name"]: stage for stage in summary["stages"]}
@@ -277,7 +291,7 @@ def test_stages_are_told_with_what_they_lost(finished):
     assert all(stage["seconds"] > 0 for stage in stages.values())
     text = " ".join(Document(report_of(finished)).text.split())
     assert re.search(r"align ?5 ?1 no face, 1 unreadable", text)
-    assert re.search(r"photographs without a usable face ?2", text)
+    assert re.search(r"faces and photographs not used ?2", text)
 
 
 def test_a_second_report_reads_no_edited_image_again(tmp_path):
