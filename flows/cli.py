@@ -58,7 +58,7 @@ _UNREACHED = (
 _FLAGS = ("--json", "--trace", "--server", "--no-server", "--version")
 _GLOBAL = (*_FLAGS, "--metrics")
 _ANYWHERE = ("--help", "-h", "--install-completion")
-# Words for what no option says.
+# Options that people try and that are columns of the manifest.
 _STRENGTHS = ("--alpha", "--alphas", "--strength", "--beta", "--method", "--prompt", "--target")
 
 _COMMANDS = {
@@ -153,7 +153,7 @@ def _refuse_unknown_options(command: str, tokens: Sequence[str]) -> None:
         if word == "--" or word in _ANYWHERE:
             return
         name = word.replace("_", "-")
-        positive = re.sub("^--(no|empty)-", "--", name)
+        positive = re.sub("^--no-", "--", name)
         if not word.startswith("--") or name in known or positive in known:
             continue
         told = f"got {word}, which {command} does not take"

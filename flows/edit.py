@@ -1,7 +1,7 @@
 """A manifest -> edited images and result rows."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -21,7 +21,7 @@ from tasks.arithmetic import AUTO, name_arithmetic
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.edits import edit_pairs_shard
-from tasks.forecast import EditOptions
+from tasks.forecast import EditOptions, Forecast, StageForecast
 from tasks.frozen import freeze_manifest, read_card
 from tasks.manifest_files import Manifest
 from tasks.models import open_models
@@ -48,8 +48,8 @@ from tasks.selection import (
 from tasks.store.folders import Folder
 from tasks.surveys import survey_manifest
 
-# What is prepared in less is no matter.
-_TOLD_SECONDS = 2.0
+# Shorter preparations are not mentioned.
+_TOLD_PREPARATION = 2.0
 # Rows of a shard: of more, more would be lost to whoever stops a run of slow edits.
 EDIT_SHARD = 64
 
@@ -115,13 +115,19 @@ def edit_dataset(
     if dry_run:
         require_no_selection(again)
         options = EditOptions(
-            *(relevance, image_format, batch_size, arithmetic, shard_size),
-            *(retry, update),
+            relevance=relevance,
+            image_format=image_format,
+            batch_size=batch_size,
+            arithmetic=arithmetic,
+            shard_size=shard_size,
+            retry=retry,
+            update=update,
         )
-        return foretell(
-            *(workspace, models, device, price_per_hour),
-            lambda stages: stages.edit(run, survey_manifest(manifest), Manifest(manifest), options),
-        )
+
+        def stages(forecast: Forecast) -> Iterator[StageForecast]:
+            yield from forecast.edit(run, survey_manifest(manifest), Manifest(manifest), options)
+
+        return foretell(workspace, models, device, price_per_hour, stages)
     by = read_engine(engine)
     began = time.monotonic()
     check_store(workspace)
@@ -160,12 +166,10 @@ def edit_dataset(
     done, asides = sum(counts.values()), list[str]()
     if share.works and done < rows:
         asides.append(f"{rows:,} rows in all")
-    if prepared >= _TOLD_SECONDS:
+    if prepared >= _TOLD_PREPARATION:
         asides.append(f"{prepared:.0f} s of it for directions, mappers and the manifest")
-    return Summary(
-        *("edit", folder.url, counts, time.monotonic() - began, {"rows": rows}),
-        aside="; ".join(asides),
-    )
+    took = time.monotonic() - began
+    return Summary("edit", folder.url, counts, took, {"rows": rows}, aside="; ".join(asides))
 
 
 def _tell_failed(

@@ -92,7 +92,7 @@ class Crew(AbstractContextManager["Crew"], Protocol):
     """Workers that do shards."""
 
     def submit(self, task: ShardTask, arguments: Mapping[str, Any]) -> Any:
-        """Begin a shard, soon, and return its future."""
+        """Queue a shard, and return its future."""
 
     def settle(self, future: Any) -> Outcome:
         """Wait for a shard."""

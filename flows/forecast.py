@@ -13,7 +13,7 @@ from flows.summary import Summary
 from tasks.forecast import Forecast, StageForecast
 from tasks.rehearsal import Rehearsal
 
-# Of a rehearsal, a stage, about.
+# About how many seconds the rehearsal of a stage takes.
 SAMPLE_SECONDS = 3.0
 
 
@@ -78,7 +78,15 @@ def foretell(
     counts = {"rows": edits.units, "done": edits.done, "shards": edits.shards}
     took, price = time.monotonic() - began, price_per_hour * seconds / 3600
     return DryRun(
-        *("dry run", "nothing", counts, took, facts, seconds, size, price, price_per_hour)
+        "dry run",
+        "nothing",
+        counts,
+        took,
+        facts,
+        all_seconds=seconds,
+        all_bytes=size,
+        price=price,
+        price_per_hour=price_per_hour,
     )
 
 

@@ -28,7 +28,7 @@ def forget_image(
     began = time.monotonic()
     forgetting = Forgetting(workspace, image_id, runs or ())
     _announce(forgetting, image_id)
-    # Of whom nothing is here there is nothing to lose.
+    # Ask only if there is something to remove.
     if (forgetting.is_known or forgetting.has_pictures) and not yes:
         _ask(image_id)
     forgetting.erase()

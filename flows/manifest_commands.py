@@ -4,6 +4,7 @@ import time
 
 from flows.progress import say
 from flows.summary import Check, Summary
+from manifests.instructions import DEFAULT_NEUTRAL_PROMPT
 from manifests.schemas import Method
 from tasks.manifest_files import (
     build_manifest,
@@ -21,7 +22,7 @@ def build_edit_manifest(
     *,
     prompts: str = "",
     target: list[str] | None = None,
-    neutral: str = "a face",
+    neutral: str = DEFAULT_NEUTRAL_PROMPT,
     method: Method = "global",
     alpha: list[float] | None = None,
     beta: float | None = None,

@@ -1,4 +1,4 @@
-"""Groups of options in `--help`: what everyday needs comes before them."""
+"""Groups of options in `--help`; options for every day are shown before them."""
 
 from typing import Annotated
 

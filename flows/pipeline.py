@@ -92,8 +92,13 @@ def run_pipeline(
     if dry_run:
         require_no_selection(again)
         options = EditOptions(
-            *(relevance, image_format, batch_size, arithmetic, shard_size),
-            *(retry, update),
+            relevance=relevance,
+            image_format=image_format,
+            batch_size=batch_size,
+            arithmetic=arithmetic,
+            shard_size=shard_size,
+            retry=retry,
+            update=update,
         )
 
         def stages(forecast: Forecast) -> Iterator[StageForecast]:

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 _SECONDS_BETWEEN_LINES = 10.0
-# What is counted beside statuses.
+# Plural nouns that are counted, besides statuses.
 _PLURALS = (
     *("deployments", "edits", "files", "images", "latents", "mappers", "rows", "runs"),
     *("schedules", "shards", "steps", "work pools"),
@@ -50,7 +50,6 @@ class Bar:
         self._label, self._total, self._progress = label, total, progress
         self._bar = progress.add_task(label, total=total or None, note="") if progress else None
         self._began = self._spoke = time.monotonic()
-        self._done = 0
 
     def show(self, done: int, total: int) -> None:
         """Say that `done` steps of `total` are done now."""
@@ -61,7 +60,6 @@ class Bar:
 
     def advance(self, done: int, note: str = "") -> None:
         """Say that `done` steps are done now."""
-        self._done = done
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, completed=done, note=note)
             return

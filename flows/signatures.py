@@ -11,12 +11,12 @@ Definition = TypeVar("Definition", ast.FunctionDef, ast.ClassDef)
 _ROOT = Path(__file__).parent.parent
 # A parameter that is annotated with this is a dataclass whose fields are options.
 _FIELDS_ARE_OPTIONS = "Parameter(name='*'"
-_NEGATIONS = ("no_", "empty_")
+_NEGATION = "no_"
 _TEXTS = ("str", "MachineStr")
 
 
 def docstring(path: str) -> str:
-    """Return the docstring of the command that is the function `path`, as `flows.edit:edit`."""
+    """Return the docstring of a command, given as `flows.edit:edit_dataset`."""
     return ast.get_docstring(_function(path)) or ""
 
 
@@ -47,7 +47,7 @@ def given_texts(path: str, tokens: Sequence[str]) -> Mapping[str, str]:
             continue
         option, is_whole, value = token.partition("=")
         name = option.removeprefix("--").replace("-", "_")
-        if "bool" not in kinds.get(name, "bool" if name.startswith(_NEGATIONS) else ""):
+        if "bool" not in kinds.get(name, "bool" if name.startswith(_NEGATION) else ""):
             found[name] = value if is_whole else next(rest, "")
     places = [argument.arg for argument in arguments.args if argument.arg not in found]
     found.update(zip(places, unnamed, strict=False))

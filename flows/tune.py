@@ -17,6 +17,7 @@ from flows.shards import GPU_TAG, guarded_task
 from flows.steps import has_server
 from flows.store_check import check_store
 from flows.summary import Summary
+from manifests.instructions import DEFAULT_NEUTRAL_PROMPT
 from manifests.schemas import Method
 from styleclip_ops.strength import StrengthPoint, StrengthTarget
 from tasks.bundles import DEMO_MODELS
@@ -41,7 +42,7 @@ def tune_strengths(
     *,
     prompts: str = "",
     target: list[str] | None = None,
-    neutral: str = "a face",
+    neutral: str = DEFAULT_NEUTRAL_PROMPT,
     method: Method = "global",
     goal: Annotated[StrengthTarget, Parameter(name="*")] = _TARGET,
     alpha: list[float] | None = None,

@@ -1,6 +1,6 @@
 """Manifests from CSV and Parquet files, streamed."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import BinaryIO
 
@@ -33,9 +33,7 @@ def stream_edits(file: BinaryIO) -> Iterator[RawBatch]:
     return stream_table(file, EDITS.names, _REQUIRED)
 
 
-def read_edits(
-    file: BinaryIO, known_image_ids: Container[str] | None = None
-) -> Iterator[pa.RecordBatch]:
+def read_edits(file: BinaryIO) -> Iterator[pa.RecordBatch]:
     """Read a manifest; an empty cell, null or missing column has its default.
 
     The defaults are: neutral_prompt "a face", method global, alpha as in
@@ -43,7 +41,6 @@ def read_edits(
 
     Args:
         file: Seekable; CSV or Parquet; local or remote.
-        known_image_ids: Images that can be edited; any where None.
 
     Yields:
         Rows with the columns of `manifests.schemas.EDITS`, at most 16,384 at a time.
@@ -51,7 +48,7 @@ def read_edits(
     Raises:
         ManifestError: A row has a mistake: after all batches before it, with the count of all.
     """
-    checks = check_edits(stream_edits(file), known_image_ids)
+    checks = check_edits(stream_edits(file), None)
     for checked in checks:
         if checked.errors:
             remaining = chain.from_iterable(later.errors for later in checks)

@@ -233,7 +233,7 @@ def _reading_parquet() -> Iterator[None]:
 
 
 def _values(column: pa.Array) -> list[object]:
-    """The cells of a column as plain values; what has none stays a scalar of Arrow."""
+    """The cells of a column as plain values; what Python cannot hold stays as Arrow has it."""
     if pa.types.is_dictionary(column.type):
         # Not decoded by Arrow, which would copy a long text for every row that has it.
         texts = [*_values(column.dictionary), None]

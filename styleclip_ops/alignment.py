@@ -13,10 +13,6 @@ from styleclip_ops.errors import ConfigError, ShapeError
 
 FloatArray = npt.NDArray[np.float64]
 
-# The pixel transform of each detail at a higher resolution than the output, as FFHQ was made.
-FFHQ_SIZE = 1024
-FFHQ_TRANSFORM_SIZE = 4096
-
 # Below this the padding has no width.
 _SMALLEST_SIDE = 8
 
@@ -168,7 +164,7 @@ def _pad(
     )
     height, width, _ = pixels.shape
     y, x, _ = np.ogrid[:height, :width, :1]
-    # How far into the padding, 0 at its inner edge's far side: above 0 in the padding only.
+    # How far into the padding a pixel lies; 0 or less in the photograph.
     mask = np.maximum(
         1.0 - np.minimum(np.float32(x) / pad[0], np.float32(width - 1 - x) / pad[2]),
         1.0 - np.minimum(np.float32(y) / pad[1], np.float32(height - 1 - y) / pad[3]),

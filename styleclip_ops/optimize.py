@@ -237,7 +237,7 @@ class _Work(NamedTuple):
     """Rows at work: their numbers [A], latents, Adam's moments, and where each of them is.
 
     The learning rate ramps down from step `down` to step `end`. `level` is the smoothed loss,
-    `mark` the lowest that it was at a look, every `patience` steps.
+    `mark` the lowest smoothed loss of the checks that are made every `patience` steps.
     """
 
     rows: Tensor

@@ -17,6 +17,11 @@ Role = Literal["generator", "encoder", "clip", "identity", "judge", "alexnet", "
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
+def fingerprint_name(role: str) -> str:
+    """Return how stored data call the fingerprint of a network."""
+    return f"{role}_fingerprint"
+
+
 class BundleError(StyleClipError, ValueError):
     """A bundle of weights is incomplete, or a file in it is not what it says."""
 

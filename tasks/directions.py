@@ -547,4 +547,4 @@ def _accuracy(check: SlopeCheck) -> dict[str, object]:
 
 
 def _binding(models: Models) -> dict[str, str]:
-    return {f"{role}_fingerprint": models.fingerprint(role) for role in ("generator", "clip")}
+    return models.marks("generator", "clip")

@@ -437,8 +437,7 @@ def _mapper(url: str, networks: Models) -> tuple[Any, str]:
 def begin_row(unit: Row, settings: RunSettings, shard: int) -> Row:
     """Return a result row that has nothing but its manifest row and provenance."""
     row = dict.fromkeys(_COLUMNS) | unit
-    marks = {f"{role}_fingerprint": value for role, value in settings.fingerprints.items()}
-    row |= {name: value for name, value in marks.items() if name in _COLUMNS}
+    row |= {name: value for name, value in settings.marks.items() if name in _COLUMNS}
     return row | {"shard": shard, "code_version": CODE_VERSION, "status": "failed"}
 
 

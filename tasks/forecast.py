@@ -207,16 +207,22 @@ class Forecast:
             stage, mappers = self._mappers(survey.mappers)
             yield stage
         settings = settings_for(
-            *(self._workspace, self._models, self._device, options.image_format, "files"),
-            *(options.batch_size, options.arithmetic),
+            self._workspace,
+            self._models,
+            self._device,
+            options.image_format,
+            "files",
+            options.batch_size,
+            options.arithmetic,
         ).with_assets(directions, [*survey.mapper_uris, *mappers.values()])
         work = self._work(run_folder(self._workspace, run), settings, batches, options)
         # Measured in the sample's workspace, since nothing may be written in the run's.
         measured = choose_arithmetic(
-            *(settings.arithmetic, self._rehearsal.workspace, self._networks, lambda: work.rows)
+            settings.arithmetic, self._rehearsal.workspace, self._networks, lambda: work.rows
         )
         settings = replace(settings, arithmetic=str(measured))
-        shards, taken = -(-(work.rows - work.done) // options.shard_size), [0.0, 0.0]
+        shards = -(-(work.rows - work.done) // options.shard_size)
+        seconds, size = 0.0, 0.0
         settings, names = self._with_latents(settings)
         if directions is None and "global" in survey.methods:
             settings = replace(settings, directions=self._rehearsal.directions().folder.url)
@@ -229,10 +235,10 @@ class Forecast:
                 row = row | {"mapper_uri": mappers.get(url, url)}
             self._examples.append(row)
             cost = self._rehearsal.edit(row, settings, names)
-            taken[0] += kind.batches * cost.batch + kind.rows * cost.row
-            taken[1] += kind.rows * (cost.bytes + _ROW_BYTES)
+            seconds += kind.batches * cost.batch + kind.rows * cost.row
+            size += kind.rows * (cost.bytes + _ROW_BYTES)
         self._settings, self._names = settings, names
-        yield StageForecast("edit", work.rows, work.done, shards, taken[0], int(taken[1]))
+        yield StageForecast("edit", work.rows, work.done, shards, seconds, int(size))
 
     def evaluate(self) -> StageForecast:
         """Foretell the report, after the edits; its time hardly depends on the rows."""

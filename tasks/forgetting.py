@@ -84,7 +84,8 @@ class Forgetting:
         duplicates: Faces of other files with the same content: most likely the same person.
 
     Raises:
-        ForgettingError: The image id is no name; or nobody's here, and almost that of a face.
+        ForgettingError: The image id is no name; or no face here has it, and it looks like a
+            misspelt one.
     """
 
     def __init__(self, workspace: str, image_id: str, runs: Sequence[str] = ()) -> None:
@@ -312,7 +313,7 @@ class Forgetting:
         ledger = store.ledger
         for shard in ledger.pending():
             if len(_of(ledger.units(shard), self._id)):
-                # What a killed writer left there is of nobody knows whom.
+                # A killed writer may have left anybody's data there: all of it is overwritten.
                 store.erase_shard(shard)
         self.removed["rows"] += ledger.forget(self._without, self._without, _without_digest)
         self.removed["latents"] += store.erase(self._id)
@@ -366,7 +367,7 @@ class Forgetting:
         self._root.remove_all(f"{folder}/{self._id}")
 
     def _without(self, table: Any) -> Any:
-        """The rows of others, those of nobody among them."""
+        """The rows of other faces; rows without an image id stay."""
         others = pc.not_equal(table["image_id"].cast(pa.string()), self._id)
         return table.filter(pc.fill_null(others, True))
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from styleclip_ops.lots import in_lots
 from styleclip_ops.metrics import cosine_similarity
 from styleclip_ops.pictures import images_to_tensor, tensor_to_images
-from tasks.bundles import Role
 from tasks.interchange import read_imported
 from tasks.latents import FACE_UNITS, LATENTS, Latents, LatentStore, latent_folder
 from tasks.models import Models, open_models
@@ -32,7 +31,6 @@ from tasks.store.ledger import Ledger, Row
 # Faces of a shard where nothing else is asked for.
 INVERT_SHARD = 256
 
-_MAKERS: tuple[Role, ...] = ("generator", "encoder")
 _AGAIN = "restore it, then `styleclip invert WORKSPACE --retry-failed`"
 
 
@@ -232,7 +230,7 @@ def _describe(
     same_person = cosine_similarity(embedded[2], embedded[3]).tolist()
     shown = images_to_tensor(tensor_to_images(sources), networks.generator.resolution)
     l1 = (inversions.clamp(-1, 1).cpu() - shown).abs().mean(dim=(1, 2, 3)).tolist()
-    made_by = {f"{r}_fingerprint": networks.fingerprint(r) for r in _MAKERS}
+    made_by = networks.marks("generator", "encoder")
     for index, (row, picture) in enumerate(zip(rows, tensor_to_images(inversions), strict=True)):
         facts = {"image_id": row["image_id"], "source_sha256": row["source_sha256"]}
         facts |= {"code_version": CODE_VERSION, "kind": "inversion"} | made_by

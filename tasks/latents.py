@@ -35,7 +35,8 @@ FORMAT, FORMAT_VERSION = "styleclip-w-plus", 1
 STORE = "w_plus.zarr"
 # Rows of a chunk, the least that is read.
 CHUNK = 64
-_BINDING: tuple[Role, ...] = ("generator", "encoder", "identity", "judge")
+# Networks that the stored values depend on.
+BINDING: tuple[Role, ...] = ("generator", "encoder", "identity", "judge")
 
 # What the ledger of a store plans, and what it says of each latent.
 FACE_UNITS = pa.schema([(n, pa.string()) for n in ("image_id", "crop_uri", "w_plus_uri")])
@@ -376,7 +377,7 @@ def latent_folder(workspace: Folder, models: "Models") -> Folder:
 
 def _binding(models: "Models") -> dict[str, str]:
     """Fingerprints of all that the stored values depend on."""
-    return {f"{role}_fingerprint": models.fingerprint(role) for role in _BINDING}
+    return models.marks(*BINDING)
 
 
 def _widths(models: "Models") -> dict[str, tuple[int, ...]]:

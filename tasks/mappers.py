@@ -45,7 +45,10 @@ WEIGHTS, CARD, LOG, CHECKPOINT = (
 CHECKPOINT_STEPS = 200
 
 # Told steps done and steps in all.
-OnProgress = Callable[[int, int], None]
+# Letters of a prompt in a file name.
+_LONGEST = 40
+
+OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,9 @@ def mapper_folder(
     return workspace / MAPPERS / f"{slug(target_prompt)}-{digest}"
 
 
-def slug(text: str, longest: int = 40) -> str:
+def slug(text: str) -> str:
     """Turn a prompt into a part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:longest].strip("-") or "prompt"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:_LONGEST].strip("-") or "prompt"
 
 
 def read_mapper(folder: Folder, models: Models) -> tuple[Mapper, str]:
@@ -158,7 +161,7 @@ def train_prompt_mapper(
     target_prompt: str,
     config: MapperConfig,
     checkpoint_steps: int = CHECKPOINT_STEPS,
-    on_progress: OnProgress | None = None,
+    on_progress: OnStep | None = None,
 ) -> str:
     """Train the mapper of a prompt, from its checkpoint if there is one.
 
@@ -326,4 +329,4 @@ def _log_table(log: list[dict[str, Any]]) -> pa.Table:
 
 def _binding(models: Models) -> dict[str, Any]:
     roles: tuple[Role, ...] = ("generator", "clip", "identity")
-    return {f"{role}_fingerprint": models.fingerprint(role) for role in roles if models.has(role)}
+    return models.marks(*filter(models.has, roles))

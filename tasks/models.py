@@ -22,7 +22,7 @@ from styleclip_ops.generator import Generator
 from styleclip_ops.identity import ArcFace
 from styleclip_ops.lots import lot_size
 from styleclip_ops.lpips import Lpips, load_lpips
-from tasks.bundles import Bundle, BundleError, Role, read_bundle
+from tasks.bundles import Bundle, BundleError, Role, fingerprint_name, read_bundle
 from tasks.memory import keep_freed_memory
 from tasks.once import once
 from tasks.slots import own_slot
@@ -130,6 +130,14 @@ class Models:
         """
         self.bundle.require(*roles)
         return {role: self.fingerprint(role) for role in roles}
+
+    def marks(self, *roles: Role) -> dict[str, str]:
+        """Return the fingerprints of several networks, by the names that stored data have for them.
+
+        Raises:
+            BundleError: A digest is not the expected one.
+        """
+        return {fingerprint_name(role): self.fingerprint(role) for role in roles}
 
     def _digest(self, role: Role) -> str:
         url, entry = self.bundle.locate(role), self.bundle.weights[role]

@@ -34,6 +34,7 @@ from tasks.stopwatch import Stopwatch
 from tasks.store.folders import Folder
 from tasks.store.ledger import Row, read_table
 
+# Steps of two optimizations, whose difference gives the cost of a step.
 _SHORT, _LONG = 1, 4
 _STATISTICS = 1_024
 _MOST_SAMPLED = 1_024
@@ -85,7 +86,7 @@ class Rehearsal:
     """
 
     def __init__(self, place: Path, models: str, device: str, seconds: float) -> None:
-        self._place, self._models, self._device, self._seconds = place, models, device, seconds
+        self._models, self._device, self._seconds = models, device, seconds
         self.workspace = str(place / "workspace")
 
     @property

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from manifests.schemas import ALL_FAILURES, RESULT_FAILURES, RESULTS
 from styleclip_ops.arithmetic import PLAIN
 from tasks.arithmetic import AUTO
-from tasks.bundles import Role, bundle_url
+from tasks.bundles import Role, bundle_url, fingerprint_name
 from tasks.directions import DirectionStore, RelevanceConfig, measured_otherwise
 from tasks.latents import LatentStore, latent_folder
 from tasks.mappers import mapper_fingerprint
@@ -29,7 +29,7 @@ _RUNS_NAMED = 20
 _LOOKED_AT = 200
 # What no update can change: where the edited images are, and in which form.
 _FIXED = ("name", "workspace", "image_format", "output")
-# What changes no image, such as less at a time where memory ran out.
+# May differ when a run continues, as it changes no image: less at a time where memory ran out.
 _FREE = ("batch_size",)
 _ASSETS = ("directions", "directions_fingerprint", "mappers")
 # Columns of a result that say what it was made with.
@@ -78,6 +78,11 @@ class RunSettings:
     batch_size: int = 8
     arithmetic: str = str(PLAIN)
     code_version: str = CODE_VERSION
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The fingerprints by the names that stored data have for them."""
+        return {fingerprint_name(role): value for role, value in self.fingerprints.items()}
 
     def with_assets(
         self, directions: DirectionStore | None, mappers: Iterable[str]
@@ -277,8 +282,7 @@ def store_of(settings: RunSettings) -> LatentStore:
 
 def is_stale(row: Mapping[str, Any], settings: RunSettings) -> bool:
     """Return whether a result row was made with something else than the run is made with now."""
-    marks = {f"{role}_fingerprint": value for role, value in settings.fingerprints.items()}
-    marks["code_version"] = settings.code_version
+    marks = settings.marks | {"code_version": settings.code_version}
     if any(row[name] != value for name, value in marks.items() if name in row):
         return True
     asset = row["asset_fingerprint"]

@@ -1,6 +1,6 @@
 """Where the time of a shard goes: seconds by phase, for commits, reports and metrics.
 
-Stages that threads do at the same time add up to more than passes on the wall.
+Phases that threads do at the same time add up to more than the time that passes.
 """
 
 import os
@@ -23,7 +23,7 @@ from tasks.store.ledger import Ledger
 LOADING, READING, EDITING, SCORING = "loading", "reading", "editing", "scoring"
 ENCODING, WRITING, OTHER = "encoding", "writing", "other"
 ORCHESTRATION = "orchestration"
-STAGES = (LOADING, READING, EDITING, SCORING, ENCODING, WRITING, OTHER, ORCHESTRATION)
+PHASES = (LOADING, READING, EDITING, SCORING, ENCODING, WRITING, OTHER, ORCHESTRATION)
 
 
 _LATEST: ContextVar["Stopwatch | None"] = ContextVar("stopwatch", default=None)
@@ -101,7 +101,7 @@ def time_spent(ledger: Ledger) -> dict[str, Any]:
         for (_, end), (begin, _) in pairwise(ordered):
             seconds[ORCHESTRATION] += max(0.0, (begin - end).total_seconds())
     return {
-        "seconds": {name: round(seconds[name], 3) for name in STAGES if shards},
+        "seconds": {name: round(seconds[name], 3) for name in PHASES if shards},
         "shards": shards,
         "lanes": len(spans),
     }

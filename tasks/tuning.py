@@ -31,7 +31,7 @@ from tasks.report.thumbnails import LARGEST_SIDE
 from tasks.runs import RunSettings, store_of
 from tasks.selection import is_named
 
-# Of methods whose offset is a whole edit, and others.
+# Strengths to begin with: of mappers and optimization, where 1 is the whole edit; below, of global.
 _SHARES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3)
 ALPHAS: dict[Method, tuple[float, ...]] = {"global": (1.0, 2.0, 4.0, 6.0, 8.0, 10.0)}
 # Published counts: 10 to 20 for colours, 100 to 200 for shapes.
@@ -113,7 +113,7 @@ class BudgetResult:
         num_channels: None where the method has none.
         points: All strengths that were scored, ascending.
         found: The smallest that reaches the target.
-        best: What comes next to it; None where nothing could be scored.
+        best: What comes nearest to the target; None where nothing could be scored.
         limit: Why none does.
     """
 

@@ -280,8 +280,7 @@ STAGES: Mapping[str, Stage] = {
     "judge": run_judge,
 }
 
-# group -> its stages, with the share of the group's time that each takes
-# Names for several stages, with their shares of a limit.
+# Names for several stages, each with its share of a limit.
 GROUPS: Mapping[str, Mapping[str, float]] = {
     "generator": {"synthesis": 0.98, "mapping": 0.02},
     "all": {

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from demo.portraits.attributes import GENDERED, LEANINGS, RATES
 
-# What a probe gives a lesser probability it is not sure of.
+# A probe counts as sure from this probability on.
 SURE = 0.7
 
 

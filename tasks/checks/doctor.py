@@ -24,8 +24,8 @@ from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from styleclip_ops.stylespace import StyleSpaceLayout
 from tasks.checks.findings import Finding, Soundness
 from tasks.directions import Directions, DirectionStore
+from tasks.latents import BINDING, LatentStore
 from tasks.latents import STORE as LATENT_ARRAYS
-from tasks.latents import LatentStore
 from tasks.mappers import CARD, WEIGHTS
 from tasks.models import Models, describe_device, read_models
 from tasks.places import DIRECTION_STORES, LATENT_STORES, MAPPERS
@@ -120,7 +120,7 @@ def _networks(networks: Models) -> Iterator[Finding]:
 
 def _directions(root: Folder, networks: Models, channels: int, images: int) -> Iterator[Finding]:
     folder, own = root / DIRECTION_STORES, 0
-    wanted = {f"{role}_fingerprint": networks.fingerprint(role) for role in ("generator", "clip")}
+    wanted = networks.marks("generator", "clip")
     for name in folder.names():
         store = DirectionStore(folder / name)
         if not store.exists:
@@ -244,7 +244,7 @@ def _mappers(root: Folder, networks: Models) -> Iterator[Finding]:
             continue
         try:
             card = json.loads(place.read(CARD)) if place.exists(CARD) else {}
-            wanted = {"generator_fingerprint": networks.fingerprint("generator")}
+            wanted = networks.marks("generator")
             if card and _foreign(card, wanted):
                 yield _other(what)
                 continue
@@ -270,10 +270,7 @@ def _check_mapper(what: str, mapper: Mapper, generator: Generator) -> Finding:
 
 def _latents(root: Folder, networks: Models) -> Iterator[Finding]:
     folder = root / LATENT_STORES
-    wanted = {
-        f"{role}_fingerprint": networks.fingerprint(role)
-        for role in ("generator", "encoder", "identity", "judge")
-    }
+    wanted = networks.marks(*BINDING)
     for name in folder.names():
         store, what = LatentStore(folder / name), f"latents {name}"
         if not (store.folder / LATENT_ARRAYS).exists("zarr.json"):

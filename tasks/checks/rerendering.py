@@ -17,7 +17,7 @@ from tasks.store.ledger import Row
 
 # Grey levels of 255, mean over a picture, by which edits may differ that were made on another
 # device. Its sums round otherwise; the steps of an optimization amplify that.
-TOLERANCES: Mapping[str, float] = {"global": 1.0, "mapper": 1.0, "optimize": 8.0}
+PIXEL_TOLERANCES: Mapping[str, float] = {"global": 1.0, "mapper": 1.0, "optimize": 8.0}
 
 
 class EvenDraw:
@@ -100,7 +100,7 @@ def _compare(before: Row, row: Row, picture: Image.Image | None, exact: bool) ->
         return Finding(what, f"{picture.size} pixels", f"{stored.shape[:2]}", "see the generator")
     difference = np.abs(stored - np.asarray(picture, np.int16))
     largest, mean = int(difference.max()), float(difference.mean())
-    allowed = 0.0 if exact else TOLERANCES[before["method"]]
+    allowed = 0.0 if exact else PIXEL_TOLERANCES[before["method"]]
     if mean <= allowed:
         return None
     limit = "the same pixels" if exact else f"at most {allowed:g} on average on another device"

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from manifests.ids import IdIndex
 from manifests.schemas import EDITS, RESULT_STATUSES
 from styleclip_ops.arithmetic import PLAIN
+from tasks.bundles import fingerprint_name
 from tasks.checks.findings import Finding
 from tasks.checks.rerendering import EvenDraw, render_again
 from tasks.directions import DirectionStore
 from tasks.edits import mapper_url
 from tasks.frozen import manifest_card, read_card, row_marks
-from tasks.latents import CHUNK, LatentStore
+from tasks.latents import BINDING, CHUNK, LatentStore
 from tasks.mappers import mapper_fingerprint
 from tasks.models import read_models
 from tasks.outputs import read_images
@@ -97,17 +98,18 @@ class Verification:
             yield from self._compare(
                 f"directions {store.folder.url}", lambda: store.read().fingerprint, wanted, remedy
             )
-        for role in ("generator", "encoder", "identity", "judge"):
+        for role in BINDING:
+            name = fingerprint_name(role)
             yield from self._compare(
-                f"latents {self._store.folder.url}, {role}_fingerprint",
-                partial(self._binding, f"{role}_fingerprint"),
+                f"latents {self._store.folder.url}, {name}",
+                partial(self._binding, name),
                 self._settings.fingerprints.get(role, ""),
                 "restore the store that the run was made with",
             )
 
     def check_faces(self) -> Iterator[Finding]:
         """Check the ledger of the workspace's faces."""
-        return check_ledger(faces_ledger(self._places.workspace.url), "source_uri")
+        return check_faces(faces_ledger(self._places.workspace.url))
 
     def check_results(self, advance: OnProgress) -> Iterator[Finding]:
         """Compare plans, commits, parts, rows and images with each other."""
@@ -344,13 +346,9 @@ def _mapper(url: str) -> str:
     return mapper_fingerprint(url) or "no finished mapper"
 
 
-def check_ledger(ledger: Ledger, key: str) -> Iterator[Finding]:
-    """Check the parts of a ledger against its commits, and its rows against its plans.
-
-    Args:
-        ledger: Of faces or of latents.
-        key: Column that every unit and its rows have in common.
-    """
+def check_faces(ledger: Ledger) -> Iterator[Finding]:
+    """Check the parts of the faces' ledger against its commits, and its rows against its plans."""
+    key = "source_uri"
     plans, committed = ledger.plans(), ledger.committed()
     yield from _orphans(ledger, plans, committed)
     for shard in committed:

@@ -14,7 +14,7 @@ from tasks.report.rows import FINGERPRINTS, Rows
 from tasks.report.scoring import Criteria
 
 # By how much a mean may differ before that is drift, if its interval is all on one side of 0.
-TOLERANCES: Mapping[str, float] = {
+DRIFT_TOLERANCES: Mapping[str, float] = {
     "success": 0.05,
     "identity_kept": 0.05,
     "directional_edit": 0.02,
@@ -39,7 +39,7 @@ class Difference:
         target_prompt: What they were edited towards.
         paired: Whether the same pairs are compared; else the means of all pairs of each run.
         pairs: That are compared; those of this run where they are not paired.
-        scores: Mean differences by the names of `TOLERANCES`.
+        scores: Mean differences by the names of `DRIFT_TOLERANCES`.
     """
 
     method: str
@@ -62,7 +62,7 @@ class Difference:
         """The scores that changed by more than may be."""
         return tuple(
             name
-            for name, tolerance in TOLERANCES.items()
+            for name, tolerance in DRIFT_TOLERANCES.items()
             if self.change(name) in ("better", "worse")
             and abs(self.scores[name].mean or 0) >= tolerance
         )
@@ -163,7 +163,7 @@ def _paired(mine: tuple[Rows, Evaluation], theirs: Rows, pairing: Pairing) -> It
         if len(own):
             groups.append((group.method, group.target_prompt, own))
     scores = list[dict[str, Estimate]]({} for _ in groups)
-    for name in TOLERANCES:
+    for name in DRIFT_TOLERANCES:
         values: Numbers = (
             failed[0] - failed[1]
             if name == "failed"
@@ -183,7 +183,7 @@ def _unpaired(mine: Evaluation, theirs: Evaluation) -> Iterator[Difference]:
         if other:
             scores = {
                 name: difference_of_means(group.scores[name], other.scores[name])
-                for name in TOLERANCES
+                for name in DRIFT_TOLERANCES
                 if name != "failed"
             }
             scores["failed"] = difference_of_means(group.failures, other.failures)
@@ -241,7 +241,9 @@ def drift_sentences(comparison: Comparison) -> list[str]:
 
 def drift_rule(criteria: Criteria) -> str:
     """Say what counts as drift."""
-    limits = ", ".join(f"{name.replace('_', ' ')} {least:g}" for name, least in TOLERANCES.items())
+    limits = ", ".join(
+        f"{name.replace('_', ' ')} {least:g}" for name, least in DRIFT_TOLERANCES.items()
+    )
     return (
         f"a mean difference whose {criteria.confidence:.0%} interval is all on one side of 0 and "
         f"that is at least: {limits}"

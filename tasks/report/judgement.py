@@ -37,7 +37,7 @@ from tasks.report.scoring import Criteria
 from tasks.report.thumbnails import Source
 from tasks.store.folders import sha256
 
-MOST_FACES, PROMPTS = 64, 60
+MOST_FACES, MOST_PROMPTS = 64, 60
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def judge_pairs(
             f"distances are absent: {error}"
         )
         return Judgement(notes=(absent,))
-    prompts = [*islice(_readable(rows, evaluation, judge), PROMPTS)]
+    prompts = [*islice(_readable(rows, evaluation, judge), MOST_PROMPTS)]
     looks, seen = list[Look](), dict[str, list[_Seen]]()
     groups = [one for one in _best_strengths(evaluation) if one.target_prompt in prompts]
     tables = [rows.table(_draw(rows, group)) for group in groups]
@@ -171,7 +171,7 @@ class _Judge:
         if networks.has("alexnet") and networks.has("lpips"):
             self.lpips = networks.lpips
         place = networks.bundle.locate(role).rstrip("/").rpartition("/")[2]
-        # Of a CLIP's preprocessing, what a number depends on.
+        # The parts of CLIP's preprocessing that its numbers depend on.
         size, way = self.clip.image_size, self.clip.preprocessing
         resize = "antialiased bicubic" if way == "clip" else "by area"
         self.name = f"CLIP {place} ({self.fingerprint}), saved pictures at {size} px, {resize}"
@@ -327,8 +327,8 @@ def _judgement(
     different = rows.settings["target_prompt"].nunique()
     if len(prompts) < different:
         notes.append(
-            f"{len(prompts)} of {different:,} prompts were looked at: the first {PROMPTS} that the "
-            "judge can read."
+            f"{len(prompts)} of {different:,} prompts were looked at: the first {MOST_PROMPTS} "
+            "that the judge can read."
         )
     if judge.lpips is None:
         notes.append("LPIPS is absent: the bundle lacks its weights (roles alexnet and lpips).")

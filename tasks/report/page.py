@@ -3,13 +3,13 @@
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from tasks.report.comparison import TOLERANCES, Comparison
+from tasks.report.comparison import DRIFT_TOLERANCES, Comparison
 from tasks.report.evaluation import Estimate, Evaluation, Group
 from tasks.report.examples import RANK, Kind
 from tasks.report.judgement import Judgement
@@ -181,7 +181,6 @@ def render_page(page: Page) -> str:
     templates.filters |= {
         "clip": _clip,
         "cosine": _cosine,
-        "lost": _lost,
         "percent": _percent,
         "range": _range,
         "duration": _duration,
@@ -195,7 +194,7 @@ def render_page(page: Page) -> str:
     return templates.get_template("page.html").render(
         page=page,
         rank=RANK,
-        compared=[*TOLERANCES],
+        compared=[*DRIFT_TOLERANCES],
         tile=tile,
         style=Markup(style),  # noqa: S704 our own file
         script=Markup(texts["page.js"]),  # noqa: S704
@@ -263,16 +262,6 @@ def _shade(estimate: Estimate) -> str:
         return "p0"
     step = round(10 * min(max(estimate.mean, -0.5), 0.9))
     return f"n{-step}" if step < 0 else f"p{step}"
-
-
-def _lost(similarity: Estimate) -> Estimate:
-    """What is missing of a similarity: 1 - similarity."""
-    if similarity.mean is None:
-        return similarity
-    mean = 1 - similarity.mean
-    if similarity.low is None or similarity.high is None:
-        return replace(similarity, mean=mean)
-    return replace(similarity, mean=mean, low=1 - similarity.high, high=1 - similarity.low)
 
 
 def _clip(percent: float) -> float:

@@ -25,7 +25,7 @@ from tasks.report.comparison import (
 from tasks.report.evaluation import Estimate, Evaluation, Places, evaluate_rows
 from tasks.report.examples import Examples, find_examples
 from tasks.report.gallery import OtherGallery, gallery_columns
-from tasks.report.judgement import Judgement, judge_pairs
+from tasks.report.judgement import MOST_PROMPTS, Judgement, judge_pairs
 from tasks.report.notes import instruments, is_own_judge, reader_notes
 from tasks.report.page import ComparisonPart, Page, PromptPart, SideBySide, render_page
 from tasks.report.pictures import Picture, find_edited, find_pictures
@@ -42,7 +42,6 @@ PAGE, SUMMARY, ROWS = "index.html", "summary.json", "metrics.parquet"
 
 # A page holds the rows of its gallery and a thumbnail of each; beyond this it is slow to open.
 GALLERY_LIMIT = 10_000
-PROMPTS_LIMIT = 60
 _ELSEWHERE_TOLD = 3
 
 
@@ -187,11 +186,12 @@ def _write(
         )
         for one, gallery in zip(beside, galleries, strict=True)
     ]
-    notes = reader_notes(rows, evaluation, run.waiting, pictures.missing)
-    if run.values.get("models") == DEMO_MODELS:
-        notes.append(f"The networks of the demo made these edits: they {DEMO_LIMITS}.")
-    notes += _led_elsewhere(judgement)
-    notes += _limits(len(shown), len(rows), len(material.prompts))
+    notes = [
+        *reader_notes(rows, evaluation, run.waiting, pictures.missing),
+        *_demo_note(run.values),
+        *_led_elsewhere(judgement),
+        *_limits(len(shown), len(rows), len(material.prompts)),
+    ]
     report.write(SUMMARY, _summary(mine, judgement, comparisons, notes))
     page = Page(
         name=run.places.run.name,
@@ -303,19 +303,24 @@ def _led_elsewhere(judgement: Judgement) -> Iterator[str]:
         yield f"Edits that change something else, whatever their success: {said}{more}."
 
 
+def _demo_note(values: Mapping[str, Any]) -> Iterator[str]:
+    if values.get("models") == DEMO_MODELS:
+        yield f"The networks of the demo made these edits: they {DEMO_LIMITS}."
+
+
 def _limits(shown: int, rows: int, prompts: int) -> Iterator[str]:
     if shown < rows:
         yield f"The gallery holds {shown:,} of {rows:,} pairs, drawn evenly."
-    if prompts > PROMPTS_LIMIT:
+    if prompts > MOST_PROMPTS:
         yield (
-            f"The page shows {PROMPTS_LIMIT} of {prompts:,} prompts in full; "
+            f"The page shows {MOST_PROMPTS} of {prompts:,} prompts in full; "
             f"the others are in the gallery and in {SUMMARY}."
         )
 
 
 def _prompts(report: Folder, material: ReportMaterial) -> list[PromptPart]:
     parts = []
-    for number, prompt in enumerate(material.prompts[:PROMPTS_LIMIT], 1):
+    for number, prompt in enumerate(material.prompts[:MOST_PROMPTS], 1):
         plots = prompt_plots(material, prompt)
         addresses = _write_plots(report, plots, f"prompt-{number:02d}-")
         parts.append(prompt_part(material, prompt, addresses))

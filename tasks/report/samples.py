@@ -15,7 +15,7 @@ from tasks.outputs import read_images
 from tasks.places import RunPlaces, places_of
 from tasks.provenance import PICTURE_ERRORS
 from tasks.report.pictures import before_sources
-from tasks.report.thumbnails import webp_bytes
+from tasks.report.thumbnails import thumbnail_bytes
 from tasks.runs import read_run_values, run_ledger
 from tasks.store.folders import Folder
 
@@ -58,15 +58,14 @@ class Glance:
     of: int
 
 
-def glance_at(run_url: str, count: int = 6, seed: int = 0) -> Glance:
+def glance_at(run_url: str, count: int = 6) -> Glance:
     """Read a part of the results of a run, evenly drawn, all of them up to `MOST_SHARDS` shards.
 
     Args:
         run_url: Of its folder.
         count: Edits to show.
-        seed: Which.
     """
-    folder, random = Folder(run_url), np.random.default_rng(seed)
+    folder, random = Folder(run_url), np.random.default_rng(0)
     ledger, places = run_ledger(folder), places_of(folder, read_run_values(folder))
     committed = ledger.committed()
     drawn = sorted(random.permutation(committed)[:MOST_SHARDS].tolist())
@@ -110,5 +109,5 @@ def _small(content: bytes | None) -> bytes:
     with suppress(*PICTURE_ERRORS), Image.open(io.BytesIO(content or b"")) as image:
         small = image.convert("RGB")
         small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-        return webp_bytes(small)
+        return thumbnail_bytes(small)
     return b""

@@ -102,10 +102,10 @@ def _shrunk(content: bytes) -> tuple[int, bytes]:
     with Image.open(io.BytesIO(content)) as image:
         side, small = max(image.size), image.convert("RGB")
     small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    return side, webp_bytes(small)
+    return side, thumbnail_bytes(small)
 
 
-def webp_bytes(picture: Image.Image) -> bytes:
+def thumbnail_bytes(picture: Image.Image) -> bytes:
     """Encode a small picture as WebP."""
     sink = io.BytesIO()
     picture.save(sink, "WEBP", lossless=max(picture.size) <= _LOSSLESS_SIDE, quality=80)

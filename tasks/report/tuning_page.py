@@ -10,7 +10,7 @@ from tasks.report.evaluation import Estimate, Group
 from tasks.report.plots import Plot, frontier_plot
 from tasks.report.scoring import Criteria
 from tasks.report.templates import open_templates
-from tasks.report.thumbnails import webp_bytes
+from tasks.report.thumbnails import thumbnail_bytes
 from tasks.store.folders import split_url
 from tasks.tuning import MOST, ImageSet, Search, Tuned
 
@@ -36,7 +36,7 @@ def write_tuning_page(
     """
     templates = open_templates()
     templates.filters["base64"] = lambda content: base64.b64encode(content).decode()
-    templates.filters["webp"] = webp_bytes
+    templates.filters["webp"] = thumbnail_bytes
     html = templates.get_template("tuning.html").render(
         tuned=[(one, _plot(one, search)) for one in tuned],
         images=images,

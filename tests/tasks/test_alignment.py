@@ -14,7 +14,7 @@ from PIL import Image
 import tasks.photos.alignment
 from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError
-from tasks.checks.verification import check_ledger
+from tasks.checks.verification import check_faces
 from tasks.photos.alignment import (
     AlignmentConfig,
     align_photos_shard,
@@ -104,7 +104,7 @@ def test_photographs_behind_signed_links_are_looked_at_again(tmp_path):
         "secret": "unreadable",
     }
     assert "hunter2" not in str(rows)
-    assert [*check_ledger(faces_ledger(workspace), "source_uri")] == []
+    assert [*check_faces(faces_ledger(workspace))] == []
     SignedLinks.mended = True
     for shard in shards_to_align(faces_ledger(workspace), ["unreadable"]):
         align_photos_shard(workspace, shard, 64, "largest", 100, ["unreadable"])

@@ -280,7 +280,7 @@ def test_a_drift_leads_to_its_comparison(tmp_path):
     write_report(run.folder.url, QUICK, others=[other.folder.url for other in others])
     links = Document(report_of(run)).values("a", "href")
     # The alarm; the contents come after it.
-    assert [link for link in links if "compared" in link][0] == "#compared-2"
+    assert next(link for link in links if "compared" in link) == "#compared-2"
 
 
 def test_stages_are_told_with_what_they_lost(finished):

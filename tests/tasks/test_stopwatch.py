@@ -9,7 +9,7 @@ import pytest
 
 from tasks.report.run_report import write_report
 from tasks.runs import run_ledger
-from tasks.stopwatch import STAGES, Stopwatch, forget_latest, latest_seconds, time_spent
+from tasks.stopwatch import PHASES, Stopwatch, forget_latest, latest_seconds, time_spent
 from tasks.store.folders import Folder, read_url
 from tasks.store.ledger import Ledger
 
@@ -58,7 +58,7 @@ def test_orchestration_is_what_passes_between_the_shards_of_a_lane(tmp_path):
     commit(ledger, 1, "three", "23:00:00", "23:00:05", editing=5.0)
     spent = time_spent(ledger)
     assert (spent["shards"], spent["lanes"]) == (4, 3)
-    assert spent["seconds"] == dict.fromkeys(STAGES, 0.0) | {
+    assert spent["seconds"] == dict.fromkeys(PHASES, 0.0) | {
         "editing": 50.0,
         "writing": 1.0,
         "other": 2.5,
