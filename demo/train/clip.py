@@ -70,7 +70,7 @@ class ClipTraining:
             of a range of 2; 0 for no attack.
         latent_attack, latent_steps: The longest way that each w of the latent of a drawn picture
             goes against the CLIP, and in how many steps. Options of most attributes are 1 to 4
-            apart (a smile 1.8, glasses 1.3), so that this changes none of them for good.
+            apart (a smile 1.8, glasses 1.3), so that few pictures come to show another option.
         seed: Names the run: initial weights and batches.
     """
 
@@ -91,8 +91,8 @@ class ClipTraining:
     )
     drawn: float = 0.5
     attack: float = 0.06
-    latent_attack: float = 0.7
-    latent_steps: int = 2
+    latent_attack: float = 1.0
+    latent_steps: int = 3
     seed: int = 0
 
 

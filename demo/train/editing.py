@@ -41,22 +41,22 @@ class EditConfig:
 
     relevance_mode: RelevanceMode = "fast"
     relevance_step: float = 5.0
-    relevance_samples: int = 64
+    relevance_samples: int = 128
     statistics_samples: int = 10_000
     num_channels: tuple[int, ...] = (8, 16, 32, 64, 128)
-    global_alphas: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+    global_alphas: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0)
     mapper_steps: int = 400
     mapper_batch: int = 4
     # The gradients of the demo models are below Ranger's eps, which makes its steps small.
     mapper_rate: float = 150.0
     # Their CLIP lets a mapper change much else unless the identity holds it.
     mapper_loss: MapperLossConfig = field(
-        default_factory=lambda: MapperLossConfig(id_lambda=0.2, l2_lambda=0.1)
+        default_factory=lambda: MapperLossConfig(id_lambda=0.4, l2_lambda=0.1)
     )
     mapper_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
     # Weaker, the L2 term of the published settings leaves all but the prompt to chance.
     optimize: OptimizeConfig = field(
-        default_factory=lambda: OptimizeConfig(steps=80, l2_lambda=0.03)
+        default_factory=lambda: OptimizeConfig(steps=80, l2_lambda=0.015)
     )
     optimize_alphas: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
     seed: int = 0

@@ -17,7 +17,11 @@ from tasks.store.ledger import Row
 
 # Grey levels of 255, mean over a picture, by which edits may differ that were made on another
 # device. Its sums round otherwise; the steps of an optimization amplify that.
-PIXEL_TOLERANCES: Mapping[str, float] = {"global": 1.0, "mapper": 1.0, "optimize": 8.0}
+PIXEL_TOLERANCES: Mapping[str, float] = {
+    "global": 1.0,
+    "mapper": 1.0,
+    "optimize": 8.0,
+}
 
 
 class EvenDraw:

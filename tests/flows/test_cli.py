@@ -523,8 +523,9 @@ def test_the_source_of_a_command_tells_all_that_it_takes(command):
     chosen = app
     for word in command.split():
         chosen = chosen[word]
-    parsed = [name for argument in chosen.assemble_argument_collection() for name in argument.names]
-    negative = {name for name in parsed if name.startswith(("--no-", "--empty-"))}
+    arguments = chosen.assemble_argument_collection(default_parameter=app.default_parameter)
+    parsed = [name for argument in arguments for name in argument.names]
+    negative = {name for name in parsed if name.startswith("--no-")}
     assert set(options(_COMMANDS[command])) == {*parsed} - negative - {"*"}
     refuse_unknown([*command.split(), "x", *(set(parsed) - {"*"}), "--json"])
 
