@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.engines import read_engine
 from flows.options import MachineInt, MachineStr
-from flows.progress import say
+from flows.progress import NAMED, say
 from flows.shards import run_shards
 from flows.share import read_share
 from flows.store_check import check_store
@@ -30,8 +30,6 @@ from tasks.store.folders import Folder
 
 # Photographs of a shard; each takes a second or so.
 ALIGN_SHARD = 64
-# Photographs without a face that are told one by one; all are rows of `faces/`.
-_NAMED = 5
 
 
 @flow(name="align-photos")
@@ -102,7 +100,7 @@ def align_photos(
     if counts and faces == "largest":
         _tell_crowds(crowded_photos(workspace, own))
     if {*counts} - {"ok"}:
-        for photo, reason in islice(unusable_photos(workspace, own), _NAMED):
+        for photo, reason in islice(unusable_photos(workspace, own), NAMED):
             say(f"align: {photo}: {reason}")
     # Of several workers, others may have found some.
     alone = share.prepares and share.works
@@ -118,9 +116,10 @@ def align_photos(
 def _tell_crowds(crowds: Mapping[str, int]) -> None:
     """Say of which photographs only one face of several is taken."""
     if crowds:
-        named = ", ".join(f"{photo} ({count})" for photo, count in islice(crowds.items(), _NAMED))
-        more = ", ..." if len(crowds) > _NAMED else ""
+        named = ", ".join(f"{photo} ({count})" for photo, count in islice(crowds.items(), NAMED))
+        more = ", ..." if len(crowds) > NAMED else ""
+        several = "photograph shows" if len(crowds) == 1 else "photographs show"
         say(
-            f"align: {len(crowds)} photographs show several faces, of which the largest is taken "
+            f"align: {len(crowds)} {several} several faces, of which the largest is taken "
             f"(`--faces all` takes all, in a new workspace): {named}{more}"
         )

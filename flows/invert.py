@@ -1,11 +1,13 @@
 """Aligned crops -> W+ latents."""
 
 import time
+from itertools import islice
 
 from prefect import flow
 
 from flows.engines import read_engine
 from flows.options import MachineInt, MachineStr
+from flows.progress import NAMED, say
 from flows.shards import run_shards
 from flows.share import read_share
 from flows.store_check import check_store
@@ -14,6 +16,7 @@ from manifests.schemas import LATENT_FAILURES
 from tasks.bundles import DEMO_MODELS
 from tasks.inversion import (
     INVERT_SHARD,
+    failed_latents,
     invert_faces_shard,
     plan_inversion,
     shards_to_invert,
@@ -81,4 +84,9 @@ def invert_faces(
     counts = run_shards(
         "invert", invert_faces_shard, shards, workers, arguments, share=share, engine=by
     )
+    # Where nothing was left to do, what failed before.
+    looked = share.of(shards) if counts else None
+    if share.works and (not counts or {*counts} - {"ok"}):
+        for image_id, reason in islice(failed_latents(store.ledger, looked), NAMED):
+            say(f"invert: {image_id}: {reason}")
     return Summary("invert", store.folder.url, counts, time.monotonic() - began)

@@ -111,7 +111,7 @@ def run_pipeline(
 
         return foretell(workspace, models, device, price_per_hour, stages)
     asked, began = read_prompts(prompts), time.monotonic()
-    open_models(models, device)
+    open_models(models, device).bundle.require("generator", "encoder", "clip", "identity")
     align = step(align_photos)(
         photos, workspace, faces=faces, crop_size=crop_size, workers=max(workers, 2), engine=engine
     )

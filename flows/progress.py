@@ -16,6 +16,8 @@ from rich.progress import (
 )
 
 _SECONDS_BETWEEN_LINES = 10.0
+# Photographs and faces that failed and are told one by one.
+NAMED = 5
 # Plural nouns that are counted, besides statuses.
 _PLURALS = (
     *("deployments", "edits", "files", "images", "latents", "mappers", "rows", "runs"),

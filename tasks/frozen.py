@@ -149,7 +149,8 @@ def read_card(folder: Folder) -> dict[str, Any]:
 def _refused(folder: Folder, change: ManifestChange) -> RunError:
     return RunError(
         f"run {folder.url}: got another manifest than it was begun with: {change}; "
-        "give --update to compute only what is new, or take a new run name"
+        "give --update to compute what is new and take removed rows out of the results, or a new "
+        "--run NAME to keep both"
     )
 
 

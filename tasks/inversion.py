@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 
@@ -31,7 +31,10 @@ from tasks.store.ledger import Ledger, Row
 # Faces of a shard where nothing else is asked for.
 INVERT_SHARD = 256
 
-_AGAIN = "restore it, then `styleclip invert WORKSPACE --retry-failed`"
+_AGAIN = (
+    "restore it, then `styleclip invert WORKSPACE --retry-failed`; or `styleclip forget` the face, "
+    "then align and invert again"
+)
 
 
 def plan_inversion(workspace: str, models: str, device: str, shard_size: int) -> list[int]:
@@ -73,6 +76,21 @@ def shards_to_invert(
     committed = own(ledger.committed()) if retry else []
     again = [shard for shard in committed if _named(ledger.rows(shard), retry)]
     return sorted([*own(ledger.pending()), *again])
+
+
+def failed_latents(
+    ledger: Ledger, shards: Collection[int] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield the image ids of faces that have no sound latent, and why.
+
+    Args:
+        ledger: Of the latents.
+        shards: Where to look; everywhere where None.
+    """
+    for table in ledger.results(shards):
+        failed = table.select(["image_id", "status", "error"])
+        for row in failed.filter(pc.not_equal(table["status"], "ok")).to_pylist():
+            yield row["image_id"], f"{row['status']}: {row['error']}"
 
 
 def _named(rows: pa.Table, statuses: Collection[str]) -> dict[str, int]:

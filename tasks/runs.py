@@ -365,7 +365,7 @@ def _refuse_other_settings(
     differing = [name for name in wanted if _differs(name, got, wanted)]
     fixed = [name for name in differing if name in _FIXED]
     if differing and (fixed or not update):
-        lines = [f"  {n}: got {wanted[n]!r}, begun with {got.get(n)!r}" for n in differing]
+        lines = [line for name in differing for line in _tell_difference(name, got, wanted)]
         remedy = "take a new run name, or the settings that it was begun with"
         if not fixed:
             remedy += ", or --update to compute again what depends on them"
@@ -373,6 +373,16 @@ def _refuse_other_settings(
             f"run {folder.url}: asked to continue with other settings; {remedy}:\n"
             + "\n".join(lines)
         )
+
+
+def _tell_difference(name: str, got: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    before, now = got.get(name), wanted[name]
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        yield f"  {name}: got {now!r}, begun with {before!r}"
+        return
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key):
+            yield f"  {name}, {key}: got {now.get(key)!r}, begun with {before.get(key)!r}"
 
 
 def _differs(name: str, got: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

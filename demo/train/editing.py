@@ -48,7 +48,7 @@ class EditConfig:
     mapper_steps: int = 400
     mapper_batch: int = 4
     # The gradients of the demo models are below Ranger's eps, which makes its steps small.
-    mapper_rate: float = 150.0
+    mapper_rate: float = 100.0
     # Their CLIP lets a mapper change much else unless the identity holds it.
     mapper_loss: MapperLossConfig = field(
         default_factory=lambda: MapperLossConfig(id_lambda=0.4, l2_lambda=0.1)

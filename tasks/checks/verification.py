@@ -319,7 +319,7 @@ class Verification:
                     f"crop {uri}",
                     f"sha256 {got}" if got else "no such file",
                     f"sha256 {wanted[uri]}, which was inverted",
-                    "restore it from a copy, or align and invert the photograph again",
+                    "restore it, or `styleclip forget` the face and align and invert again",
                 )
 
     def _compare(

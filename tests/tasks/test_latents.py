@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from manifests.schemas import LATENT_FAILURES
-from tasks.inversion import invert_faces_shard, shards_to_invert
+from tasks.inversion import failed_latents, invert_faces_shard, shards_to_invert
 from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
 from tasks.models import open_models
 from tasks.store.faults import StoreError
@@ -74,6 +74,10 @@ def test_a_lost_crop_is_a_row_and_not_the_end(tmp_path, models, crops):
     store = planned(root, models, [("gone", str(tmp_path / "gone.png")), *crops])
     assert invert_faces_shard(root, models, "cpu", 0, batch_size=8) == {"unreadable": 1, "ok": 3}
     assert store.rows_of(["gone", "face0"]) == [None, 1]
+    ((name, reason),) = failed_latents(store.ledger)
+    assert (name, reason.partition(":")[0]) == ("gone", "unreadable")
+    assert "gone.png" in reason
+    assert [*failed_latents(store.ledger, [1])] == []
 
 
 def test_a_crop_that_is_cut_off_is_a_row_too(tmp_path, models, crops):
