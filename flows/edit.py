@@ -117,6 +117,7 @@ def edit_dataset(
         options = EditOptions(
             relevance=relevance,
             image_format=image_format,
+            output=output,
             batch_size=batch_size,
             arithmetic=arithmetic,
             shard_size=shard_size,
@@ -139,6 +140,8 @@ def edit_dataset(
             workspace, models, device, image_format, output, batch_size, arithmetic
         )
         networks, measured = open_models(models, device), None
+        if not read_card(folder):
+            needs.require_channels(networks.generator)
         if "global" in needs.methods:
             begun = begun_directions(folder)
             measured = settle_relevance(workspace, models, device, relevance, begun)

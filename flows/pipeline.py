@@ -94,6 +94,7 @@ def run_pipeline(
         options = EditOptions(
             relevance=relevance,
             image_format=image_format,
+            output=output,
             batch_size=batch_size,
             arithmetic=arithmetic,
             shard_size=shard_size,

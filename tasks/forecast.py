@@ -36,8 +36,10 @@ from tasks.photos.listing import list_photos
 from tasks.rehearsal import Rehearsal
 from tasks.runs import (
     ImageFormat,
+    OutputLayout,
     RunSettings,
     begun_directions,
+    check_run,
     is_stale,
     run_folder,
     run_ledger,
@@ -82,6 +84,7 @@ class EditOptions:
     Attributes:
         relevance: How directions are measured; as those that are there were, where None.
         image_format: Of the edited images.
+        output: Single files, or tars.
         batch_size: Edits that go through the networks together.
         arithmetic: That they are rendered in.
         shard_size: Rows of a shard.
@@ -91,6 +94,7 @@ class EditOptions:
 
     relevance: RelevanceConfig | None
     image_format: ImageFormat
+    output: OutputLayout
     batch_size: int
     arithmetic: str
     shard_size: int
@@ -195,27 +199,37 @@ class Forecast:
             survey: What the rows need.
             batches: The rows.
             options: How they are made.
+
+        Raises:
+            RunError: The run was begun with something else and is not to be updated.
+            ManifestError: Rows ask for more style channels than there are.
         """
-        directions, mappers = None, dict[str, str]()
-        if "global" in survey.methods:
-            begun = begun_directions(run_folder(self._workspace, run))
-            root = Folder(self._workspace)
-            config = choose_relevance(root, self._networks, options.relevance, begun)
-            stage, directions = self._relevance(config)
-            yield stage
-        if survey.mappers:
-            stage, mappers = self._mappers(survey.mappers)
-            yield stage
+        directions, mappers, config = None, dict[str, str](), None
+        folder, root = run_folder(self._workspace, run), Folder(self._workspace)
         settings = settings_for(
             self._workspace,
             self._models,
             self._device,
             options.image_format,
-            "files",
+            options.output,
             options.batch_size,
             options.arithmetic,
-        ).with_assets(directions, [*survey.mapper_uris, *mappers.values()])
-        work = self._work(run_folder(self._workspace, run), settings, batches, options)
+        )
+        if "global" in survey.methods:
+            begun = begun_directions(folder)
+            config = choose_relevance(root, self._networks, options.relevance, begun)
+        check_run(folder, settings, self._networks, config, options.update)
+        survey.require_channels(self._networks.generator)
+        if config:
+            stage, directions = self._relevance(config)
+            yield stage
+        if survey.mappers:
+            stage, mappers = self._mappers(survey.mappers)
+            yield stage
+        # Timed as single files, which tars do not differ from much.
+        settings = replace(settings, output="files")
+        settings = settings.with_assets(directions, [*survey.mapper_uris, *mappers.values()])
+        work = self._work(folder, settings, batches, options)
         # Measured in the sample's workspace, since nothing may be written in the run's.
         measured = choose_arithmetic(
             settings.arithmetic, self._rehearsal.workspace, self._networks, lambda: work.rows

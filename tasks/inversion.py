@@ -26,7 +26,7 @@ from tasks.places import INVERSIONS
 from tasks.provenance import CODE_VERSION, PICTURE_ERRORS, png_bytes
 from tasks.row_logs import log_failures
 from tasks.store.folders import Folder, read_url, sha256
-from tasks.store.ledger import Ledger, Row
+from tasks.store.ledger import LOOKED_AT, Ledger, Row
 
 # Faces of a shard where nothing else is asked for.
 INVERT_SHARD = 256
@@ -79,15 +79,16 @@ def shards_to_invert(
 
 
 def failed_latents(
-    ledger: Ledger, shards: Collection[int] | None = None
+    ledger: Ledger, shards: Sequence[int] | None = None
 ) -> Iterator[tuple[str, str]]:
     """Yield the image ids of faces that have no sound latent, and why.
 
     Args:
         ledger: Of the latents.
-        shards: Where to look; everywhere where None.
+        shards: Where to look; everywhere where None. Of many, the first are looked at.
     """
-    for table in ledger.results(shards):
+    known = ledger.committed() if shards is None else shards
+    for table in ledger.results({*known[:LOOKED_AT]}):
         failed = table.select(["image_id", "status", "error"])
         for row in failed.filter(pc.not_equal(table["status"], "ok")).to_pylist():
             yield row["image_id"], f"{row['status']}: {row['error']}"

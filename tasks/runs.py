@@ -20,13 +20,11 @@ from tasks.models import Models, open_models
 from tasks.places import RUNS
 from tasks.provenance import CODE_VERSION
 from tasks.store.folders import Folder, split_url
-from tasks.store.ledger import Ledger
+from tasks.store.ledger import LOOKED_AT, Ledger
 
 RUN = "run.json"
 # Of those that are there, where one is not.
 _RUNS_NAMED = 20
-# Shards that are searched for failures to tell; a report counts all.
-_LOOKED_AT = 200
 # What no update can change: where the edited images are, and in which form.
 _FIXED = ("name", "workspace", "image_format", "output")
 # May differ when a run continues, as it changes no image: less at a time where memory ran out.
@@ -305,7 +303,7 @@ def failed_rows(
     """
     ledger, counts, examples = run_ledger(folder), Counter[str](), dict[str, str]()
     known = ledger.committed() if shards is None else shards
-    for table in ledger.results({*known[:_LOOKED_AT]}):
+    for table in ledger.results({*known[:LOOKED_AT]}):
         names = ["status", "image_id", "target_prompt", "error"]
         failed = table.select(names).filter(pc.not_equal(table["status"], "ok"))
         for status, image_id, prompt, error in zip(*failed.to_pydict().values(), strict=True):

@@ -28,6 +28,8 @@ from tasks.store.redaction import redact_table
 Row = dict[str, Any]
 
 PLANS, PARTS, COMMITS = "_plans", "results", "_commits"
+# Shards that are searched for failures to tell; a report counts all.
+LOOKED_AT = 200
 
 
 class LedgerError(ValueError):

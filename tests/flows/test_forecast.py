@@ -68,6 +68,8 @@ def test_edits_are_foretold_from_what_is_done_and_nothing_is_written(tmp_path, m
     assert stages["edit"]["bytes"] > 20 * 1000
     edit_dataset(root, manifest, **options)
     folder = run_folder(root, "run")
+    with pytest.raises(RunError, match="image_format: got 'webp', begun with 'png'"):
+        foretell(image_format="webp")
     told, stages = foretell()
     assert told.counts == {"rows": 20, "done": 20, "shards": 0}
     assert (stages["relevance"]["seconds"], stages["mappers"]["seconds"]) == (0, 0)

@@ -14,6 +14,7 @@ from flows.align import align_photos
 from flows.edit import edit_dataset
 from flows.interchange import export_latents, import_latents
 from flows.pipeline import run_pipeline
+from manifests.errors import ManifestError
 from manifests.schemas import RESULTS
 from tasks.directions import RelevanceConfig
 from tasks.outputs import read_image
@@ -157,6 +158,12 @@ def test_a_run_does_not_continue_with_another_manifest_or_setting(tmp_path, port
     manifest.write_text("image_id,target_prompt,num_channels\nanna,a smiling face,10\n")
     options = {"models": models, "relevance": RELEVANCE, "device": "cpu"}
     edit_dataset(root, str(manifest), **options)
+    many = tmp_path / "many.csv"
+    many.write_text("image_id,target_prompt,num_channels\nanna,a smiling face,10\nanna,old,6000\n")
+    for dry_run in (True, False):
+        with pytest.raises(ManifestError, match="num_channels: got 6000 in the manifest, expected"):
+            edit_dataset(root, str(many), run="many", dry_run=dry_run, **options)
+    assert not run_folder(root, "many").names()
     with pytest.raises(RunError, match="image_format: got 'webp', begun with 'png'"):
         edit_dataset(root, str(manifest), image_format="webp", **options)
     manifest.write_text("image_id,target_prompt,num_channels\nanna,a sad face,10\n")
