@@ -140,7 +140,7 @@ def edit_dataset(
             workspace, models, device, image_format, output, batch_size, arithmetic
         )
         networks, measured = open_models(models, device), None
-        if not read_card(folder):
+        if needs.num_channels and not read_card(folder):
             needs.require_channels(networks.generator)
         if "global" in needs.methods:
             begun = begun_directions(folder)

@@ -23,7 +23,14 @@ from tasks.forecast import EditOptions, Forecast, StageForecast, rows_to_come
 from tasks.manifest_files import build_manifest, read_prompts, usable_faces
 from tasks.models import open_models
 from tasks.photos.alignment import AlignmentConfig, FacesPolicy
-from tasks.runs import ImageFormat, OutputLayout, require_run_name, run_folder, statuses_to_retry
+from tasks.runs import (
+    ROLES_OF_A_RUN,
+    ImageFormat,
+    OutputLayout,
+    require_run_name,
+    run_folder,
+    statuses_to_retry,
+)
 from tasks.selection import NOTHING, Redo, read_selection, require_no_selection
 
 
@@ -112,7 +119,7 @@ def run_pipeline(
 
         return foretell(workspace, models, device, price_per_hour, stages)
     asked, began = read_prompts(prompts), time.monotonic()
-    open_models(models, device).bundle.require("generator", "encoder", "clip", "identity")
+    open_models(models, device).bundle.require(*ROLES_OF_A_RUN)
     align = step(align_photos)(
         photos, workspace, faces=faces, crop_size=crop_size, workers=max(workers, 2), engine=engine
     )

@@ -73,9 +73,7 @@ def shards_to_invert(
         retry: See `invert_faces_shard`.
         own: Returns those of some shards that are looked at.
     """
-    committed = own(ledger.committed()) if retry else []
-    again = [shard for shard in committed if _named(ledger.rows(shard), retry)]
-    return sorted([*own(ledger.pending()), *again])
+    return ledger.to_do((lambda rows: bool(_named(rows, retry))) if retry else None, own)
 
 
 def failed_latents(

@@ -44,10 +44,10 @@ WEIGHTS, CARD, LOG, CHECKPOINT = (
 # Steps between checkpoints.
 CHECKPOINT_STEPS = 200
 
-# Told steps done and steps in all.
 # Letters of a prompt in a file name.
 _LONGEST = 40
 
+# Told steps done and steps in all.
 OnStep = Callable[[int, int], None]
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.schemas import ALL_FAILURES, RESULT_FAILURES, RESULTS
@@ -25,6 +26,8 @@ from tasks.store.ledger import LOOKED_AT, Ledger
 RUN = "run.json"
 # Of those that are there, where one is not.
 _RUNS_NAMED = 20
+# Networks that photographs and edits go through.
+ROLES_OF_A_RUN: tuple[Role, ...] = ("generator", "encoder", "clip", "identity")
 # What no update can change: where the edited images are, and in which form.
 _FIXED = ("name", "workspace", "image_format", "output")
 # May differ when a run continues, as it changes no image: less at a time where memory ran out.
@@ -143,8 +146,7 @@ def settings_for(
         arithmetic: See `RunSettings`.
     """
     networks = open_models(models, device)
-    wanted: tuple[Role, ...] = ("generator", "encoder", "clip", "identity")
-    roles = [role for role in wanted if networks.has(role)]
+    roles = [role for role in ROLES_OF_A_RUN if networks.has(role)]
     return RunSettings(
         workspace=Folder(workspace).url,
         models=bundle_url(models),
@@ -347,14 +349,12 @@ def shards_to_do(
         own: Returns those of some shards that are looked at.
     """
     ledger, settings = run_ledger(folder), read_settings(folder)
-    shards = set(own(ledger.pending()))
-    if not retry and not is_updated(folder):
-        return sorted(shards)
-    for shard in own(ledger.committed()):
-        rows = ledger.rows(shard).select(_MARKS).to_pylist()
-        if any(row["status"] in retry or is_stale(row, settings) for row in rows):
-            shards.add(shard)
-    return sorted(shards)
+
+    def is_again(rows: pa.Table) -> bool:
+        marks = rows.select(_MARKS).to_pylist()
+        return any(row["status"] in retry or is_stale(row, settings) for row in marks)
+
+    return ledger.to_do(is_again if retry or is_updated(folder) else None, own)
 
 
 def _refuse_other_settings(

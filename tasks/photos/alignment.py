@@ -103,9 +103,7 @@ def shards_to_align(
         retry: See `plan_photos`.
         own: Returns those of some shards that are looked at.
     """
-    committed = own(ledger.committed()) if retry else []
-    again = [shard for shard in committed if _unusable(ledger.rows(shard), retry)]
-    return sorted([*own(ledger.pending()), *again])
+    return ledger.to_do((lambda rows: bool(_unusable(rows, retry))) if retry else None, own)
 
 
 def align_photos_shard(

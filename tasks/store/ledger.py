@@ -13,7 +13,7 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -93,6 +93,22 @@ class Ledger:
         """Return the numbers of all shards that are planned and not committed, ascending."""
         done = set(self.committed())
         return [shard for shard in self.plans() if shard not in done]
+
+    def to_do(
+        self,
+        is_again: Callable[[pa.Table], bool] | None = None,
+        own: Callable[[Sequence[int]], Sequence[int]] = sorted,
+    ) -> list[int]:
+        """Return the shards that are not committed, or are to be done again, ascending.
+
+        Args:
+            is_again: Whether result rows are to be done again; none are where None.
+            own: Returns those of some shards that are looked at.
+        """
+        shards = {*own(self.pending())}
+        if is_again is not None:
+            shards.update(s for s in own(self.committed()) if is_again(self.rows(s)))
+        return sorted(shards)
 
     def plan_shard(self, shard: int, units: pa.Table) -> None:
         """Plan one shard; planning the same again changes nothing.
