@@ -1,7 +1,7 @@
 """Photographs -> aligned crops."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import islice
 
 from prefect import flow
@@ -27,6 +27,7 @@ from tasks.photos.listing import require_photos
 from tasks.places import CROPS
 from tasks.runs import statuses_to_retry
 from tasks.store.folders import Folder
+from tasks.store.ledger import LOOKED_AT
 
 # Photographs of a shard; each takes a second or so.
 ALIGN_SHARD = 64
@@ -100,8 +101,10 @@ def align_photos(
     if counts and faces == "largest":
         _tell_crowds(crowded_photos(workspace, own))
     if {*counts} - {"ok"}:
-        for photo, reason in islice(unusable_photos(workspace, own), NAMED):
-            say(f"align: {photo}: {reason}")
+        _tell_unusable(workspace, own)
+    elif not counts and share.prepares:
+        known = faces_ledger(workspace).committed()
+        _tell_unusable(workspace, known[:LOOKED_AT], "from before, see --retry-failed: ")
     # Of several workers, others may have found some.
     alone = share.prepares and share.works
     if alone and counts and not counts.get("ok") and not has_faces(workspace):
@@ -111,6 +114,12 @@ def align_photos(
         )
     wrote = Folder(workspace).url_of(CROPS)
     return Summary("align", wrote, counts, time.monotonic() - began)
+
+
+def _tell_unusable(workspace: str, shards: Collection[int], since: str = "") -> None:
+    """Name some photographs that gave no face, and why."""
+    for photo, reason in islice(unusable_photos(workspace, shards), NAMED):
+        say(f"align: {since}{photo}: {reason}")
 
 
 def _tell_crowds(crowds: Mapping[str, int]) -> None:

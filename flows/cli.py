@@ -153,8 +153,7 @@ def _refuse_unknown_options(command: str, tokens: Sequence[str]) -> None:
         if word == "--" or word in _ANYWHERE:
             return
         name = word.replace("_", "-")
-        positive = re.sub("^--no-", "--", name)
-        if not word.startswith("--") or name in known or positive in known:
+        if not word.startswith("--") or name in known:
             continue
         told = f"got {word}, which {command} does not take"
         if word in _STRENGTHS and command in ("edit", "run"):
@@ -181,6 +180,12 @@ def _explain_surplus(error: UnusedCliTokensError) -> str:
     return f"{told}; an option takes one value, as in --alpha 2 --alpha 4" if is_number else told
 
 
+def _default_worth_telling(default: object) -> str | None:
+    """Return how `--help` names a default, None where it is nothing: a number always is."""
+    is_number = isinstance(default, (int, float)) and default is not False
+    return str(default) if default or is_number else None
+
+
 def _make_app() -> App:
     app = App(
         name="styleclip",
@@ -189,17 +194,27 @@ def _make_app() -> App:
         version=CODE_VERSION,
         error_formatter=_explain,
         result_action="return_value",
-        # A list has no --empty-... beside it.
-        default_parameter=Parameter(negative_iterable=()),
+        # Neither has a list an --empty-... beside it, nor a switch that is off a --no-...
+        default_parameter=Parameter(
+            negative_iterable=(), negative_bool=(), show_default=_default_worth_telling
+        ),
     )
     groups = {
-        name: App(name=name, help=text, help_epilogue=epilogue(name), result_action="return_value")
-        for name, text in _GROUPS.items()
+        name: App(
+            name=name,
+            help=text,
+            help_epilogue=epilogue(name),
+            result_action="return_value",
+            sort_key=len(_COMMANDS) + place,
+        )
+        for place, (name, text) in enumerate(_GROUPS.items())
     }
-    for words, path in _COMMANDS.items():
+    for place, (words, path) in enumerate(_COMMANDS.items()):
         group, _, name = words.rpartition(" ")
         chosen = groups[group] if group else app
-        chosen.command(path, name=name, help=docstring(path), help_epilogue=epilogue(words))
+        chosen.command(
+            path, name=name, help=docstring(path), help_epilogue=epilogue(words), sort_key=place
+        )
     for inner in groups.values():
         app.command(inner)
     app.register_install_completion_command()
@@ -212,9 +227,9 @@ app = _make_app()
 @app.meta.default
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    json_output: Annotated[bool, Parameter(name="--json", negative=(), group=EVERYWHERE)] = False,
-    trace: Annotated[bool, Parameter(negative=(), group=EVERYWHERE)] = False,
-    server: Annotated[bool, Parameter(group=EVERYWHERE)] = True,
+    json_output: Annotated[bool, Parameter(name="--json", group=EVERYWHERE)] = False,
+    trace: Annotated[bool, Parameter(group=EVERYWHERE)] = False,
+    server: Annotated[bool, Parameter(negative="--no-server", group=EVERYWHERE)] = True,
     metrics: Annotated[str, Parameter(group=EVERYWHERE)] = "",
 ) -> int:
     """Run a command.

@@ -73,7 +73,7 @@ def edit_dataset(
     worker: MachineStr = "",
     retry_failed: str = "",
     update: bool = False,
-    redo: Annotated[Redo, Parameter(name="*", negative=(), group=AGAIN)] = NOTHING,
+    redo: Annotated[Redo, Parameter(name="*", group=AGAIN)] = NOTHING,
     dry_run: bool = False,
     price_per_hour: float = 0.0,
 ) -> Summary:

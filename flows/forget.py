@@ -4,10 +4,8 @@ import sys
 import time
 
 from flows.progress import console, describe_counts, progress_bar, say
-from flows.summary import Summary
+from flows.summary import MOST_IN_JSON, Summary
 from tasks.forgetting import Forgetting, ForgettingError
-
-_MOST_IN_JSON = 1000
 
 
 def forget_image(
@@ -41,7 +39,7 @@ def forget_image(
     counts = dict(forgetting.removed) | {"left": len(left)}
     facts = {
         "files_searched": len(files),
-        "left": left[:_MOST_IN_JSON],
+        "left": left[:MOST_IN_JSON],
         "photographs": forgetting.sources,
         "other_faces": sorted(forgetting.siblings),
         "same_content": sorted(forgetting.duplicates),

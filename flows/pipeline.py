@@ -45,6 +45,7 @@ def run_pipeline(
     relevance: Annotated[RelevanceConfig | None, Parameter(name="*", group=DIRECTIONS)] = None,
     faces: FacesPolicy = "largest",
     crop_size: int = 256,
+    minimum_face: float = 32.0,
     image_format: ImageFormat = "png",
     output: OutputLayout = "files",
     device: MachineStr = "auto",
@@ -55,7 +56,7 @@ def run_pipeline(
     engine: MachineStr = "threads",
     retry_failed: str = "",
     update: bool = False,
-    redo: Annotated[Redo, Parameter(name="*", negative=(), group=AGAIN)] = NOTHING,
+    redo: Annotated[Redo, Parameter(name="*", group=AGAIN)] = NOTHING,
     dry_run: bool = False,
     price_per_hour: float = 0.0,
 ) -> Summary:
@@ -73,7 +74,8 @@ def run_pipeline(
         relevance: How to measure directions; as those that are there were, if nothing is said.
         faces: If a photograph shows several people: take the largest face, all, or none of them
             (reject_several).
-        crop_size: Side of the crops in pixels.
+        crop_size: Side of the crops in pixels; 1024 for the published FFHQ models' best detail.
+        minimum_face: Smallest face crop to accept, in pixels of the photograph.
         image_format: Of the edited images; both are lossless and carry their provenance.
         output: Single files, or a tar a shard in the layout of webdataset.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -110,7 +112,8 @@ def run_pipeline(
         )
 
         def stages(forecast: Forecast) -> Iterator[StageForecast]:
-            stage, more = forecast.align(photos, AlignmentConfig(crop_size, faces), ALIGN_SHARD)
+            alignment = AlignmentConfig(crop_size, faces, float(minimum_face))
+            stage, more = forecast.align(photos, alignment, ALIGN_SHARD)
             yield stage
             yield forecast.invert(len(more), batch_size)
             known = [*usable_faces(workspace), *more]
@@ -121,7 +124,13 @@ def run_pipeline(
     asked, began = read_prompts(prompts), time.monotonic()
     open_models(models, device).bundle.require(*ROLES_OF_A_RUN)
     align = step(align_photos)(
-        photos, workspace, faces=faces, crop_size=crop_size, workers=max(workers, 2), engine=engine
+        photos,
+        workspace,
+        faces=faces,
+        crop_size=crop_size,
+        minimum_face=minimum_face,
+        workers=max(workers, 2),
+        engine=engine,
     )
     say(align.line)
     invert = step(invert_faces)(

@@ -9,6 +9,8 @@ from manifests.schemas import LATENT_FAILURES, RESULT_FAILURES
 
 # A photograph without a face is no failure.
 _FAILURES = {*LATENT_FAILURES, *RESULT_FAILURES}
+# Of findings: `--json` prints one line.
+MOST_IN_JSON = 1000
 # Shorter times would round to 0 s.
 _TOLD_SECONDS = 0.5
 

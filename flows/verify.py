@@ -7,13 +7,11 @@ from prefect import flow
 
 from flows.options import MachineStr
 from flows.progress import progress_bar, say
-from flows.summary import Check, Summary
+from flows.summary import MOST_IN_JSON, Check, Summary
 from tasks.checks.findings import Finding
 from tasks.checks.verification import Verification
 from tasks.run_tables import find_run
 from tasks.store.folders import Folder
-
-_MOST_IN_JSON = 1000
 
 
 @flow(name="verify-run")
@@ -48,7 +46,7 @@ def verify_run(
         nonlocal count
         for finding in findings:
             say(str(finding))
-            wrong.extend([str(finding)] if count < _MOST_IN_JSON else [])
+            wrong.extend([str(finding)] if count < MOST_IN_JSON else [])
             count += 1
 
     tell(check.check_assets())

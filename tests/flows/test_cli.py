@@ -78,6 +78,18 @@ def test_help_of_a_group_has_the_examples_of_its_commands(capsys):
     assert "styleclip demo" not in out
 
 
+def test_help_lists_commands_as_they_are_used_and_no_empty_defaults(capsys):
+    _, out, _ = call(capsys, "--help")
+    places = [out.index(f"│ {name} ") for name in ("run", "align", "edit", "evaluate", "manifest")]
+    assert places == sorted(places)
+    out = " ".join(call(capsys, "run", "--help")[1].replace("│", " ").split())
+    assert "[default: largest]" in out
+    assert "[default: 0.0]" in out
+    assert '[default: ""]' not in out
+    assert "[default: False]" not in out
+    assert "--no-update" not in out
+
+
 def test_networks_of_a_bundle_are_listed_in_lines(capsys):
     _, out, _ = call(capsys, "weights", "list")
     assert out.startswith("role: generator\nurl: ")
@@ -102,6 +114,7 @@ def test_no_command_at_all_shows_the_help(capsys):
         ),
         (["manifest", "biuld"], "one of build, validate (did you mean build?);"),
         (["edi"], "got edi, which is no command, expected one of demo, run, align"),
+        (["edit", "--no-update"], "which edit does not take (did you mean --update?);"),
         (["--no-sever", "align"], "got --no-sever, before the command, expected one of --json"),
         (["--no-sever", "align"], "(did you mean --no-server?);"),
         (["edit", "ws", "edits.csv", "--batch-size", "0"], "--batch-size. Must be >= 1;"),
@@ -231,8 +244,11 @@ def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
     assert "photos/broken.jpg: unreadable: " in "".join(err.split("\n"))
     # Mended under its name.
     shutil.copy(PHOTOS / "astronaut.png", tmp_path / "photos" / "broken.jpg")
-    assert "nothing left to do" in call(capsys, *words)[1]
+    _, out, err = call(capsys, *words)
+    assert "nothing left to do" in out
+    assert "from before, see --retry-failed: " in " ".join(err.split())
     assert "1 ok" in call(capsys, *words, "--retry-failed")[1]
+    assert "from before" not in call(capsys, *words)[2]
 
 
 def test_prompts_are_read_before_the_work(capsys, tmp_path, models):
