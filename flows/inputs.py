@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from tasks.bundles import read_bundle
 from tasks.manifest_files import read_prompts, require_manifest, require_parquet
 from tasks.photos.listing import require_photos
-from tasks.store.folders import Folder
+from tasks.store.folders import Folder, nearest
 
 # Arguments that mean the same in all commands, and what refuses those that name nothing.
 _CHECKS: Mapping[str, Callable[[str], object]] = {
@@ -50,6 +50,6 @@ def check_inputs(command: str, given: Mapping[str, str]) -> None:
     # A run's URL says all.
     if workspace and command in _READERS and "/" not in run and not Folder(workspace).names():
         raise ValueError(
-            f"workspace: got {workspace}, which is not there or empty; "
+            f"workspace: got {workspace}, which is not there or empty{nearest(workspace)}; "
             f"`styleclip align PHOTOS {workspace}` begins one"
         )

@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Literal, get_args
 
 from styleclip_ops.errors import StyleClipError
-from tasks.store.folders import split_url
+from tasks.store.folders import nearest, split_url
 
 # Names the bundle that comes with the product.
 DEMO_MODELS = "demo"
@@ -107,9 +107,9 @@ def read_bundle(url: str) -> Bundle:
         weights = {role: Weights(**entry) for role, entry in values.items()}
     except FileNotFoundError:
         raise BundleError(
-            f"models: got {url}, which is not there, expected the JSON file of a bundle; "
-            f"`styleclip weights add generator FILE --models {url}` begins one, and `demo` is the "
-            "one that comes with the product"
+            f"models: got {url}, which is not there{nearest(url)}, expected the JSON file of a "
+            f"bundle; `styleclip weights add generator FILE --models {url}` begins one, and `demo` "
+            "is the one that comes with the product"
         ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise BundleError(f"{url}: got no bundle of weights ({error}), expected JSON") from error

@@ -18,7 +18,7 @@ from manifests.reading import read_edits, stream_edits
 from manifests.validation import CheckedBatch, check_edits
 from tasks.latents import imported_images
 from tasks.photos.faces import faces_ledger
-from tasks.store.folders import split_url
+from tasks.store.folders import nearest, split_url
 
 _TABLES = (".csv", ".parquet", ".tsv", ".json", ".txt")
 
@@ -208,7 +208,8 @@ def _opened(url: str) -> Iterator[Any]:
 def _absent(url: str) -> str:
     name = url if url.endswith(".parquet") else "edits.parquet"
     return (
-        f"table: got {url}, which is not there, expected a CSV or Parquet file; a manifest is made "
-        f'with `styleclip manifest build WORKSPACE {name} --target "a smiling face"`, and a table '
-        "of prompts is a CSV with the columns target_prompt, neutral_prompt, method and alpha"
+        f"table: got {url}, which is not there{nearest(url)}, expected a CSV or Parquet file; "
+        f'a manifest is made with `styleclip manifest build WORKSPACE {name} --target "a smiling '
+        'face"`, and a table of prompts is a CSV with the columns target_prompt, neutral_prompt, '
+        "method and alpha"
     )

@@ -26,7 +26,7 @@ from tasks.bundles import Bundle, BundleError, Role, fingerprint_name, read_bund
 from tasks.memory import keep_freed_memory
 from tasks.once import once
 from tasks.slots import own_slot
-from tasks.store.folders import Folder, sha256, split_url
+from tasks.store.folders import Folder, nearest, sha256, split_url
 
 M = TypeVar("M", bound=torch.nn.Module)
 
@@ -151,7 +151,7 @@ class Models:
                 digest = _file_digest(folder, name)
             except FileNotFoundError:
                 raise BundleError(
-                    f"{role}: got {url}, which is not there, expected weights; "
+                    f"{role}: got {url}, which is not there{nearest(url)}, expected weights; "
                     f"mend {self.bundle.url}"
                 ) from None
         if entry.sha256 and digest != entry.sha256:

@@ -17,7 +17,7 @@ from tasks.photos.listing_table import (
     is_text,
     read_listing,
 )
-from tasks.store.folders import Folder, is_file, sha256, split_url
+from tasks.store.folders import Folder, is_file, nearest, sha256, split_url
 
 PHOTOS = pa.schema(
     [
@@ -89,7 +89,9 @@ def require_photos(source: str) -> None:
         return
     path = Path(folder.url)
     if not path.exists():
-        raise ListingError(f"photographs: got {source}, which is not there; {_EXPECTED}")
+        raise ListingError(
+            f"photographs: got {source}, which is not there{nearest(source)}; {_EXPECTED}"
+        )
     names = (name for _, _, names in os.walk(path) for name in names)
     if path.is_dir() and not any(map(_is_wanted, names)):
         raise ListingError(f"photographs: got {source}, in which there are none; {_EXPECTED}")

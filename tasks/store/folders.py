@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -262,11 +263,23 @@ def is_file(url: str) -> bool:
     return _kind(*_resolve(url)) == "file"
 
 
+def nearest(url: str) -> str:
+    """Name in brackets, for a message, what has almost the name of what is not there.
+
+    Empty where nothing is, and for stores, which would be asked for all that they hold.
+    """
+    beside, name = split_url(url.rstrip("/"))
+    alike = get_close_matches(name, beside.names(), 1, _ALIKE) if beside.is_local else ()
+    return f" (did you mean {url.rstrip('/').removesuffix(name)}{alike[0]}?)" if alike else ""
+
+
 def sha256(content: bytes) -> str:
     """Return the SHA-256 of bytes as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
+# From which on a name is taken for a mistyped one.
+_ALIKE = 0.7
 # Listings must show what other writers did since.
 _OPTIONS: dict[str, Any] = {"use_listings_cache": False}
 # What file systems without hard links say.

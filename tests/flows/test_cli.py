@@ -135,6 +135,7 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
     ("words", "told"),
     [
         (["align", "{place}/photos", "{place}/ws"], "photos, which is not there"),
+        (["edit", "{place}/ws", "{place}/tpyo.csv"], "typo.csv?), expected a CSV or Parquet"),
         (["align", "{place}/runs", "{place}/ws"], "runs, in which there are none; expected a fo"),
         (["edit", "{place}/ws", "{place}/edits.csv"], "made with `styleclip manifest build"),
         (["edit", "ws", "edits.csv", "--models", "{place}/b.json"], "begins one"),
