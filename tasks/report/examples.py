@@ -11,6 +11,7 @@ from tasks.report.evaluation import Evaluation, Group
 from tasks.report.rows import Rows
 
 Kind = Literal["typical", "best", "worst"]
+Numbers = NDArray[np.float64]
 _SAME = ["target_prompt", "method", "neutral_prompt", "beta", "num_channels", "options"]
 
 RANK = "directional similarity times identity kept (directional_edit x identity_edit)"
@@ -41,27 +42,38 @@ def find_examples(rows: Rows, evaluation: Evaluation) -> Examples:
     """Choose examples at the best strength of every method and prompt.
 
     These are the pair with the median rank, the highest and the lowest, each once; fewer if there
-    are fewer pairs with a rank.
+    are fewer pairs with a rank. Where others are left, no face is taken whose inversion matches the
+    prompt as well as the median edit: it may show already what is asked for.
     """
     ranks = rank_pairs(rows)
+    before, after = rows.column("clip_cosine_inversion"), rows.column("clip_cosine")
     keys = [(group.method, group.target_prompt) for group in evaluation.by_prompt]
     best = {key: evaluation.best_strength(*key) for key in keys}
-    return {key: _choose(rows, ranks, group) if group else [] for key, group in best.items()}
+    return {
+        key: _choose(rows, ranks, before, after, group) if group else []
+        for key, group in best.items()
+    }
 
 
-def rank_pairs(rows: Rows) -> NDArray[np.float64]:
+def rank_pairs(rows: Rows) -> Numbers:
     """Return the rank of every pair, see RANK: [N], NaN where scores are missing."""
     directional = rows.column("directional_edit")
     directional[rows.unchanged()] = 0
     # A negative direction is worse than none, however well it keeps the identity.
-    ranks: NDArray[np.float64] = directional * np.maximum(rows.column("identity_edit"), 0)
+    ranks: Numbers = directional * np.maximum(rows.column("identity_edit"), 0)
     return ranks
 
 
-def _choose(rows: Rows, ranks: NDArray[np.float64], best: Group) -> list[Example]:
+def _choose(
+    rows: Rows, ranks: Numbers, before: Numbers, after: Numbers, best: Group
+) -> list[Example]:
     alike = rows.of(method=best.method, target_prompt=best.target_prompt, alpha=best.alpha)
     places = rows.find(alike)
     places = places[~np.isnan(ranks[places])]
+    known = places[~np.isnan(after[places])]
+    if len(known):
+        lacking = places[~(before[places] >= np.median(after[known]))]
+        places = lacking if len(lacking) else places
     order = places[np.argsort(ranks[places], kind="stable")]
     if not len(order):
         return []

@@ -53,6 +53,7 @@ def plan_in(folder, steps=4):
         shard=8,
         edit_pairs=1,
         clip=TINY,
+        second_clip=replace(TINY, seed=50),
         clip_steps=steps,
         rhythm=Rhythm(save=1000, say=1000),
     )
@@ -66,7 +67,7 @@ def run(plan, *stages):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     plan = plan_in(tmp_path_factory.mktemp("clip"))
-    run(plan, "data", "clip")
+    run(plan, "data", "clip", "second-clip")
     return plan
 
 
@@ -275,8 +276,21 @@ def test_written_folder_is_read_as_any_clip(trained):
     ]
 
 
-def test_card_holds_the_figures(trained):
-    card = (trained.models / "clip.md").read_text(encoding="utf-8")
+def test_second_clip_shares_no_weights_with_the_first(trained):
+    first, second = (load_clip(trained.models / name) for name in ("clip", "second-clip"))
+    assert second.embedding_dim == first.embedding_dim
+    alike = [
+        name
+        for name, weight in first.model.state_dict().items()
+        if weight.ndim > 1 and torch.equal(weight, second.model.state_dict()[name])
+    ]
+    assert not alike
+
+
+@pytest.mark.parametrize("name", ["clip", "second-clip"])
+def test_card_holds_the_figures(trained, name):
+    card = (trained.models / f"{name}.md").read_text(encoding="utf-8")
+    assert f"python -m demo.train {name}`" in card
     assert "16 renders of 32 px" in card
     assert "MIT" in card
     for row in (*RATES, *EDITS):

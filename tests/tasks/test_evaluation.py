@@ -245,6 +245,17 @@ def test_examples_are_the_median_and_the_ends(collect):
     assert set(strip["image_id"]) == {"bob"}
 
 
+def test_a_face_that_showed_it_before_is_an_example_only_where_no_other_is(collect):
+    had, lacked = GOOD | {"clip_cosine_inversion": 0.35}, GOOD | {"directional_edit": 0.6}
+    rows = [row("ann", **had), row("bob", **lacked), row("cid", **GOOD)]
+    collected = collect(*rows)
+    (examples,) = find_examples(collected, evaluate_rows(collected, {}, CRITERIA)).values()
+    assert {collected.faces[collected.face[example.pair]] for example in examples} == {"bob", "cid"}
+    collected = collect(row("ann", **had))
+    (examples,) = find_examples(collected, evaluate_rows(collected, {}, CRITERIA)).values()
+    assert len(examples) == 1
+
+
 def test_one_pair_is_one_example(collect):
     collected = collect(row(**GOOD))
     (examples,) = find_examples(collected, evaluate_rows(collected, {}, CRITERIA)).values()
