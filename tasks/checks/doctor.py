@@ -7,7 +7,7 @@ comes out is compared with the one that the direction store predicts.
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -111,7 +111,7 @@ def _networks(networks: Models) -> Iterator[Finding]:
     if sound and networks.has("generator") and networks.has("encoder"):
         config, generator = networks.encoder.config, networks.generator
         yield _same(
-            "latents of the encoder",
+            "latents of the encoder, layers and width",
             (config.num_ws, config.w_dim),
             (generator.num_ws, generator.config.w_dim),
             "take the encoder that was trained for this generator",
@@ -169,7 +169,9 @@ def _check_directions(
     layout = networks.generator.layout
     sizes = [len(found.channel_std), *found.channel_clip_directions.shape]
     wanted = [layout.size, len(layout.editable_channels), networks.clip.embedding_dim]
-    fits = _same(f"{what}, channels, editable ones, embedding", sizes, wanted, _REMEASURE)
+    fits = _same(
+        f"{what}, channels, editable ones and width of an embedding", sizes, wanted, _REMEASURE
+    )
     yield fits
     if fits.verdict == "wrong":
         return
@@ -289,7 +291,7 @@ def _latents(root: Folder, networks: Models) -> Iterator[Finding]:
 def _check_latents(what: str, store: LatentStore, networks: Models) -> Iterator[Finding]:
     generator, widths = networks.generator, store.none()
     fits = _same(
-        f"{what}, W+ and embedding",
+        f"{what}, layers, width and width of an embedding",
         [*widths.w_plus.shape[1:], *widths.inversion_clip.shape[1:]],
         [generator.num_ws, generator.config.w_dim, networks.judge.embedding_dim],
         "remove the store and invert again",
@@ -319,9 +321,10 @@ def _judged(value: float, sound: float, wrong: float) -> Soundness:
     return "suspicious" if value >= wrong else "wrong"
 
 
-def _same(what: str, got: object, wanted: object, remedy: str) -> Finding:
+def _same(what: str, got: Sequence[int], wanted: Sequence[int], remedy: str) -> Finding:
     verdict: Soundness = "sound" if got == wanted else "wrong"
-    return Finding(what, str(got), str(wanted), remedy, verdict)
+    told = [", ".join(map(str, sizes)) for sizes in (got, wanted)]
+    return Finding(what, told[0], told[1], remedy, verdict)
 
 
 def _foreign(got: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
