@@ -100,7 +100,7 @@ def align_photos(
     own = share.of(shards)
     if counts and faces == "largest":
         _tell_crowds(crowded_photos(workspace, own))
-    if {*counts} - {"ok"}:
+    if share.works and {*counts} - {"ok"}:
         _tell_unusable(workspace, own)
     elif not counts and share.prepares:
         known = faces_ledger(workspace).committed()

@@ -79,7 +79,7 @@ def run_pipeline(
         image_format: Of the edited images; both are lossless and carry their provenance.
         output: Single files, or a tar a shard in the layout of webdataset.
         device: auto, cpu, cuda, cuda:1, mps.
-        batch_size: Images that go through the networks together.
+        batch_size: Images that are read and scored together; the generator takes lots of its own.
         arithmetic: That edits are rendered in: float32, bfloat16, `bfloat16 channels_last
             compiled`, or auto: float32, or in large runs on devices with units for bfloat16 what
             is measured to be fastest and changes pixels by less than half a level of 8 bits.

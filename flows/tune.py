@@ -86,7 +86,7 @@ def tune_strengths(
         models: Bundle of weights: the URL of its JSON file, or `demo`.
         relevance: How to measure directions; as those that are there were, if nothing is said.
         device: auto, cpu, cuda, cuda:1, mps.
-        batch_size: Images that go through the networks together.
+        batch_size: Images that are read and scored together; the generator takes lots of its own.
     """
     require_parquet(destination)
     began = time.monotonic()

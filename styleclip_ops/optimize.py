@@ -32,7 +32,7 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 @dataclass(frozen=True)
 class OptimizeConfig:
-    """How latents are optimised; the defaults are the published ones.
+    """How latents are optimised; the rates and weights are the published ones.
 
     Attributes:
         steps: Updates; 300 published, 40 suffice for small edits.

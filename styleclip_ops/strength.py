@@ -148,7 +148,7 @@ def smallest_strength(
     return min((point for point in points if point.reaches(target)), default=None)
 
 
-def best_strength(points: Sequence[StrengthPoint], target: StrengthTarget) -> StrengthPoint:
+def nearest_strength(points: Sequence[StrengthPoint], target: StrengthTarget) -> StrengthPoint:
     """Return what comes next to a target that is not reached.
 
     The strength that goes furthest the way of the text among those that keep the identity; where

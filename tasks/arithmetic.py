@@ -20,10 +20,10 @@ from styleclip_ops.generator import Generator
 from styleclip_ops.pictures import to_levels
 from styleclip_ops.style_statistics import sample_style_codes
 from tasks.models import Models, describe_device, has_bfloat16_units, settle
+from tasks.places import CALIBRATIONS
 from tasks.store.folders import Folder, sha256
 
 AUTO = "auto"
-CALIBRATIONS = "calibrations"
 # Another arithmetic must be so much faster in three of four pairs of runs, so that chance chooses
 # seldom, and may change a picture so much, on average.
 _GAIN, _LEVELS = 1.1, 0.5

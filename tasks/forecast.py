@@ -85,7 +85,7 @@ class EditOptions:
         relevance: How directions are measured; as those that are there were, where None.
         image_format: Of the edited images.
         output: Single files, or tars.
-        batch_size: Edits that go through the networks together.
+        batch_size: Edits that are read and scored together; the generator takes lots of its own.
         arithmetic: That they are rendered in.
         shard_size: Rows of a shard.
         retry: Statuses of rows to make again.

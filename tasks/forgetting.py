@@ -26,9 +26,8 @@ from manifests.schemas import EDITS
 from tasks.frozen import refreeze_manifest
 from tasks.latents import STORE, LatentStore
 from tasks.manifest_files import usable_faces
-from tasks.outputs import IMAGES
 from tasks.photos.faces import faces_ledger
-from tasks.places import CROPS, IMPORTS, INVERSIONS, LATENT_STORES, REPORT, RUNS
+from tasks.places import CROPS, IMAGES, IMPORTS, INVERSIONS, LATENT_STORES, REPORT, RUNS
 from tasks.runs import RUN, run_ledger
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import PARTS, PLANS, Ledger

@@ -113,7 +113,7 @@ def invert_faces_shard(
         models: URL of the bundle.
         device: See `tasks.models.open_models`.
         shard: Its number.
-        batch_size: Faces that go through the networks together.
+        batch_size: Faces that are read and scored together; the generator takes lots of its own.
         retry: Of a shard that is committed those faces are inverted again that have one of these
             statuses.
 

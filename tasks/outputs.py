@@ -10,11 +10,11 @@ from typing import Protocol
 
 from PIL import Image
 
+from tasks.places import IMAGES
 from tasks.provenance import PICTURE_ERRORS, png_bytes, read_facts, webp_bytes
 from tasks.stopwatch import ENCODING, WRITING, Stopwatch
 from tasks.store.folders import Folder, read_url, sha256, split_url
 
-IMAGES = "images"
 _ENCODERS: Mapping[str, Callable[[Image.Image, Mapping[str, object]], bytes]] = {
     "png": png_bytes,
     "webp": webp_bytes,
@@ -76,7 +76,7 @@ class FileOutput:
 
 
 class TarOutput:
-    """Collect a shard in one tar: `<pair>.png` and `<pair>.json` beside it.
+    """Collect a shard in one tar: each image under its key, and its provenance as JSON beside it.
 
     The URI of an image is that of the tar, `#`, and the name of the member.
     """

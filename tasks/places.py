@@ -9,8 +9,9 @@ from tasks.store.folders import Folder, split_url
 # Folders of a workspace.
 FACES, CROPS, INVERSIONS, IMPORTS = "faces", "crops", "inversions", "imports"
 LATENT_STORES, DIRECTION_STORES, MAPPERS, RUNS = "latents", "directions", "mappers", "runs"
+CALIBRATIONS = "calibrations"
 # Of a run.
-REPORT = "report"
+IMAGES, REPORT = "images", "report"
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ OutputLayout = Literal["files", "webdataset"]
 
 
 class RunError(ValueError):
-    """A run is asked to continue with something else than it was begun with."""
+    """A run is not there, or is asked for what it cannot do."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class RunSettings:
         mappers: Fingerprints of the mappers that are there, by URL.
         image_format: Of the edited images.
         output: Single files, or tar shards in the layout of webdataset.
-        batch_size: Edits that go through the networks together; a run may go on with another.
+        batch_size: Edits that are read and scored together; a run may go on with another.
         arithmetic: That edits are rendered in, see `tasks.arithmetic.choose_arithmetic`.
         code_version: Of the code that began the run.
     """

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zarr
 
+from tasks.places import CROPS, IMAGES, INVERSIONS
 from tasks.store.folders import Folder, sha256
 
 # Prompts are no names, though one may be a word that an image is called by.
@@ -79,7 +80,7 @@ class Person:
     def _path(self) -> re.Pattern[str]:
         name = re.escape(self.image_id)
         return re.compile(
-            rf"(?:crops|inversions(?:/[0-9a-f]+)?)/{name}(?:\.png\b|/)|images/{name}/"
+            rf"(?:{CROPS}|{INVERSIONS}(?:/[0-9a-f]+)?)/{name}(?:\.png\b|/)|{IMAGES}/{name}/"
         )
 
     @cached_property

@@ -18,9 +18,9 @@ from styleclip_ops.pictures import tensor_to_images
 from styleclip_ops.strength import (
     StrengthPoint,
     StrengthTarget,
-    best_strength,
     join_scores,
     limit_of_strengths,
+    nearest_strength,
     search_strengths,
     smallest_strength,
     strength_point,
@@ -57,7 +57,7 @@ class Search:
         alphas: Grid of strengths; that of the method where empty.
         budgets: Numbers of channels to try, for the method global; `BUDGETS` where empty.
         bisections: Halvings of the interval below the first strength that reaches the target.
-        batch_size: Images that go through the networks together.
+        batch_size: Images that are read and scored together; the generator takes lots of its own.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -282,7 +282,7 @@ class _Trial:
         except StyleClipError as error:
             return BudgetResult(asked.num_channels, limit=str(error))
         found = smallest_strength(points, search.target)
-        best, limit = found or best_strength(points, search.target), ""
+        best, limit = found or nearest_strength(points, search.target), ""
         if not found:
             limit = limit_of_strengths(points, search.target)
         return BudgetResult(asked.num_channels, tuple(points), found, best, limit)
@@ -345,7 +345,7 @@ def _choose(
     best = [(budget, budget.best) for budget in budgets if budget.best is not None]
     if not best:
         return None
-    nearest = best_strength([point for _, point in best], target)
+    nearest = nearest_strength([point for _, point in best], target)
     return next(pair for pair in best if pair[1] is nearest)
 
 

@@ -13,8 +13,8 @@ from styleclip_ops.metrics import EditMetrics, Interval
 from styleclip_ops.strength import (
     StrengthPoint,
     StrengthTarget,
-    best_strength,
     limit_of_strengths,
+    nearest_strength,
     search_strengths,
     smallest_strength,
     strength_point,
@@ -63,7 +63,7 @@ def test_what_is_found_was_scored_and_reaches_the_target_whatever_the_scores(sco
     reaching = [p for p in points if p.reaches(TARGET)]
     assert found == (reaching[0] if reaching else None)
     assert bool(limit_of_strengths(points, TARGET)) == (found is None)
-    assert best_strength(points, TARGET) in points
+    assert nearest_strength(points, TARGET) in points
 
 
 def test_the_first_strength_of_the_grid_is_the_least_that_is_tried():
@@ -84,7 +84,7 @@ def test_the_first_strength_of_the_grid_is_the_least_that_is_tried():
 def test_what_limits_a_target_is_said_with_what_comes_nearest(score, best, limit):
     points = [score(alpha) for alpha in GRID]
     assert smallest_strength(points, TARGET) is None
-    assert best_strength(points, TARGET).alpha == best
+    assert nearest_strength(points, TARGET).alpha == best
     assert re.search(limit, limit_of_strengths(points, TARGET))
 
 
