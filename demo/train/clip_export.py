@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -23,10 +24,48 @@ The image tower first learned to tell the attributes of rendered portraits; then
 from captions, where a caption matches every picture that it is true of. Some captions stand in the
 templates of `styleclip_ops/prompt_templates.py`, and into some a word that no caption uses was put.
 The pictures were moved a little, mirrored, blurred, tinted and made noisy; some were those that the
-demo generator draws of the same portraits, and some were changed against the CLIP itself, which
-else leads edits to pictures that please it and show nothing (`demo/train/clip.py`).
-Made by `python -m demo.train clip`; weights are stored in half precision. The vocabulary is that of
-the CLIP release (MIT licence)."""
+demo generator draws of the same portraits, {attacked} (`demo/train/clip.py`).
+{role}Made by `python -m demo.train {name}`; weights are stored in half precision. The vocabulary is
+that of the CLIP release (MIT licence)."""
+
+
+@dataclass(frozen=True)
+class ClipExport:
+    """Name a CLIP of the demo.
+
+    Attributes:
+        name: Of its stage and folder.
+        title: Of its card.
+        attacked: Which pictures were changed against it, in words.
+        role: What it is for, in a sentence, where that need be said.
+    """
+
+    name: str
+    title: str
+    attacked: str
+    role: str = ""
+
+    @property
+    def text(self) -> str:
+        """What the card says first."""
+        return _TEXT.format(name=self.name, attacked=self.attacked, role=self.role)
+
+
+CLIP = ClipExport(
+    "clip",
+    "Demo CLIP",
+    """and some were changed against the CLIP itself, which
+else leads edits to pictures that please it and show nothing""",
+)
+SECOND = ClipExport(
+    "second-clip",
+    "Second demo CLIP",
+    """and some were changed, value by value, against the CLIP
+itself""",
+    """It steers no edit and judges all, the role `judge` of the bundle: other first weights,
+batches and captions than the first one's, from the same renders.
+""",
+)
 
 _ZERO_SHOT = """The prompts are those of `demo.portraits.captions.class_prompts`; the mean of an
 option's prompts stands for it. No caption to learn from has the held-out phrasings. Balanced: the
@@ -41,11 +80,17 @@ templates. Chosen: the share of pairs for which no other prompt of the table has
 
 
 def export_clip(
-    clip: ClipModel, judge: ClipJudge, models: Path, runs: Path, shards: PortraitShards
+    export: ClipExport,
+    clip: ClipModel,
+    judge: ClipJudge,
+    models: Path,
+    runs: Path,
+    shards: PortraitShards,
 ) -> Path:
-    """Write the folder `clip`, and a card with figures of what `load_clip` reads from it.
+    """Write the folder of a CLIP, and a card with figures of what `load_clip` reads from it.
 
     Args:
+        export: Its name and what its card says.
         clip: The model.
         judge: Gives the figures.
         models: Folder to write to.
@@ -55,10 +100,11 @@ def export_clip(
     Returns:
         The file of weights.
     """
-    folder, card = models / "clip", models / "clip.md"
+    folder, card = models / export.name, models / f"{export.name}.md"
     path = _write_folder(clip, folder)
     written = load_clip(folder).to(clip.model.device)
-    write_card(card, "Demo CLIP", _TEXT, _facts(written, path, runs, shards))
+    facts = _facts(written, path, runs / export.name, shards)
+    write_card(card, export.title, export.text, facts)
     phrasings = [judge.accuracies(written, held_out) for held_out in (True, False)]
     set_section(card, "Zero-shot accuracy on held-out portraits", _ZERO_SHOT + _rows(*phrasings))
     agreements = judge.agreements(written)
@@ -77,7 +123,7 @@ def _write_folder(clip: ClipModel, folder: Path) -> Path:
     return path
 
 
-def _facts(clip: ClipModel, path: Path, runs: Path, shards: PortraitShards) -> dict[str, object]:
+def _facts(clip: ClipModel, path: Path, run: Path, shards: PortraitShards) -> dict[str, object]:
     image, text = clip.model.config.vision_config, clip.model.config.text_config
     facts: dict[str, object] = {
         "pictures": f"{len(shards)} renders of {shards.size} px, series {shards.card}",
@@ -88,7 +134,7 @@ def _facts(clip: ClipModel, path: Path, runs: Path, shards: PortraitShards) -> d
         "parameters": sum(p.numel() for p in clip.parameters()),
         "file": f"{path.stat().st_size / 1e6:.1f} MB",
     }
-    row = read_rows(runs / "clip" / "curve.jsonl")[-1]
+    row = read_rows(run / "curve.jsonl")[-1]
     return facts | {name: f"{row[name]:.6g}" for name in ("step", "samples", "minutes")}
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from demo.train.clip import ClipTrainee, ClipTraining
-from demo.train.clip_export import export_clip
+from demo.train.clip_export import CLIP, SECOND, ClipExport, export_clip
 from demo.train.clip_judging import ClipJudge
 from demo.train.clock import Deadline
+from demo.train.colours import ColoursConfig, ColoursTrainee
 from demo.train.crops import render_crop_series
 from demo.train.data import render_series
 from demo.train.encoder import EncoderConfig, EncoderSources, EncoderTrainee, export_encoder
@@ -49,6 +50,9 @@ CHANNELS: Mapping[int, tuple[int, ...]] = {
     128: (128, 128, 96, 64, 48, 32),
 }
 TRAIN_SEED, HELD_OUT_SEED, CROPS_SEED, PERSONS_SEED, EDITS_SEED = 1, 2, 3, 4, 5
+# It judges what the first one steers: it shares neither first weights nor batches nor captions with
+# it. No edit follows its gradient, so that its latents need no attack.
+SECOND_CLIP = ClipTraining(seed=50, pool_seed=7, latent_attack=0.0)
 # Of latents that the mean w and the errors of the mapping network are measured on.
 _MAPPING_SEED = 10
 # Portraits that the scales of W and S are measured on.
@@ -73,9 +77,10 @@ class Plan:
         workers: Processes that render, on a processor.
         from_models: Begin synthesis, CLIP and encoder with the weights in `models`, where no
             checkpoint is there to continue; its generator draws for the CLIP.
-        synthesis, finish, probes, identity, clip, encoder: How to train in these stages.
-        synthesis_steps, finish_steps, probes_steps, identity_steps, clip_steps, encoder_steps:
-            Where they end.
+        synthesis, finish, colours, probes, identity, clip, second_clip, encoder: How to train in
+            these stages.
+        synthesis_steps, finish_steps, colours_steps, probes_steps, identity_steps, clip_steps,
+            encoder_steps: Where they end.
         rhythm: How often to save and to speak.
     """
 
@@ -93,13 +98,16 @@ class Plan:
     from_models: bool = False
     synthesis: SynthesisConfig = field(default_factory=lambda: SynthesisConfig(CHANNELS[64]))
     finish: FinishConfig = field(default_factory=FinishConfig)
+    colours: ColoursConfig = field(default_factory=ColoursConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     probes: ProbeTraining = field(default_factory=ProbeTraining)
     identity: IdentityConfig = field(default_factory=IdentityConfig)
     clip: ClipTraining = field(default_factory=ClipTraining)
+    second_clip: ClipTraining = SECOND_CLIP
     synthesis_steps: int = 200_000
     finish_steps: int = 20_000
+    colours_steps: int = 5000
     encoder_steps: int = 20_000
     probes_steps: int = 8000
     identity_steps: int = 4000
@@ -150,6 +158,23 @@ def run_finish(plan: Plan, deadline: Deadline, report: Report) -> None:
     train(trainee, plan.runs / "finish", plan.finish_steps, deadline, report, plan.rhythm)
 
 
+def run_colours(plan: Plan, deadline: Deadline, report: Report) -> None:
+    """Move the colours from the toRGB styles to the convolutions, which edits reach."""
+    folder, shards = plan.runs / "colours", plan.shards("train")
+    drawn = _latest(plan, ("finish", "synthesis"))
+    source: dict[str, object] = {"stage": drawn}
+    if drawn is not None:
+        teacher, source["step"] = _conditioned(plan, drawn)
+    elif plan.from_models:
+        teacher = recover_conditioned(load_generator(plan.models / "generator.safetensors"))
+    else:
+        raise ValueError(f"{plan.runs}: got no generator; run the stage `synthesis` first")
+    scale_latents(teacher, shards.parameters[:_SCALED_ON], w_std=1.0)
+    trainee = ColoursTrainee(plan.colours, teacher, shards, plan.shards("heldout"), plan.device)
+    restart_if_moved(folder, source)
+    train(trainee, folder, plan.colours_steps, deadline, report, plan.rhythm)
+
+
 def run_mapping(plan: Plan, _deadline: Deadline, report: Report) -> None:
     """Write down the mapping network of the synthesis network as it is, and write the generator."""
     conditioned, _ = _mapped(plan)
@@ -187,15 +212,28 @@ def run_identity(plan: Plan, deadline: Deadline, report: Report) -> None:
 
 def run_clip(plan: Plan, deadline: Deadline, report: Report) -> None:
     """Train the CLIP, and write it."""
+    _train_clip(plan, CLIP, plan.clip, deadline, report)
+
+
+def run_second_clip(plan: Plan, deadline: Deadline, report: Report) -> None:
+    """Train the CLIP that judges edits and steers none, and write it."""
+    _train_clip(plan, SECOND, plan.second_clip, deadline, report)
+
+
+def _train_clip(
+    plan: Plan, export: ClipExport, config: ClipTraining, deadline: Deadline, report: Report
+) -> None:
     shards = plan.shards("train")
     judge = ClipJudge(plan.shards("heldout"), plan.edit_pairs, EDITS_SEED, plan.device)
-    folder, begin = plan.runs / "clip", None
-    if plan.from_models and not (folder / "checkpoint.pt").exists():
-        begin = load_clip(plan.models / "clip")
-    config = replace(plan.clip, classify_first=0) if plan.from_models else plan.clip
+    folder, begin = plan.runs / export.name, None
+    finished = plan.models / export.name
+    if plan.from_models and finished.exists():
+        config = replace(config, classify_first=0)
+        if not (folder / "checkpoint.pt").exists():
+            begin = load_clip(finished)
     trainee = ClipTrainee(config, shards, judge, plan.device, begin, _drawer(plan))
     train(trainee, folder, plan.clip_steps, deadline, report, plan.rhythm)
-    path = export_clip(trainee.clip, judge, plan.models, plan.runs, shards)
+    path = export_clip(export, trainee.clip, judge, plan.models, plan.runs, shards)
     report(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -241,7 +279,7 @@ def run_judge(plan: Plan, deadline: Deadline, report: Report) -> None:
 
 def _drawer(plan: Plan) -> ConditionedGenerator | None:
     """Load the generator that draws portraits for the CLIP, where there is one."""
-    if (plan.runs / "synthesis" / "checkpoint.pt").exists():
+    if _latest(plan, _DRAWING) is not None:
         return _mapped(plan)[0]
     if plan.from_models:
         finished = load_generator(plan.models / "generator.safetensors")
@@ -251,16 +289,24 @@ def _drawer(plan: Plan) -> ConditionedGenerator | None:
 
 def _mapped(plan: Plan) -> tuple[ConditionedGenerator, dict[str, object]]:
     """Load the latest generator, scaled and with its mapping network, and what it came from."""
-    finished = (plan.runs / "finish" / "checkpoint.pt").exists()
-    stage = "finish" if finished else "synthesis"
+    stage = _latest(plan, _DRAWING) or _DRAWING[-1]
     conditioned, step = _conditioned(plan, stage)
     scale_latents(conditioned, plan.shards("train").parameters[:_SCALED_ON])
     attach_mapping(conditioned, _MAPPING_SEED)
     return conditioned.to(plan.device), {"stage": stage, "step": step}
 
 
+# Stages that train the generator, the latest first.
+_DRAWING = ("colours", "finish", "synthesis")
+
+
+def _latest(plan: Plan, stages: Sequence[str]) -> str | None:
+    """Name the first of some stages that has a checkpoint."""
+    return next((s for s in stages if (plan.runs / s / "checkpoint.pt").exists()), None)
+
+
 def _conditioned(plan: Plan, stage: str) -> tuple[ConditionedGenerator, int]:
-    """Load the averaged generator that `synthesis` or `finish` has come to, and its step."""
+    """Load the averaged generator that a stage has come to, and its step."""
     checkpoint = plan.runs / stage / "checkpoint.pt"
     if not checkpoint.exists():
         raise ValueError(f"{checkpoint}: not found; run the stage `{stage}` first")
@@ -272,9 +318,11 @@ STAGES: Mapping[str, Stage] = {
     "data": run_data,
     "synthesis": run_synthesis,
     "finish": run_finish,
+    "colours": run_colours,
     "mapping": run_mapping,
     "probes": run_probes,
     "clip": run_clip,
+    "second-clip": run_second_clip,
     "identity": run_identity,
     "encoder": run_encoder,
     "judge": run_judge,
@@ -282,15 +330,17 @@ STAGES: Mapping[str, Stage] = {
 
 # Names for several stages, each with its share of a limit.
 GROUPS: Mapping[str, Mapping[str, float]] = {
-    "generator": {"synthesis": 0.98, "mapping": 0.02},
+    "generator": {"synthesis": 0.88, "colours": 0.10, "mapping": 0.02},
     "all": {
         "data": 0.10,
         "probes": 0.10,
         "identity": 0.07,
-        "synthesis": 0.33,
+        "synthesis": 0.25,
+        "colours": 0.04,
         "mapping": 0.01,
-        "clip": 0.18,
-        "encoder": 0.16,
+        "clip": 0.16,
+        "second-clip": 0.08,
+        "encoder": 0.14,
         "judge": 0.05,
     },
 }
