@@ -12,6 +12,8 @@ import torch
 from demo.portraits.render import render_portraits
 from demo.portraits.sampling import parameter_vector, sample_portraits
 from demo.train.clock import Deadline
+from demo.train.colours import ColoursConfig, ColoursTrainee
+from demo.train.descent import Schedule
 from demo.train.finish import FinishConfig
 from demo.train.loop import Rhythm
 from demo.train.shards import PortraitShards, SeriesConfig, open_series, to_pictures
@@ -38,6 +40,7 @@ def plan_in(folder, steps=4):
         shard=4,
         synthesis=SynthesisConfig(CHANNELS, batch=4),
         finish=FinishConfig(batch=4, r1_every=2),
+        colours=ColoursConfig(batch=4),
         synthesis_steps=steps,
         finish_steps=steps,
         rhythm=Rhythm(save=1000, say=1000),
@@ -160,6 +163,33 @@ def test_finish_sharpens_synthesis_and_leaves_the_map_to_w(trained):
         assert same == ("parameter_to_w" in name or is_unused(name)), name
 
 
+def test_colours_leave_the_styles_that_edits_do_not_reach(trained, tmp_path):
+    plan, _ = trained
+    for name in ("data", "finish"):
+        (tmp_path / name).symlink_to(plan.runs / name)
+    other = replace(plan, runs=tmp_path, models=tmp_path, colours_steps=2)
+    run(other, "colours", "mapping")
+    generator = load_generator(tmp_path / "generator.safetensors")
+    s = generator.w_plus_to_s(torch.randn(3, generator.num_ws, 512))
+    for layer in generator.layout.layers:
+        spread = float(s[:, layer.span].std(dim=0).max())
+        assert spread < 1e-5 if layer.is_torgb else spread > 1e-2, layer.name
+
+
+def test_pictures_come_back_without_the_rgb_styles(trained):
+    plan, _ = trained
+    teacher = load_conditioned(saved(plan, "finish")["trainee"])
+    mine = ColoursTrainee(
+        ColoursConfig(batch=8, mixed=0.25, schedule=Schedule(3e-3, warmup=5)),
+        teacher,
+        plan.shards("train"),
+        plan.shards("heldout"),
+        plan.device,
+    )
+    losses = [mine.step(index).item() for index in range(100)]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
 def is_unused(name):
     """Whether the stage `finish` has nothing to train in a tensor of the model."""
     return "mapping" in name or "noise" in name
@@ -200,14 +230,15 @@ def test_wrong_widths_and_missing_stages_are_named(trained, tmp_path):
     (tmp_path / "data").symlink_to(plan.runs / "data")
     with pytest.raises(ValueError, match="expected those of the portraits' 32 px"):
         run(wrong, "synthesis")
-    with pytest.raises(ValueError, match="run the stage `synthesis` first"):
-        run(wrong, "mapping")
+    for stage in ("colours", "mapping"):
+        with pytest.raises(ValueError, match="run the stage `synthesis` first"):
+            run(wrong, stage)
 
 
 def test_stages_and_groups_are_selected_with_their_seconds():
     assert [*select_stages(["data:90", "finish"])] == [("data", 90.0), ("finish", None)]
     names, seconds = zip(*select_stages(["generator:100"]), strict=True)
-    assert names == ("synthesis", "mapping")
+    assert names == ("synthesis", "colours", "mapping")
     assert sum(seconds) == pytest.approx(100)
     with pytest.raises(ValueError, match="stage: got 'generators', expected one of"):
         [*select_stages(["generators"])]
