@@ -9,6 +9,7 @@ from manifests.schemas import LATENT_FAILURES, RESULT_FAILURES
 
 # A photograph without a face is no failure.
 _FAILURES = {*LATENT_FAILURES, *RESULT_FAILURES}
+_AND = " and "
 # Of findings: `--json` prints one line.
 MOST_IN_JSON = 1000
 # Shorter times would round to 0 s.
@@ -21,7 +22,7 @@ class Summary:
 
     Attributes:
         stage: Its name.
-        wrote: URL of what it wrote.
+        wrote: URL of what it wrote, or two with "and" between them.
         counts: Rows by status that this call worked on; empty where all was done before.
         seconds: How long it took.
         facts: Further plain values.
@@ -58,9 +59,12 @@ class Summary:
         return f"{self.stage}: {counts}{took}{aside}"
 
 
-def _address(url: str) -> str:
-    """A page of this machine as terminals and browsers open it; all else as it is."""
-    return Path(url).as_uri() if url.startswith("/") and url.endswith(".html") else url
+def _address(urls: str) -> str:
+    """Pages of this machine as terminals and browsers open them; all else as it is."""
+    return _AND.join(
+        Path(url).as_uri() if url.startswith("/") and url.endswith(".html") else url
+        for url in urls.split(_AND)
+    )
 
 
 @dataclass(frozen=True)

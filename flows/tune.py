@@ -26,6 +26,7 @@ from tasks.manifest_files import build_manifest, read_asked, require_parquet
 from tasks.models import open_models
 from tasks.report.tuning_page import write_tuning_page
 from tasks.runs import settings_for
+from tasks.store.folders import is_file
 from tasks.surveys import survey_prompts
 from tasks.tuning import MOST, Search, Tuned, choose_images, prompts_to_tune, tune_prompt
 
@@ -93,6 +94,10 @@ def tune_strengths(
     given = read_asked(prompts, target or [], [], neutral_prompt=neutral, method=method)
     search = Search(goal, (*(alpha or ()),), (*(num_channels or ()),), bisections, batch_size)
     asked = prompts_to_tune(given)
+    if num_channels and all(one.method != "global" for one in asked):
+        raise ValueError(
+            f"num_channels: got {num_channels}, expected none, which only the method global has"
+        )
     check_store(workspace)
     needs, measured = survey_prompts(asked), None
     if "global" in needs.methods:
@@ -109,6 +114,8 @@ def tune_strengths(
     page = write_tuning_page(destination, tuned, images, search, not networks.has("judge"))
     chosen = [t.instruction for t in tuned if t.reached or (best_effort and t.chosen)]
     rows = build_manifest(images.images, chosen, destination) if chosen else 0
+    if not rows and is_file(destination):
+        say(f"tune: {destination} stays as an earlier call wrote it")
     _show(tuned, best_effort)
     reached = [t for t in tuned if t.reached]
     doubtful = sum(t.check is not None and not t.check_reached for t in reached)

@@ -241,6 +241,12 @@ def _values(column: pa.Array) -> list[object]:
         if max(places, default=-1) >= len(texts) - 1 or min(places, default=-1) < -1:
             raise pa.ArrowInvalid("a row names a text that is not there")
         return [texts[place] for place in places]
+    cells = _plain(column)
+    # An empty text is an empty cell, as in CSV.
+    return [None if isinstance(cell, str) and not cell else cell for cell in cells]
+
+
+def _plain(column: pa.Array) -> list[object]:
     if not pa.types.is_nested(column.type):
         try:
             return list(column.to_pylist())

@@ -290,6 +290,8 @@ class Editor:
     @torch.no_grad()
     def _global(self, batch: Batch) -> FoundEdit:
         row = batch.rows[0]
+        # Also of rows that no channel is found for: other directions may have some.
+        _name_asset(batch.rows, self._settings.directions_fingerprint)
         direction, fingerprint = _direction(
             self._settings.directions,
             self._networks,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from manifests.building import build_edits, regroup
 from manifests.instructions import Instruction
@@ -25,7 +26,7 @@ from tasks.directions import (
     plan_blocks,
 )
 from tasks.edits import mapper_url, rows_together
-from tasks.frozen import row_marks
+from tasks.frozen import manifest_card, require_same_manifest, row_marks
 from tasks.inversion import INVERT_SHARD
 from tasks.latents import LatentStore, latent_folder
 from tasks.mappers import MapperConfig, mapper_fingerprint, mapper_folder
@@ -48,6 +49,7 @@ from tasks.runs import (
 )
 from tasks.store.folders import Folder
 from tasks.store.ledger import Row
+from tasks.store.redaction import unsigned
 from tasks.surveys import Survey, survey_prompts
 
 # Of a result row in its part, about.
@@ -148,13 +150,14 @@ class Forecast:
             ConfigError: The workspace has faces of other parameters.
         """
         require_same_alignment(self._workspace, config)
-        ledger, new = faces_ledger(self._workspace), list_photos(photos).replace_schema_metadata()
+        ledger = faces_ledger(self._workspace)
+        new = list_photos(photos, self._workspace).replace_schema_metadata()
         pending, known, waiting = set(ledger.pending()), set[str](), [new.slice(0, 0)]
         for shard in ledger.plans():
             units = ledger.units(shard).select(new.column_names).cast(new.schema)
-            known.update(units["source_uri"].to_pylist())
+            known.update(map(unsigned, units["source_uri"].to_pylist()))
             waiting += [units] if shard in pending else []
-        fresh = [uri not in known for uri in new["source_uri"].to_pylist()]
+        fresh = [unsigned(uri) not in known for uri in new["source_uri"].to_pylist()]
         new = new.filter(pa.array(fresh, pa.bool_()))
         to_do = pa.concat_tables([*waiting, new]).combine_chunks()
         total, count = len(known) + len(new), len(to_do)
@@ -329,14 +332,17 @@ class Forecast:
                 for row in table.to_pylist()
             ]
             kept.append(row_marks(table.filter(pa.array(stays, pa.bool_()))))
-        done, work, grouped = np.concatenate(kept), _Work(), 0
+        done, work, grouped, marks = np.concatenate(kept), _Work(), 0, list[NDArray[np.uint64]]()
         for table in regroup(batches, options.shard_size):
-            is_done = np.isin(row_marks(table), done)
+            marks.append(row_marks(table))
+            is_done = np.isin(marks[-1], done)
             work.rows, work.done = work.rows + len(table), work.done + int(is_done.sum())
             if grouped < _MOST_GROUPED:
                 rows = table.filter(pa.array(~is_done)).to_pylist()
                 grouped += len(rows)
                 _count_batches(rows, options.batch_size, work)
+        if not options.update:
+            require_same_manifest(folder, manifest_card(marks))
         for kind in work.kinds.values():
             scale = (work.rows - work.done) / grouped
             kind.rows, kind.batches = kind.rows * scale, kind.batches * scale

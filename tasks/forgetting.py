@@ -84,7 +84,7 @@ class Forgetting:
 
     Raises:
         ForgettingError: The image id is no name; or no face here has it, and it looks like a
-            misspelt one.
+            misspelt one; or a run is none.
     """
 
     def __init__(self, workspace: str, image_id: str, runs: Sequence[str] = ()) -> None:
@@ -93,6 +93,11 @@ class Forgetting:
         self._root, self._id = Folder(workspace), image_id
         self._name = f"forgetting-{sha256(image_id.encode())[:16]}.json"
         self._outside = [Folder(run) for run in runs]
+        for place in self._outside:
+            if not place.exists(RUN):
+                raise ForgettingError(
+                    f"runs: got {place.url}, which holds no {RUN}, expected the folder of a run"
+                )
         self._note = _Note(image_id)
         self.removed: Counter[str] = Counter()
         self.siblings: set[str] = set()

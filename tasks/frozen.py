@@ -146,7 +146,21 @@ def read_card(folder: Folder) -> dict[str, Any]:
     return card
 
 
-def _refused(folder: Folder, change: ManifestChange) -> RunError:
+def require_same_manifest(folder: Folder, card: Mapping[str, Any]) -> None:
+    """Refuse another manifest than a run was begun with, where it was begun.
+
+    Args:
+        folder: Of the run.
+        card: See `manifest_card`.
+
+    Raises:
+        RunError: It is another.
+    """
+    if read_card(folder) not in ({}, card):
+        raise _refused(folder, f"{card['rows']:,} rows, others than those")
+
+
+def _refused(folder: Folder, change: ManifestChange | str) -> RunError:
     return RunError(
         f"run {folder.url}: got another manifest than it was begun with: {change}; "
         "give --update to compute what is new and take removed rows out of the results, or a new "
@@ -168,8 +182,8 @@ def _begin(
         LedgerError: Other rows are planned.
     """
     if ledger.plans():
-        # Stopped before: the shards have the size that they were begun with.
-        shard_size = len(ledger.units(0))
+        # Stopped before: the shards have the size that they were begun with, if one still tells.
+        shard_size = len(ledger.units(0)) or shard_size
     marks = list[NDArray[np.uint64]]()
     for shard, table in enumerate(regroup(batches, shard_size)):
         ledger.plan_shard(shard, table)

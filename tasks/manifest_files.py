@@ -13,13 +13,15 @@ import pyarrow.compute as pc
 
 from manifests.building import build_edits, instructions, read_instructions, write_edits
 from manifests.errors import ManifestError
-from manifests.instructions import Instruction
+from manifests.instructions import DEFAULT_NEUTRAL_PROMPT, Instruction
 from manifests.reading import read_edits, stream_edits
 from manifests.validation import CheckedBatch, check_edits
 from tasks.latents import imported_images
 from tasks.photos.faces import faces_ledger
 from tasks.store.folders import nearest, split_url
 
+# What the settings of a command are where nothing is said.
+_UNSAID = (DEFAULT_NEUTRAL_PROMPT, "global")
 _TABLES = (".csv", ".parquet", ".tsv", ".json", ".txt")
 
 
@@ -124,7 +126,7 @@ def read_prompts(prompts: str) -> list[Instruction]:
 
 
 def read_asked(
-    prompts: str, targets: Sequence[str], alphas: Iterable[float], **settings: Any
+    prompts: str, targets: Sequence[str], alphas: Sequence[float], **settings: Any
 ) -> list[Instruction]:
     """Return what a command is asked for: the rows of a table of prompts, or targets.
 
@@ -135,9 +137,16 @@ def read_asked(
         settings: Likewise.
 
     Raises:
-        ValueError: See `require_asked`.
+        ValueError: See `require_asked`; or there are alphas or settings beside a table.
     """
     require_asked(prompts, targets)
+    beside = [n for n, value in settings.items() if value not in (None, *_UNSAID)]
+    beside += ["alpha"] if [*alphas] else []
+    if prompts and beside:
+        raise ValueError(
+            f"prompts: got the table {prompts} and {', '.join(beside)} beside it, expected the "
+            "table alone; these are columns of it"
+        )
     return read_prompts(prompts) if prompts else instructions(targets, alphas, **settings)
 
 

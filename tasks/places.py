@@ -10,6 +10,11 @@ from tasks.store.folders import Folder, split_url
 FACES, CROPS, INVERSIONS, IMPORTS = "faces", "crops", "inversions", "imports"
 LATENT_STORES, DIRECTION_STORES, MAPPERS, RUNS = "latents", "directions", "mappers", "runs"
 CALIBRATIONS = "calibrations"
+# What a workspace holds that is nobody's photograph.
+OWN_FOLDERS = (
+    *(FACES, CROPS, INVERSIONS, IMPORTS, LATENT_STORES, DIRECTION_STORES, MAPPERS, RUNS),
+    CALIBRATIONS,
+)
 # Of a run.
 IMAGES, REPORT = "images", "report"
 

@@ -28,8 +28,8 @@ RUN = "run.json"
 _RUNS_NAMED = 20
 # Networks that photographs and edits go through.
 ROLES_OF_A_RUN: tuple[Role, ...] = ("generator", "encoder", "clip", "identity")
-# What no update can change: where the edited images are, and in which form.
-_FIXED = ("name", "workspace", "image_format", "output")
+# What no update can change: where the edited images are, in which form, and what rows do not name.
+_FIXED = ("name", "workspace", "image_format", "output", "arithmetic")
 # May differ when a run continues, as it changes no image: less at a time where memory ran out.
 _FREE = ("batch_size",)
 _ASSETS = ("directions", "directions_fingerprint", "mappers")
@@ -171,12 +171,12 @@ def open_run(folder: Folder, settings: RunSettings, update: bool = False) -> Non
         RunError: A setting differs; the message names it.
     """
     wanted: dict[str, Any] = {"name": folder.name} | asdict(settings)
-    try:
-        folder.create(RUN, json.dumps(wanted, indent=2, sort_keys=True).encode())
-    except FileExistsError:
-        got = read_run_values(folder)
-    else:
-        return
+    # Once updated, the first settings are others than those that count, even if these equal them.
+    if not is_updated(folder):
+        with suppress(FileExistsError):
+            folder.create(RUN, json.dumps(wanted, indent=2, sort_keys=True).encode())
+            return
+    got = read_run_values(folder)
     # Mappers that come to be there later change no row.
     wanted["mappers"] = got.get("mappers", {}) | wanted["mappers"]
     _refuse_other_settings(folder, got, wanted, update)
@@ -208,14 +208,20 @@ def check_run(
         update: Go on with these, if they differ in what can be computed again.
 
     Raises:
-        RunError: A setting differs, or the run was begun with directions that were measured
-            otherwise.
+        RunError: A setting differs, no face is inverted by the networks, or the run was begun with
+            directions that were measured otherwise.
     """
     if not folder.exists(RUN):
         return
     got = read_run_values(folder)
     wanted = {name: value for name, value in asdict(settings).items() if name not in _ASSETS}
     _refuse_other_settings(folder, got, wanted, update)
+    if got["latents"] != settings.latents and not store_of(settings).ledger.committed():
+        raise RunError(
+            f"run {folder.url}: asked to go on with networks that no face is inverted by, expected "
+            f"latents in {settings.latents}; `styleclip invert {settings.workspace} --models "
+            f"{settings.models}` makes them"
+        )
     if relevance is None or update:
         return
     for url, options in measured_otherwise(Folder(settings.workspace), networks, relevance).items():

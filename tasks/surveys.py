@@ -46,7 +46,7 @@ def survey_manifest(manifest: str) -> Survey:
     """Find out what the rows of a manifest need.
 
     Raises:
-        ManifestError: It is not there, or a row has a mistake.
+        ManifestError: It is not there, has no rows, or a row has a mistake.
     """
     methods, wanted = set[str](), dict[tuple[str, str | None], None]()
     uris, num_channels = dict[str, None](), 0
@@ -60,6 +60,8 @@ def survey_manifest(manifest: str) -> Survey:
                 wanted[prompt, options] = None
             else:
                 uris[uri] = None
+    if not methods:
+        raise ManifestError("manifest: got no rows, expected at least one edit")
     return Survey(methods, _trainings(wanted), [*uris], num_channels)
 
 

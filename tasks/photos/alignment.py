@@ -29,7 +29,7 @@ from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import Ledger, Row
-from tasks.store.redaction import redact
+from tasks.store.redaction import redact, unsigned
 
 FacesPolicy = Literal["largest", "all", "reject_several"]
 
@@ -86,7 +86,7 @@ def plan_photos(
         ListingError: See `list_photos`; or a listing gives an id that another photograph has.
     """
     ledger = faces_ledger(workspace)
-    photos = _with_new_ids(list_photos(source), ledger)
+    photos = _with_new_ids(list_photos(source, workspace), ledger)
     ledger.extend(photos, "source_uri", shard_size)
     return shards_to_align(ledger, retry)
 
@@ -258,7 +258,10 @@ def cut_face(photo: Image.Image, face: Face, size: int) -> Image.Image:
 
 
 def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:
-    """Make the ids of photographs that are new differ from those that are planned."""
+    """Make the ids of photographs that are new differ from those that are planned.
+
+    A photograph whose URL was only signed anew is not new.
+    """
     planned = {
         # Where its first face was forgotten, a photograph goes by the name of another.
         FURTHER_FACE.sub("", unit["image_id"]).lower(): unit["source_uri"]
@@ -266,8 +269,12 @@ def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:
         for unit in ledger.units(shard).to_pylist()
     }
     known = set(planned.values())
-    ids = []
+    resigned = {unsigned(uri) for uri in known}
+    ids, uris = list[str](), list[str]()
     for image_id, uri in _pairs(photos):
+        if uri not in known and unsigned(uri) in resigned:
+            continue
+        uris.append(uri)
         other = planned.get(image_id.lower(), uri)
         if uri in known or other == uri:
             ids.append(image_id)
@@ -278,7 +285,7 @@ def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:
             )
         else:
             ids.append(distinct_id(image_id, uri))
-    return pa.table([ids, photos["source_uri"]], photos.schema.remove_metadata())
+    return pa.table([ids, uris], photos.schema.remove_metadata())
 
 
 def _pairs(photos: pa.Table) -> Iterable[tuple[str, str]]:

@@ -55,10 +55,10 @@ def fetch_photo(source_uri: str) -> bytes:
             the store that may pass are raised as they are.
     """
     folder, name = split_url(source_uri)
-    if folder.is_local and folder.exists(name) and not is_file(source_uri):
-        # Opening a pipe would wait for whoever writes it.
-        raise PhotoError("unreadable", "got a folder, a pipe or a device, expected a file")
     try:
+        if folder.is_local and folder.exists(name) and not is_file(source_uri):
+            # Opening a pipe would wait for whoever writes it.
+            raise PhotoError("unreadable", "got a folder, a pipe or a device, expected a file")
         with folder.open(name) as file:
             content: bytes = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError):

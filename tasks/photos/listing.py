@@ -17,6 +17,7 @@ from tasks.photos.listing_table import (
     is_text,
     read_listing,
 )
+from tasks.places import OWN_FOLDERS
 from tasks.store.folders import Folder, is_file, nearest, sha256, split_url
 
 PHOTOS = pa.schema(
@@ -41,7 +42,7 @@ _DISTINCT = re.compile(r"--[0-9a-f]{8}$")
 _MAGIC = re.compile(r"[*?[]")
 
 
-def list_photos(source: str) -> pa.Table:
+def list_photos(source: str, workspace: str = "") -> pa.Table:
     """List the photographs of an input in a stable order.
 
     - A folder or object-store prefix: every file in it, at any depth, by name, so that also a file
@@ -59,6 +60,7 @@ def list_photos(source: str) -> pa.Table:
 
     Args:
         source: Path or URL.
+        workspace: Its URL; what it holds itself is left out where it lies in the input.
 
     Returns:
         Table of the schema PHOTOS, no uri and no id twice. Its metadata has GIVEN_IDS where a
@@ -70,7 +72,7 @@ def list_photos(source: str) -> pa.Table:
     """
     require_photos(source)
     is_listing = PurePosixPath(source).suffix.lower() in LISTINGS and is_file(source)
-    photos = read_listing(source) if is_listing else [*_find(source)]
+    photos = read_listing(source) if is_listing else [*_find(source, workspace)]
     if not photos:
         raise ListingError(f"photographs: got {source}, in which there are none; {_EXPECTED}")
     given = [photo.image_id for photo in photos if photo.image_id is not None]
@@ -102,7 +104,7 @@ def distinct_id(image_id: str, key: str) -> str:
     return f"{image_id[:_LONGEST_STEM]}--{sha256(key.encode())[:8]}"
 
 
-def _find(source: str) -> Iterator[Photo]:
+def _find(source: str, workspace: str) -> Iterator[Photo]:
     if is_file(source):
         folder, name = split_url(source)
         names = [name]
@@ -112,7 +114,12 @@ def _find(source: str) -> Iterator[Photo]:
         magic = _MAGIC.search(source)
         if magic and not names:
             folder, names = _match(source, source.rfind("/", 0, magic.start()) + 1)
-        names = [name for name in names if _is_wanted(name)]
+        own = [f"{Folder(workspace).url_of(name)}/" for name in OWN_FOLDERS] if workspace else ()
+        names = [
+            name
+            for name in names
+            if _is_wanted(name) and not folder.url_of(name).startswith(tuple(own))
+        ]
     for name in names:
         if not is_text(name):
             raise ListingError(

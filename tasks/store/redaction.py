@@ -2,13 +2,17 @@
 
 import os
 import re
+from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 
 STRUCK = "***"
 
 # Environment variables that hold something secret, by their names.
-_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY", re.I)
+# The id of an access key is a name; those of AWS have a pattern of their own below.
+_SECRET_NAME = re.compile(
+    r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY(?!_ID)", re.I
+)
 # Shorter values might be words.
 _SHORTEST = 8
 _PATTERNS = (
@@ -31,6 +35,14 @@ _PATTERNS = (
 )
 
 
+# What says that a URL is signed, and all that comes with it: S3, Google, CloudFront, Azure.
+_SIGNATURE = re.compile(r"(?i)(?:^|&)(?:x-(?:amz|goog)-signature|signature|sig)=")
+_SIGNING = re.compile(
+    r"(?i)(?:x-(?:amz|goog)-[\w-]+|awsaccesskeyid|googleaccessid|key-pair-id|policy|expires|signature"
+    r"|s(?:ig|v|r|p|t|e|pr|ip|koid|ktid|kt|ke|ks|kv))="
+)
+
+
 def redact(text: str) -> str:
     """Strike credentials out of a text.
 
@@ -38,6 +50,15 @@ def redact(text: str) -> str:
     password of a URL, what signs a URL, and authorization headers.
     """
     return _struck(text, _secrets())
+
+
+def unsigned(url: str) -> str:
+    """Return a URL without what signs it, which differs at every signing; others as they are."""
+    parts = urlsplit(url)
+    if not _SIGNATURE.search(parts.query):
+        return url
+    kept = [part for part in parts.query.split("&") if not _SIGNING.match(part)]
+    return urlunsplit(parts._replace(query="&".join(kept)))
 
 
 def _struck(text: str, secrets: list[str]) -> str:
@@ -53,9 +74,17 @@ def redact_table(rows: pa.Table) -> pa.Table:
     secrets = _secrets()
     for index, name in enumerate(rows.column_names):
         if name == "error" or name.endswith("_uri"):
-            texts = [text and _struck(text, secrets) for text in rows[name].to_pylist()]
+            texts = [
+                text and _struck(text, [] if _is_own(name, text) else secrets)
+                for text in rows[name].to_pylist()
+            ]
             rows = rows.set_column(index, rows.field(index), pa.array(texts, pa.string()))
     return rows
+
+
+def _is_own(column: str, text: str) -> bool:
+    """Whether a text says where a file is that is read again: a password may be a word in it."""
+    return column != "error" and not text.startswith(("http://", "https://"))
 
 
 def _secrets() -> list[str]:
