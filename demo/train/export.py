@@ -13,7 +13,9 @@ from styleclip_ops.generator import Generator
 
 _TEXT = """A StyleGAN2 generator (mapping network, modulated synthesis) of cartoon portraits.
 The synthesis network learned to draw the portraits of `demo/portraits` from their parameters
-through w; where figures of a stage `finish` are given it was then sharpened adversarially. The
+through w; where figures of a stage `finish` are given it was then sharpened adversarially. Where
+figures of a stage `colours` are given, its toRGB styles were made constants, so that global edits,
+which leave those alone, reach all that it draws (`demo/train/colours.py`). The
 mapping network was not learned but written down (`demo/train/mapping.py`): the first coordinates of
 z, at unit mean square, are the portrait's normal vector, the others are free. W and S were brought
 to scales that the published edits' distance terms and step sizes suit (`demo/train/scaling.py`).
@@ -49,7 +51,7 @@ def export_generator(
         "parameters": sum(p.numel() for p in generator.parameters()),
         "file": f"{path.stat().st_size / 1e6:.1f} MB",
     }
-    for stage in ("synthesis", "finish"):
+    for stage in ("synthesis", "finish", "colours"):
         rows = read_rows(runs / stage / "curve.jsonl")
         for name, value in (rows[-1] if rows else {}).items():
             facts[f"{stage}: {name}"] = f"{value:.6g}"

@@ -70,6 +70,11 @@ def test_edits_are_foretold_from_what_is_done_and_nothing_is_written(tmp_path, m
     folder = run_folder(root, "run")
     with pytest.raises(RunError, match="image_format: got 'webp', begun with 'png'"):
         foretell(image_format="webp")
+    build_manifest(names[:2], read_prompts(prompts), manifest)
+    with pytest.raises(RunError, match="got another manifest than it was begun with: 10 rows"):
+        foretell()
+    assert foretell(update=True)[0].counts == {"rows": 10, "done": 10, "shards": 0}
+    build_manifest(names, read_prompts(prompts), manifest)
     told, stages = foretell()
     assert told.counts == {"rows": 20, "done": 20, "shards": 0}
     assert (stages["relevance"]["seconds"], stages["mappers"]["seconds"]) == (0, 0)

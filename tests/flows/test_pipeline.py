@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.endurance.small_bundle import write_small_bundle
 from flows.align import align_photos
 from flows.edit import edit_dataset
 from flows.interchange import export_latents, import_latents
@@ -250,6 +251,31 @@ def test_an_update_computes_what_is_new_or_depends_on_what_changed(tmp_path, lat
     for row in last.values():
         assert sha256(read_image(row["output_uri"])) == row["output_sha256"]
     assert edit(latents, models, relevance=other) == {}
+    # Back to what the run was begun with: an update like any other.
+    first = RELEVANCE
+    assert edit(latents, models, relevance=first, update=True) == {"ok": 2}
+    assert edit(latents, models, relevance=first) == {}
+    with pytest.raises(RunError, match="take a new run name, or the settings that it was begun"):
+        edit(latents, models, relevance=first, arithmetic="bfloat16", update=True)
+
+
+def test_an_update_to_networks_without_latents_is_refused_and_changes_no_row(
+    tmp_path, latents, models
+):
+    edit(latents, models)
+    before = rows_of(latents)
+    (tmp_path / "others").mkdir()
+    others = write_small_bundle(tmp_path / "others", seed=1)
+    with pytest.raises(RunError, match=r"no face is inverted by, .* `styleclip invert"):
+        edit(latents, others, update=True)
+    assert rows_of(latents) == before
+
+
+def test_a_manifest_without_rows_begins_no_run(tmp_path, latents, models):
+    ask(tmp_path)
+    with pytest.raises(ManifestError, match="got no rows"):
+        edit(latents, models)
+    assert not run_folder(latents, "run").names()
 
 
 def test_latents_of_other_tools_come_in_and_go_out(tmp_path, models):

@@ -1,6 +1,7 @@
 """Tuned strengths: a manifest that is sound, and whose edits score as was said."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,6 +108,17 @@ def test_a_budget_that_cannot_be_tried_says_why_and_the_others_go_on(workspace, 
 def test_bad_input_is_refused_before_any_work(workspace, models, capsys):
     with pytest.raises(ValueError, match="expected one of --prompts TABLE and --target"):
         tune(workspace, models)
+    with pytest.raises(ValueError, match=r"num_channels: got \[5\], expected none"):
+        tune(workspace, models, target=["old"], method="mapper", num_channels=[5])
+    (Path(workspace) / "prompts.csv").write_text("target_prompt\nold\n")
+    with pytest.raises(ValueError, match=r"prompts\.csv and neutral_prompt, method beside it"):
+        tune(
+            workspace,
+            models,
+            prompts=f"{workspace}/prompts.csv",
+            neutral="a man",
+            method="mapper",
+        )
     with pytest.raises(ConfigError, match="alpha: got -1"):
         tune(workspace, models, target=["old"], alpha=[-1.0])
     with pytest.raises(TuningError, match="images: got 0 with a latent in .* named bob"):

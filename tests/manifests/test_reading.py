@@ -341,3 +341,19 @@ def test_errors_of_the_store_are_not_taken_for_damage() -> None:
     write_edits([edits_batch([Edit("a", INSTRUCTION)])], sink)
     with pytest.raises(ConnectionResetError):
         list(stream_edits(Failing(sink.getvalue())))
+
+
+def test_an_empty_text_in_parquet_is_an_empty_cell():
+    columns = {
+        "image_id": ["anna"],
+        "target_prompt": ["old"],
+        "neutral_prompt": [""],
+        "method": ["global"],
+        "mapper_uri": [""],
+        "options": [""],
+    }
+    encoded = columns | {"mapper_uri": pa.array([""]).dictionary_encode()}
+    for cells in (columns, encoded):
+        (batch,) = read_edits(parquet_file(cells))
+        (row,) = batch.to_pylist()
+        assert (row["neutral_prompt"], row["mapper_uri"], row["options"]) == ("a face", None, None)

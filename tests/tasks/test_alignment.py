@@ -22,6 +22,7 @@ from tasks.photos.alignment import (
     plan_photos,
     shards_to_align,
 )
+from tasks.photos.decoding import PhotoError, fetch_photo
 from tasks.photos.detection import face_detector
 from tasks.photos.faces import faces_ledger, faces_table
 from tasks.photos.listing import distinct_id
@@ -359,3 +360,20 @@ def test_a_late_writer_does_not_replace_a_committed_crop(tmp_path, monkeypatch):
     assert align_photos_shard(workspace, 0, 64, "largest", 100) == {}
     assert faces_table(workspace).to_pylist() == [row]
     assert sha256(read_url(row["crop_uri"])) == row["crop_sha256"]
+
+
+def test_a_url_that_is_signed_anew_is_the_same_photograph(tmp_path):
+    listing, workspace = tmp_path / "photos.csv", str(tmp_path / "ws")
+    for signature in ("one", "two"):
+        listing.write_text(f"url\nhttps://host/anna.jpg?X-Amz-Signature={signature}\n")
+        assert plan_photos(workspace, str(listing), 8) == [0]
+    assert faces_ledger(workspace).units(0)["image_id"].to_pylist() == ["anna"]
+
+
+def test_a_photograph_in_a_folder_that_may_not_be_entered_is_a_row(tmp_path, monkeypatch):
+    def refuse(*_: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Folder, "exists", refuse)
+    with pytest.raises(PhotoError, match="cannot be opened: Permission denied"):
+        fetch_photo(str(tmp_path / "locked" / "anna.jpg"))

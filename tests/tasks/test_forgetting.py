@@ -381,3 +381,8 @@ def test_tables_of_others_keep_their_rows(finished):
         "numbers.parquet": [1, 2, 3],
         "lists.parquet": [1, 2],
     }
+
+
+def test_a_run_outside_that_is_none_is_refused(finished, tmp_path):
+    with pytest.raises(ForgettingError, match=r"holds no run\.json, expected the folder of a run"):
+        Forgetting(finished.root, "anna", [str(tmp_path / "mistyped")])

@@ -50,6 +50,16 @@ def test_the_same_rows_continue_in_any_order_and_shard_size(folder):
     assert ids(run_ledger(folder)) == [["p0", "p1", "p2"], ["p3"]]
 
 
+def test_a_freeze_whose_first_shard_lost_its_rows_ends(folder):
+    ledger = run_ledger(folder)
+    (batch,) = BEGUN
+    ledger.plan_shard(0, pa.Table.from_batches([batch.slice(0, 2)]))
+    ledger.replan_shard(0, ledger.units(0).slice(0, 0))
+    with pytest.raises(RunError, match="give --update"):
+        freeze_manifest(folder, BEGUN, 3)
+    assert len(ledger.plans()) <= 2
+
+
 def test_an_update_to_no_rows_is_refused_and_changes_nothing(folder):
     freeze_manifest(folder, BEGUN, 3)
     with pytest.raises(RunError, match="got no rows"):

@@ -102,6 +102,13 @@ def test_ids_tell_photographs_apart_whatever_their_names(root):
     assert hashed == {"a", "x-y", "b", "photo", "c.face1", "C", "c", "l" * 100, "d"}
 
 
+def test_what_a_workspace_holds_itself_is_no_photograph(root):
+    put(root, "a.jpg", "ws/crops/a.png", "ws/runs/one/images/x.png", "ws/photos/b.jpg")
+    everything, workspace = f"{root}", Folder(root).url_of("ws")
+    assert list_photos(everything, workspace)["image_id"].to_pylist() == ["a", "ws-photos-b"]
+    assert list_photos(workspace, workspace)["image_id"].to_pylist() == ["photos-b"]
+
+
 def test_an_id_depends_on_the_path_alone(root):
     put(root, "odd name.jpg", "a.jpg")
     before = listed(root)

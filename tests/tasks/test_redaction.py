@@ -6,7 +6,7 @@ import pytest
 from tasks.store.faults import StoreError, endure
 from tasks.store.folders import Folder, read_url
 from tasks.store.ledger import Ledger
-from tasks.store.redaction import redact, redact_table
+from tasks.store.redaction import redact, redact_table, unsigned
 
 SIGNED = "https://b.s3.amazonaws.com/a.jpg?X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F2026&"
 SIGNED += "X-Amz-Expires=60&X-Amz-Security-Token=IQoJb3Jp&X-Amz-Signature=fe5f80f7"
@@ -55,6 +55,27 @@ def test_signed_urls_keep_what_is_no_secret():
 )
 def test_other_text_stays(text):
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "plain"),
+    [
+        (SIGNED, "https://b.s3.amazonaws.com/a.jpg"),
+        ("https://a.blob/x.jpg?v=2&sv=2024&sig=a%2Bb&se=1", "https://a.blob/x.jpg?v=2"),
+        ("https://host/photo?id=7&policy=old", "https://host/photo?id=7&policy=old"),
+        ("s3://bucket/anna.jpg", "s3://bucket/anna.jpg"),
+    ],
+)
+def test_a_url_is_known_without_what_signs_it(url, plain):
+    assert unsigned(url) == plain
+
+
+def test_a_password_that_is_a_word_of_a_path_leaves_the_path_alone(monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", "postgres")
+    rows = {"crop_uri": ["/home/postgres/ws/crops/a.png"], "error": ["got postgres"]}
+    assert redact_table(pa.table(rows)).to_pydict() == rows | {"error": ["got ***"]}
+    fetched = pa.table({"source_uri": ["https://host/postgres/a.jpg"]})
+    assert redact_table(fetched)["source_uri"].to_pylist() == ["https://host/***/a.jpg"]
 
 
 def test_errors_of_stores_are_clean_down_to_their_causes():
