@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import torch
@@ -86,9 +86,9 @@ class MapperConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.mapper_type not in ("levels", "single", "style_space"):
+        if self.mapper_type not in get_args(MapperType):
             raise ConfigError(
-                f"mapper_type: got {self.mapper_type!r}, expected levels, single or style_space"
+                f"mapper_type: got {self.mapper_type!r}, expected one of {get_args(MapperType)}"
             )
         counts = (self.steps, self.batch_size, self.num_latents)
         if min(counts) < 1 or not self.learning_rate > 0:

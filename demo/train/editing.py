@@ -1,7 +1,7 @@
 """The three methods on the demo models, each at several strengths."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -34,8 +34,9 @@ class EditConfig:
         num_channels, global_alphas: Settings of global directions, all combinations.
         mapper_steps, mapper_batch, mapper_rate, mapper_loss: Training of a mapper.
         mapper_alphas: Multiples of its offset.
-        optimize: The optimization.
-        optimize_alphas: Multiples of the offset that it finds.
+        optimize: Optimizations, whose weights set how far they go: as in section 4 of the paper,
+            they belong to the strength.
+        optimize_alphas: Multiples of the offset that they find.
         seed: Of what is drawn at random.
     """
 
@@ -43,7 +44,7 @@ class EditConfig:
     relevance_step: float = 5.0
     relevance_samples: int = 128
     statistics_samples: int = 10_000
-    num_channels: tuple[int, ...] = (8, 16, 32, 64, 128)
+    num_channels: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256)
     global_alphas: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0)
     mapper_steps: int = 400
     mapper_batch: int = 4
@@ -54,9 +55,11 @@ class EditConfig:
         default_factory=lambda: MapperLossConfig(id_lambda=0.4, l2_lambda=0.1)
     )
     mapper_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
-    # Weaker, the L2 term of the published settings leaves all but the prompt to chance.
-    optimize: OptimizeConfig = field(
-        default_factory=lambda: OptimizeConfig(steps=80, l2_lambda=0.015)
+    # Weaker, the L2 term of the published settings leaves all but the prompt to chance; where the
+    # identity is held, less of it is needed.
+    optimize: tuple[OptimizeConfig, ...] = (
+        OptimizeConfig(steps=80, l2_lambda=0.015),
+        OptimizeConfig(steps=80, l2_lambda=0.005, id_lambda=1.0),
     )
     optimize_alphas: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
     seed: int = 0
@@ -95,14 +98,32 @@ class Faces:
 
 @dataclass(frozen=True)
 class Setting:
-    """Name a strength: alpha, and for global directions the number of channels."""
+    """Name a strength.
+
+    Attributes:
+        alpha: Multiple of the edit.
+        num_channels: Of a global direction.
+        l2_lambda, id_lambda: Weights of an optimization.
+    """
 
     alpha: float
     num_channels: int | None = None
+    l2_lambda: float | None = None
+    id_lambda: float | None = None
 
     def __str__(self) -> str:
-        channels = "" if self.num_channels is None else f", {self.num_channels} channels"
-        return f"alpha {self.alpha:g}{channels}"
+        words = [f"alpha {self.alpha:g}"]
+        if self.num_channels is not None:
+            words.append(f"{self.num_channels} channels")
+        if self.l2_lambda is not None:
+            words.append(f"L2 {self.l2_lambda:g}")
+        if self.id_lambda:
+            words.append(f"identity {self.id_lambda:g}")
+        return ", ".join(words)
+
+    def is_like(self, other: "Setting") -> bool:
+        """Whether another differs in alpha alone."""
+        return replace(self, alpha=other.alpha) == other
 
 
 @dataclass(frozen=True)
@@ -203,16 +224,17 @@ def edit_by_optimization(
 ) -> Edits:
     """Edit latents [N, num_ws, w_dim], each by an optimization of its own."""
     text = models.clip.embed_texts([prompt])
-    found = torch.cat(
-        [
-            optimize_latents(
-                models.generator, models.clip, part, text, config.optimize, models.identity
-            )
-            for part in torch.split(w_plus, 16)
-        ]
-    )
-    for alpha in config.optimize_alphas:
-        yield Setting(alpha), draw_latents(models.generator, torch.lerp(w_plus, found, alpha))
+    for one in config.optimize:
+        identity = models.identity if one.id_lambda else None
+        found = torch.cat(
+            [
+                optimize_latents(models.generator, models.clip, part, text, one, identity)
+                for part in torch.split(w_plus, 16)
+            ]
+        )
+        for alpha in config.optimize_alphas:
+            setting = Setting(alpha, l2_lambda=one.l2_lambda, id_lambda=one.id_lambda)
+            yield setting, draw_latents(models.generator, torch.lerp(w_plus, found, alpha))
 
 
 @torch.no_grad()

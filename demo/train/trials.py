@@ -197,8 +197,8 @@ def _cells(figures: EditFigures) -> list[str]:
 def _save_strip(
     path: Path, source: Tensor, edits: Mapping[Setting, Tensor], chosen: Setting
 ) -> None:
-    """Show sources above what the strengths with the best number of channels make of them."""
-    alike = [p for s, p in edits.items() if s.num_channels == chosen.num_channels]
+    """Show sources above what the chosen setting makes of them at every alpha."""
+    alike = [p for s, p in edits.items() if s.is_like(chosen)]
     rows = [pictures[:_STRIP] for pictures in (source, *alike)]
     sheet = contact_sheet(torch.cat(rows).cpu(), columns=len(rows[0]))
     with replacing(path) as part:

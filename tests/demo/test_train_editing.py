@@ -50,7 +50,7 @@ EDIT = EditConfig(
     mapper_steps=3,
     mapper_batch=2,
     mapper_alphas=(0.0, 1.0),
-    optimize=OptimizeConfig(steps=4),
+    optimize=(OptimizeConfig(steps=4), OptimizeConfig(steps=4, l2_lambda=0.1, id_lambda=0.5)),
     optimize_alphas=(0.0, 1.0),
 )
 
@@ -181,7 +181,7 @@ def test_no_strength_is_no_edit_and_strength_is_one(models, w_plus, edit):
 
 def test_methods_move_the_embedding_towards_the_prompt(models, w_plus):
     text = models.clip.embed_texts(["a smiling face"])
-    config = replace(EDIT, optimize=OptimizeConfig(steps=20), mapper_steps=40, mapper_rate=20.0)
+    config = replace(EDIT, optimize=(OptimizeConfig(steps=20),), mapper_steps=40, mapper_rate=20.0)
     asset = measure_directions(models, config)
     source = models.clip.embed_images(draw_latents(models.generator, w_plus[:8])) @ text[0]
     for name, method in methods(models, asset, config).items():
