@@ -1,7 +1,7 @@
 """The three methods on the demo models, each at several strengths."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -32,10 +32,11 @@ class EditConfig:
         relevance_samples: Faces that a channel's CLIP direction is the mean over.
         statistics_samples: Style codes that deviations are measured on.
         num_channels, global_alphas: Settings of global directions, all combinations.
-        mapper_steps, mapper_batch, mapper_rate, mapper_loss: Training of a mapper.
+        mapper_steps, mapper_batch, mapper_rate: Training of a mapper.
+        mapper_loss: Losses to train a mapper with each. Their weights set how far an edit goes: as
+            the paper chooses them for each edit (sections 4 and 5), they belong to the strength.
         mapper_alphas: Multiples of its offset.
-        optimize: Optimizations, whose weights set how far they go: as in section 4 of the paper,
-            they belong to the strength.
+        optimize: Optimizations; the same holds for their weights.
         optimize_alphas: Multiples of the offset that they find.
         seed: Of what is drawn at random.
     """
@@ -49,10 +50,11 @@ class EditConfig:
     mapper_steps: int = 400
     mapper_batch: int = 4
     # The gradients of the demo models are below Ranger's eps, which makes its steps small.
-    mapper_rate: float = 100.0
+    mapper_rate: float = 200.0
     # Their CLIP lets a mapper change much else unless the identity holds it.
-    mapper_loss: MapperLossConfig = field(
-        default_factory=lambda: MapperLossConfig(id_lambda=0.4, l2_lambda=0.1)
+    mapper_loss: tuple[MapperLossConfig, ...] = (
+        MapperLossConfig(id_lambda=0.4, l2_lambda=0.1),
+        MapperLossConfig(id_lambda=0.2, l2_lambda=0.05),
     )
     mapper_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
     # Weaker, the L2 term of the published settings leaves all but the prompt to chance; where the
@@ -103,7 +105,7 @@ class Setting:
     Attributes:
         alpha: Multiple of the edit.
         num_channels: Of a global direction.
-        l2_lambda, id_lambda: Weights of an optimization.
+        l2_lambda, id_lambda: Weights of an optimization, or of the loss of a mapper.
     """
 
     alpha: float
@@ -198,25 +200,27 @@ def edit_globally(
 
 
 def edit_by_mapper(models: EditModels, prompt: str, w_plus: Tensor, config: EditConfig) -> Edits:
-    """Edit latents [N, num_ws, w_dim] with a mapper that is trained for the prompt here."""
-    generator = models.generator
-    torch.manual_seed(config.seed)
-    mapper = LevelsMapper(w_dim=generator.config.w_dim).to(w_plus.device)
-    training = train_mapper(
-        generator,
-        models.clip,
-        mapper,
-        Ranger(mapper.parameters(), lr=config.mapper_rate),
-        _mapper_batches(generator, config),
-        models.clip.embed_texts([prompt]),
-        config.mapper_loss,
-        models.identity,
-    )
-    for _ in training:
-        pass
-    with torch.no_grad():
-        for alpha in config.mapper_alphas:
-            yield Setting(alpha), draw_latents(generator, mapper.edit(w_plus, alpha))
+    """Edit latents [N, num_ws, w_dim] with mappers that are trained for the prompt here."""
+    generator, text = models.generator, models.clip.embed_texts([prompt])
+    for loss in config.mapper_loss:
+        torch.manual_seed(config.seed)
+        mapper = LevelsMapper(w_dim=generator.config.w_dim).to(w_plus.device)
+        training = train_mapper(
+            generator,
+            models.clip,
+            mapper,
+            Ranger(mapper.parameters(), lr=config.mapper_rate),
+            _mapper_batches(generator, config),
+            text,
+            loss,
+            models.identity,
+        )
+        for _ in training:
+            pass
+        with torch.no_grad():
+            for alpha in config.mapper_alphas:
+                setting = Setting(alpha, l2_lambda=loss.l2_lambda, id_lambda=loss.id_lambda)
+                yield setting, draw_latents(generator, mapper.edit(w_plus, alpha))
 
 
 def edit_by_optimization(
