@@ -114,11 +114,11 @@ def _find(source: str, workspace: str) -> Iterator[Photo]:
         magic = _MAGIC.search(source)
         if magic and not names:
             folder, names = _match(source, source.rfind("/", 0, magic.start()) + 1)
-        own = [f"{Folder(workspace).url_of(name)}/" for name in OWN_FOLDERS] if workspace else ()
+        own = tuple(f"{Folder(workspace).url_of(name)}/" for name in OWN_FOLDERS if workspace)
+        # Who names such a folder itself means what lies in it.
+        own = () if f"{folder.url}/".startswith(own) else own
         names = [
-            name
-            for name in names
-            if _is_wanted(name) and not folder.url_of(name).startswith(tuple(own))
+            name for name in names if _is_wanted(name) and not folder.url_of(name).startswith(own)
         ]
     for name in names:
         if not is_text(name):

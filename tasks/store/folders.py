@@ -269,7 +269,9 @@ def nearest(url: str) -> str:
     Empty where nothing is, and for stores, which would be asked for all that they hold.
     """
     beside, name = split_url(url.rstrip("/"))
-    alike = get_close_matches(name, beside.names(), 1, _ALIKE) if beside.is_local else ()
+    alike = list[str]()
+    with suppress(OSError):
+        alike = get_close_matches(name, beside.names() if beside.is_local else (), 1, _ALIKE)
     return f" (did you mean {url.rstrip('/').removesuffix(name)}{alike[0]}?)" if alike else ""
 
 

@@ -107,6 +107,8 @@ def test_what_a_workspace_holds_itself_is_no_photograph(root):
     everything, workspace = f"{root}", Folder(root).url_of("ws")
     assert list_photos(everything, workspace)["image_id"].to_pylist() == ["a", "ws-photos-b"]
     assert list_photos(workspace, workspace)["image_id"].to_pylist() == ["photos-b"]
+    own = Folder(workspace).url_of("crops")
+    assert list_photos(own, workspace)["image_id"].to_pylist() == ["a"]
 
 
 def test_an_id_depends_on_the_path_alone(root):
