@@ -12,15 +12,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from demo.train.averaging import WeightAverage
-from demo.train.descent import Schedule, descend
+from demo.train.descent import Schedule
 from demo.train.device import mixed_precision
-from demo.train.judging import HeldOut
-from demo.train.losses import reconstruction_loss
 from demo.train.randomness import step_generator
 from demo.train.shards import PortraitShards
-from demo.train.synthesis import ConditionedGenerator
-from demo.train.trainee import PictureTrainee, PortraitBatches
+from demo.train.synthesis import ConditionedGenerator, RegressionTrainee
+from demo.train.trainee import PortraitBatches
 
 # Portraits whose mean w gives the constants.
 _MEAN_OVER = 1024
@@ -43,7 +40,7 @@ class ColoursConfig:
     seed: int = 0
 
 
-class ColoursTrainee(PictureTrainee):
+class ColoursTrainee(RegressionTrainee):
     """Teach a ConditionedGenerator to draw without toRGB styles what it draws with them.
 
     Its map to w stays as it is, and so does what an encoder learned about it.
@@ -65,35 +62,23 @@ class ColoursTrainee(PictureTrainee):
         device: torch.device,
     ) -> None:
         self.samples_per_step = config.batch
-        self._config, self._device = config, device
+        self._config = config
         self._batches = PortraitBatches(shards, config.batch, config.seed, device)
         self._teacher = teacher.to(device).requires_grad_(False)
-        self._model = copy.deepcopy(self._teacher)
-        self._model.generator.synthesis.requires_grad_(True)
-        fix_rgb_styles(self._model, shards.parameters[:_MEAN_OVER].to(device))
-        self._averaging = WeightAverage(self._model)
-        trained = [p for p in self._model.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.Adam(trained, betas=(0.9, 0.99), eps=1e-8)
-        super().__init__(
-            self._averaging.average,
-            HeldOut(held_out, device),
-            model=self._model,
-            average=self._averaging.average,
-            optimizer=self._optimizer,
-        )
+        model = copy.deepcopy(self._teacher)
+        model.generator.synthesis.requires_grad_(True)
+        fix_rgb_styles(model, shards.parameters[:_MEAN_OVER].to(device))
+        super().__init__(model, config.schedule, held_out, device)
 
     def step(self, index: int) -> Tensor:
         """Learn from one batch of what the teacher draws."""
-        parameters, _ = self._batches.draw(index)
         with torch.no_grad(), mixed_precision(self._device):
-            w_plus = self._mix(self._teacher.w_plus(parameters), index)
+            w_plus = self._teacher.w_plus(self._batches.parameters(index))
+            w_plus = self._mix(w_plus, index)
             wanted = self._teacher.draw(w_plus).float()
         with mixed_precision(self._device):
             drawn = self._model.draw(w_plus)
-        loss = reconstruction_loss(drawn, wanted)
-        descend(self._optimizer, loss, self._config.schedule.at(index))
-        self._averaging.update(self._model, index)
-        return loss
+        return self.learn(drawn, wanted, index)
 
     def _mix(self, w_plus: Tensor, index: int) -> Tensor:
         """Take the later rows of some latents from their neighbours in the batch."""

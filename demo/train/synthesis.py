@@ -58,7 +58,44 @@ class ConditionedGenerator(nn.Module):
         return self.generator.synthesize(self.generator.w_plus_to_s(w_plus), noise_mode="none")
 
 
-class SynthesisTrainee(PictureTrainee):
+class RegressionTrainee(PictureTrainee):
+    """Train what requires gradients of a ConditionedGenerator to draw given pictures.
+
+    Args:
+        model: The generator; it is changed.
+        schedule: Learning rates of Adam.
+        held_out: Portraits to be judged by.
+        device: Where the generator is.
+    """
+
+    def __init__(
+        self,
+        model: ConditionedGenerator,
+        schedule: Schedule,
+        held_out: PortraitShards,
+        device: torch.device,
+    ) -> None:
+        self._model, self._schedule, self._device = model, schedule, device
+        self._averaging = WeightAverage(model)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.Adam(trained, betas=(0.9, 0.99), eps=1e-8)
+        super().__init__(
+            self._averaging.average,
+            HeldOut(held_out, device),
+            model=model,
+            average=self._averaging.average,
+            optimizer=self._optimizer,
+        )
+
+    def learn(self, drawn: Tensor, wanted: Tensor, index: int) -> Tensor:
+        """Make step `index` from pictures drawn towards those wanted, and return the loss."""
+        loss = reconstruction_loss(drawn, wanted)
+        descend(self._optimizer, loss, self._schedule.at(index))
+        self._averaging.update(self._model, index)
+        return loss
+
+
+class SynthesisTrainee(RegressionTrainee):
     """Train a ConditionedGenerator to draw portraits from their parameters.
 
     Args:
@@ -78,35 +115,22 @@ class SynthesisTrainee(PictureTrainee):
         begin: ConditionedGenerator | None = None,
     ) -> None:
         self.samples_per_step = config.batch
-        self._config, self._device = config, device
         self._batches = PortraitBatches(shards, config.batch, config.seed, device)
-        self._model = _build(config, self._batches).to(device)
+        model = _build(config, self._batches).to(device)
         # A fifth faster on processors.
-        for weight in self._model.parameters():
+        for weight in model.parameters():
             if weight.ndim == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         if begin is not None:
-            self._model.load_state_dict(begin.state_dict())
-        self._averaging = WeightAverage(self._model)
-        trained = [p for p in self._model.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.Adam(trained, betas=(0.9, 0.99), eps=1e-8)
-        super().__init__(
-            self._averaging.average,
-            HeldOut(held_out, device),
-            model=self._model,
-            average=self._averaging.average,
-            optimizer=self._optimizer,
-        )
+            model.load_state_dict(begin.state_dict())
+        super().__init__(model, config.schedule, held_out, device)
 
     def step(self, index: int) -> Tensor:
         """Learn from one batch."""
         parameters, wanted = self._batches.draw(index)
         with mixed_precision(self._device):
-            predicted = self._model(parameters)
-        loss = reconstruction_loss(predicted, wanted)
-        descend(self._optimizer, loss, self._config.schedule.at(index))
-        self._averaging.update(self._model, index)
-        return loss
+            drawn = self._model(parameters)
+        return self.learn(drawn, wanted, index)
 
 
 def _build(config: SynthesisConfig, batches: PortraitBatches) -> ConditionedGenerator:

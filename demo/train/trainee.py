@@ -50,9 +50,15 @@ class PortraitBatches:
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the parameters [B, P] and pictures [B, 3, size, size] of step `step`."""
+        return self.parameters(step), to_pictures(self._levels(self._rows(step)))
+
+    def parameters(self, step: int) -> Tensor:
+        """Return the parameters [B, P] of step `step` without their pictures."""
+        return self._parameters[self._rows(step).to(self._parameters.device)]
+
+    def _rows(self, step: int) -> Tensor:
         generator = step_generator(self._seed, step)
-        rows = torch.randint(self._length, (self._batch,), generator=generator)
-        return self._parameters[rows.to(self._parameters.device)], to_pictures(self._levels(rows))
+        return torch.randint(self._length, (self._batch,), generator=generator)
 
 
 class PictureTrainee(KeptState):
