@@ -31,7 +31,7 @@ from tasks.places import CROPS, IMAGES, IMPORTS, INVERSIONS, LATENT_STORES, REPO
 from tasks.runs import RUN, run_ledger
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import PARTS, PLANS, Ledger
-from tasks.store.redaction import redact
+from tasks.store.redaction import bare_address
 from tasks.traces import Person, Trace, find_traces
 
 OnProgress = Callable[[int], None]
@@ -341,15 +341,14 @@ class Forgetting:
         for table in ledger.results():
             chosen = pc.is_in(table["source_uri"], pa.array(self._note.sources, pa.string()))
             for row in self._without(table.filter(chosen)).to_pylist():
-                stay.setdefault(row["source_uri"], row["image_id"])
+                stay.setdefault(bare_address(row["source_uri"]), row["image_id"])
 
         def keep_units(units: pa.Table) -> pa.Table:
             """A photograph with other faces stays planned, by the name of one of them."""
             rows = units.to_pylist()
             mine = [row["image_id"] == self._id for row in rows]
             for row, is_mine in zip(rows, mine, strict=True):
-                # Rows hold no signature of a URL, plans do.
-                other = stay.get(redact(row["source_uri"]), "")
+                other = stay.get(bare_address(row["source_uri"]), "")
                 row["image_id"] = other if is_mine else row["image_id"]
             kept = [row for row in rows if row["image_id"]]
             return pa.Table.from_pylist(kept, units.schema) if any(mine) else units

@@ -30,7 +30,7 @@ from tasks.places import places_of
 from tasks.runs import read_run_values, read_settings, run_ledger
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import Ledger, Row
-from tasks.store.redaction import redact
+from tasks.store.redaction import bare_address
 
 OnProgress = Callable[[int], None]
 
@@ -360,8 +360,7 @@ def check_faces(ledger: Ledger) -> Iterator[Finding]:
             yield _unreadable(what, error)
             continue
         if units is not None:
-            # Rows hold no signature of a URL, plans do.
-            got, wanted = set(rows[key].to_pylist()), set(map(redact, units[key].to_pylist()))
+            got, wanted = ({*map(bare_address, t[key].to_pylist())} for t in (rows, units))
             if got != wanted:
                 yield _unlike(what, key, got, wanted)
 

@@ -29,7 +29,7 @@ from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import Ledger, Row
-from tasks.store.redaction import redact, unsigned
+from tasks.store.redaction import bare_address, unsigned
 
 FacesPolicy = Literal["largest", "all", "reject_several"]
 
@@ -73,6 +73,8 @@ def plan_photos(
 ) -> list[int]:
     """Plan all photographs of an input that the workspace does not know yet.
 
+    Those that it knows by URLs that were signed otherwise are read from the new ones from now on.
+
     Args:
         workspace: URL of the workspace.
         source: See `list_photos`.
@@ -86,7 +88,9 @@ def plan_photos(
         ListingError: See `list_photos`; or a listing gives an id that another photograph has.
     """
     ledger = faces_ledger(workspace)
-    photos = _with_new_ids(list_photos(source, workspace), ledger)
+    photos = list_photos(source, workspace)
+    _take_signatures(photos["source_uri"].to_pylist(), ledger)
+    photos = _with_new_ids(photos, ledger)
     ledger.extend(photos, "source_uri", shard_size)
     return shards_to_align(ledger, retry)
 
@@ -142,9 +146,8 @@ def align_photos_shard(
     if before:
         known = ledger.rows(shard)
         again = _unusable(known, retry)
-        kept = [row for row in known.to_pylist() if row["source_uri"] not in again]
-        # Rows hold no signature of a URL, plans do.
-        units = [unit for unit in units if redact(unit["source_uri"]) in again]
+        kept = [row for row in known.to_pylist() if bare_address(row["source_uri"]) not in again]
+        units = [unit for unit in units if bare_address(unit["source_uri"]) in again]
         if not units:
             return {}
     aligner = _Aligner(Folder(workspace) / CROPS, face_detector(), config)
@@ -158,10 +161,10 @@ def align_photos_shard(
 
 
 def _unusable(faces: pa.Table, statuses: Collection[str]) -> set[str]:
-    """URIs of the photographs that gave no face, and have one of some statuses."""
+    """Bare addresses of the photographs that gave no face, and have one of some statuses."""
     usable = faces.filter(pc.equal(faces["status"], "ok"))["source_uri"].to_pylist()
     named = faces.filter(pc.is_in(faces["status"], pa.array([*statuses], pa.string())))
-    return {*named["source_uri"].to_pylist()} - {*usable}
+    return {*map(bare_address, named["source_uri"].to_pylist())} - {*map(bare_address, usable)}
 
 
 def choose_faces(found: list[Face], config: AlignmentConfig) -> list[Face]:
@@ -255,6 +258,19 @@ def cut_face(photo: Image.Image, face: Face, size: int) -> Image.Image:
         raise ConfigError("quad: got one outside the photograph, expected a face inside")
     surroundings = photo.crop((int(left), int(top), int(right), int(bottom)))
     return to_srgb(align_face(surroundings, face.landmarks - (left, top), size))
+
+
+def _take_signatures(uris: Iterable[str], ledger: Ledger) -> None:
+    """Plan photographs anew at URLs that were signed since: the earlier ones may have expired."""
+    fresh = {bare: uri for uri in uris if (bare := unsigned(uri)) != uri}
+    for shard in ledger.plans() if fresh else ():
+        units = ledger.units(shard)
+        before = units["source_uri"].to_pylist()
+        after = [fresh.get(unsigned(uri), uri) for uri in before]
+        if after != before:
+            place = units.schema.get_field_index("source_uri")
+            column = pa.array(after, pa.string())
+            ledger.readdress_shard(shard, units.set_column(place, units.field(place), column))
 
 
 def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:

@@ -5,7 +5,7 @@ parts of the results with their sizes and digests. Parts without a commit do not
 that is stopped anywhere continues with its pending shards, and of several writers of one shard
 exactly one is believed.
 
-Plans and commits are never changed, but may be superseded by a later generation: `shard-00003.json`
+Plans and commits are not changed, but may be superseded by a later generation: `shard-00003.json`
 by `shard-00003.1.json`, and so on. The latest counts, and again exactly one writer makes it.
 """
 
@@ -142,6 +142,19 @@ class Ledger:
                     f"shard {shard} of {self.folder.url}: got a plan that another process changed "
                     "meanwhile, expected to be the only one; give the same command to continue"
                 ) from None
+
+    def readdress_shard(self, shard: int, units: pa.Table) -> None:
+        """Write a plan again whose units are the same and lie elsewhere, as behind fresh links.
+
+        Raises:
+            LedgerError: The shard has another number of units.
+        """
+        if len(units) != len(self.units(shard)):
+            raise LedgerError(
+                f"shard {shard} of {self.folder.url}: got {len(units)} units, expected those that "
+                "are planned"
+            )
+        self.folder.write(_plan_name(shard), table_bytes(units))
 
     def extend(
         self,

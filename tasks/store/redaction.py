@@ -61,6 +61,11 @@ def unsigned(url: str) -> str:
     return urlunsplit(parts._replace(query="&".join(kept)))
 
 
+def bare_address(url: str) -> str:
+    """Return a URL without credentials and what signs it: the same in plans and in result rows."""
+    return unsigned(redact(url))
+
+
 def _struck(text: str, secrets: list[str]) -> str:
     for value in secrets:
         text = text.replace(value, STRUCK)

@@ -29,7 +29,7 @@ from tasks.photos.listing import distinct_id
 from tasks.photos.listing_table import ListingError
 from tasks.provenance import CODE_VERSION, read_facts
 from tasks.store.folders import Folder, read_url, sha256, split_url
-from tasks.store.ledger import Ledger
+from tasks.store.ledger import Ledger, LedgerError
 
 from published import golden
 
@@ -71,12 +71,15 @@ class SignedLinks(BaseHTTPRequestHandler):
     """Photographs behind links with a signature; one is kept from us, one may be mended."""
 
     mended = False
+    # What links hold that have not expired.
+    valid = ""
 
     def do_GET(self) -> None:
         name = self.path.partition("?")[0].strip("/")
         broken = name == "broken.jpg" and not self.mended
         content = b"no picture" if broken else (PHOTOS / "astronaut.png").read_bytes()
-        self.send_response(403 if name == "secret.jpg" else 200)
+        kept = name == "secret.jpg" or self.valid not in self.path
+        self.send_response(403 if kept else 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "GET":
@@ -362,12 +365,43 @@ def test_a_late_writer_does_not_replace_a_committed_crop(tmp_path, monkeypatch):
     assert sha256(read_url(row["crop_uri"])) == row["crop_sha256"]
 
 
-def test_a_url_that_is_signed_anew_is_the_same_photograph(tmp_path):
+def test_a_url_that_is_signed_anew_is_the_same_photograph_and_is_read_from_there(tmp_path):
     listing, workspace = tmp_path / "photos.csv", str(tmp_path / "ws")
     for signature in ("one", "two"):
-        listing.write_text(f"url\nhttps://host/anna.jpg?X-Amz-Signature={signature}\n")
+        url = f"https://host/anna.jpg?X-Amz-Signature={signature}"
+        listing.write_text(f"url\nhttps://host/bert.jpg\n{url}\n")
         assert plan_photos(workspace, str(listing), 8) == [0]
-    assert faces_ledger(workspace).units(0)["image_id"].to_pylist() == ["anna"]
+    units = faces_ledger(workspace).units(0)
+    assert units["image_id"].to_pylist() == ["bert", "anna"]
+    assert units["source_uri"].to_pylist() == ["https://host/bert.jpg", url]
+    with pytest.raises(LedgerError, match="got 1 units, expected those that are planned"):
+        faces_ledger(workspace).readdress_shard(0, units.slice(1))
+
+
+def test_expired_links_are_looked_at_again_by_fresh_ones(tmp_path, monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SignedLinks)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    listing, workspace = tmp_path / "list.csv", str(tmp_path / "ws")
+
+    def sign(day: int) -> None:
+        """Sign links of a day; those of other days have expired."""
+        place = f"http://127.0.0.1:{server.server_port}/whole.jpg"
+        listing.write_text(f"path\n{place}?X-Amz-Date={day}&X-Amz-Signature=of-day-{day}\n")
+
+    monkeypatch.setattr(SignedLinks, "valid", "Date=2")
+    sign(1)
+    assert [row["status"] for row in align(workspace, str(listing))] == ["unreadable"]
+    sign(2)
+    assert plan_photos(workspace, str(listing), 8, ["unreadable"]) == [0]
+    assert [*check_faces(faces_ledger(workspace))] == []
+    retry = ["unreadable"]
+    assert align_photos_shard(workspace, 0, 64, "largest", 100, retry) == {"ok": 1}
+    server.shutdown()
+    server.server_close()
+    assert [row["status"] for row in faces_table(workspace).to_pylist()] == ["ok"]
+    sign(3)
+    assert plan_photos(workspace, str(listing), 8, retry) == []
+    assert [*check_faces(faces_ledger(workspace))] == []
 
 
 def test_a_photograph_in_a_folder_that_may_not_be_entered_is_a_row(tmp_path, monkeypatch):
