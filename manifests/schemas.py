@@ -1,4 +1,4 @@
-"""The columns of every table: faces, edits (a manifest), results, a mapper's training log."""
+"""The columns of every table: faces, latents, edits (a manifest), results, a mapper's log."""
 
 from typing import Literal, get_args
 
@@ -66,6 +66,22 @@ FACES = pa.schema(
         _column("height", pa.int32(), "Of the upright photograph.", "pixels", nullable=True),
         _column("crop_uri", pa.string(), "Where the aligned crop is.", nullable=True),
         _digest("crop_sha256", "Of the crop's file."),
+    ]
+)
+
+# What the ledger of a W+ store says of each latent.
+LATENTS = pa.schema(
+    [
+        _column("image_id", pa.string(), "Name of the aligned face."),
+        _column("row", pa.int64(), "Row of the Zarr arrays.", nullable=True),
+        _digest("source_sha256", "Of the aligned crop."),
+        _column("status", pa.string(), f"One of {', '.join(('ok', *LATENT_FAILURES))}."),
+        _column("error", pa.string(), "What went wrong; null if ok.", nullable=True),
+        _column("inversion_uri", pa.string(), "Where the inversion's picture is.", nullable=True),
+        _metric("l1", "Mean absolute difference of crop and inversion.", "0 to 2"),
+        _metric("image_inversion", "CLIP: crop and inversion."),
+        _metric("identity_inversion", "Identity: crop and inversion."),
+        _digest("stored_sha256", "Of the row's values."),
     ]
 )
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from manifests.schemas import LATENTS
 from styleclip_ops.lots import in_lots
 from styleclip_ops.metrics import cosine_similarity
 from styleclip_ops.pictures import images_to_tensor, tensor_to_images
 from tasks.interchange import read_imported
-from tasks.latents import FACE_UNITS, LATENTS, Latents, LatentStore, latent_folder
+from tasks.latents import FACE_UNITS, Latents, LatentStore, latent_folder
 from tasks.models import Models, open_models
 from tasks.outputs import keep_picture
 from tasks.photos.faces import faces_table

@@ -19,6 +19,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.core.common import AccessModeLiteral as AccessMode
 
+from manifests.schemas import LATENTS
 from tasks.bundles import Role
 from tasks.places import LATENT_STORES
 from tasks.provenance import CODE_VERSION
@@ -38,22 +39,8 @@ CHUNK = 64
 # Networks that the stored values depend on.
 BINDING: tuple[Role, ...] = ("generator", "encoder", "identity", "judge")
 
-# What the ledger of a store plans, and what it says of each latent.
+# What the ledger of a store plans.
 FACE_UNITS = pa.schema([(n, pa.string()) for n in ("image_id", "crop_uri", "w_plus_uri")])
-LATENTS = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("row", pa.int64(), metadata={"description": "row of the Zarr arrays"}),
-        pa.field("source_sha256", pa.string(), metadata={"description": "of the aligned crop"}),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("error", pa.string()),
-        pa.field("inversion_uri", pa.string()),
-        pa.field("l1", pa.float64(), metadata={"description": "crop to inversion, on [-1, 1]"}),
-        pa.field("image_inversion", pa.float64(), metadata={"description": "CLIP cosine"}),
-        pa.field("identity_inversion", pa.float64(), metadata={"description": "cosine"}),
-        pa.field("stored_sha256", pa.string(), metadata={"description": "of the row's values"}),
-    ]
-)
 
 
 class LatentStoreError(ValueError):

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from manifests.schemas import LATENTS
 from tasks.directions import BLOCKS
-from tasks.latents import LATENTS
 from tasks.mappers import LOG
 from tasks.photos.faces import faces_ledger
 from tasks.places import RunPlaces, places_of

@@ -27,7 +27,6 @@ from styleclip_ops.strength import (
 )
 from tasks.edits import Batch, Editor, FoundEdit
 from tasks.models import open_models
-from tasks.report.thumbnails import LARGEST_SIDE
 from tasks.runs import RunSettings, store_of
 from tasks.selection import is_named
 
@@ -40,8 +39,9 @@ BUDGETS = (10, 20, 50, 150)
 
 # Share of the images that reach a target one by one; below it, a few carry the mean.
 MOST = 0.5
-# Faces whose pictures are kept.
+# Faces whose pictures are kept, and their side in pixels.
 _MOST_PICTURES = 4
+_PICTURE_SIDE = 256
 
 
 class TuningError(ValueError):
@@ -308,7 +308,7 @@ class _Trial:
             )
             for row, *pair in zip(batch.rows, before, after, strict=True):
                 for picture in pair:
-                    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+                    picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE), Image.Resampling.LANCZOS)
                 drawn.append(TunedPicture(row["image_id"], *pair))
         return tuple(drawn)
 

@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from manifests.schemas import FACES, RESULTS
+from manifests.schemas import FACES, LATENTS, RESULTS
 from tasks.directions import BLOCKS
-from tasks.latents import LATENTS
 from tasks.store.folders import Folder
 from tasks.store.ledger import Ledger, read_table
 

@@ -147,7 +147,8 @@ def _write_latents(store: Any, shard: int, part: list[str]) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from tasks.latents import LATENTS, Latents
+    from manifests.schemas import LATENTS
+    from tasks.latents import Latents
 
     draw = np.random.default_rng(shard)
     shapes = {name: getattr(store.none(), name).shape[1:] for name in Latents.__dataclass_fields__}

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.edits import IMAGE_ID
-from tasks.latents import LATENTS
+from manifests.schemas import LATENTS
 from tasks.photos.faces import faces_ledger
 from tasks.places import CROPS, INVERSIONS, LATENT_STORES, RunPlaces
 from tasks.report.thumbnails import Source, Thumbnail, make_thumbnails

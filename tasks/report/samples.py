@@ -107,7 +107,5 @@ def _samples(places: RunPlaces, rows: Sequence[Mapping[str, Any]]) -> Iterator[S
 def _small(content: bytes | None) -> bytes:
     """A small WebP of a picture; empty where there is none."""
     with suppress(*PICTURE_ERRORS), Image.open(io.BytesIO(content or b"")) as image:
-        small = image.convert("RGB")
-        small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-        return thumbnail_bytes(small)
+        return thumbnail_bytes(image, _SIDE)
     return b""

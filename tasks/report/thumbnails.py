@@ -12,7 +12,7 @@ from tasks.provenance import PICTURE_ERRORS
 from tasks.store.folders import Folder, sha256
 
 # Twice the size at which pages show them, for dense screens.
-LARGEST_SIDE = 256
+_LARGEST_SIDE = 256
 # Up to this size a lossless copy is small, and pages enlarge it pixel by pixel.
 _LOSSLESS_SIDE = 128
 _READERS = 8
@@ -98,17 +98,17 @@ def _make(
 
 
 def _shrunk(content: bytes) -> tuple[int, bytes]:
-    """The longer side of a picture in pixels, and a WebP of at most `LARGEST_SIDE`."""
+    """The longer side of a picture in pixels, and its thumbnail."""
     with Image.open(io.BytesIO(content)) as image:
-        side, small = max(image.size), image.convert("RGB")
-    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    return side, thumbnail_bytes(small)
+        return max(image.size), thumbnail_bytes(image)
 
 
-def thumbnail_bytes(picture: Image.Image) -> bytes:
-    """Encode a small picture as WebP."""
+def thumbnail_bytes(picture: Image.Image, largest_side: int = _LARGEST_SIDE) -> bytes:
+    """Encode a picture as a WebP of at most `largest_side` pixels by as many."""
+    small = picture.convert("RGB")
+    small.thumbnail((largest_side, largest_side), Image.Resampling.LANCZOS)
     sink = io.BytesIO()
-    picture.save(sink, "WEBP", lossless=max(picture.size) <= _LOSSLESS_SIDE, quality=80)
+    small.save(sink, "WEBP", lossless=max(small.size) <= _LOSSLESS_SIDE, quality=80)
     return sink.getvalue()
 
 

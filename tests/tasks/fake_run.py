@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from manifests.schemas import EDITS, FACES, RESULTS
-from tasks.latents import LATENTS
+from manifests.schemas import EDITS, FACES, LATENTS, RESULTS
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import Ledger
 

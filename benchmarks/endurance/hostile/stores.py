@@ -14,10 +14,10 @@ import zarr
 
 from benchmarks.endurance.hostile.items import Item, damaged, drawing
 from benchmarks.endurance.small_bundle import write_small_bundle
+from manifests.schemas import LATENTS
 from tasks.directions import DirectionStore, DirectionStoreError, RelevanceConfig
 from tasks.latents import (
     FACE_UNITS,
-    LATENTS,
     STORE,
     Latents,
     LatentStore,
