@@ -11,6 +11,7 @@ from tasks.directions import (
     direction_folder,
     relevance_options,
 )
+from tasks.mappers import require_mappers
 from tasks.models import open_models
 from tasks.store.folders import Folder
 from tasks.surveys import Survey
@@ -60,8 +61,12 @@ def make_assets(
 
     Returns:
         The directions, None where there are none, and the URLs of all mappers.
+
+    Raises:
+        ConfigError: A mapper that rows name cannot be used; nothing is made then.
     """
-    directions = None
+    directions, networks = None, open_models(models, device)
+    require_mappers(needs.mapper_uris, networks)
     if relevance is not None:
         step(build_relevance)(
             workspace,
@@ -71,7 +76,6 @@ def make_assets(
             workers=workers,
             engine=engine,
         )
-        networks = open_models(models, device)
         directions = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
     trained = train_all(workspace, needs.mappers, models, device)
     return directions, [*needs.mapper_uris, *trained]

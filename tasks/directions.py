@@ -78,6 +78,8 @@ class RelevanceConfig:
                 f"relevance: got {self.num_images} images, {self.num_statistics} samples, step "
                 f"{self.step}, expected at least 1, at least 2, above 0"
             )
+        # Equal settings have one address.
+        object.__setattr__(self, "step", float(self.step))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from styleclip_ops.metrics import (
 from styleclip_ops.optimize import OptimizeConfig, optimize_latents, optimize_style_codes
 from styleclip_ops.pictures import tensor_to_images
 from tasks.arithmetic import choose_arithmetic
-from tasks.directions import DirectionStore
+from tasks.directions import Directions, DirectionStore
 from tasks.frozen import read_card
 from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
@@ -39,7 +39,7 @@ from tasks.outputs import Output, open_output
 from tasks.overlap import behind
 from tasks.provenance import CODE_VERSION
 from tasks.row_logs import log_failures
-from tasks.runs import RunSettings, is_stale, read_settings, run_ledger, store_of
+from tasks.runs import RunError, RunSettings, is_stale, read_settings, run_ledger, store_of
 from tasks.selection import Selection, rows_to_redo
 from tasks.stopwatch import EDITING, LOADING, READING, SCORING, WRITING, Stopwatch
 from tasks.store.folders import Folder, sha256
@@ -216,7 +216,7 @@ class Editor:
                 row |= {
                     "status": "no_latent",
                     "error": f"image {row['image_id']!r}: no latent in {store.folder.url}; "
-                    "align and invert it first",
+                    "align and invert it first, or import its latent for these networks",
                 }
         known = [(row, place) for row, place in zip(rows, places, strict=True) if place is not None]
         if not known:
@@ -229,7 +229,7 @@ class Editor:
         usable = [place for place in stored if place not in wrong]
         sound = list[tuple[Row, int]]()
         for row, place in known:
-            message = self._unfit(row)
+            message = self.refusal(row)
             if place in wrong:
                 message = f"image {row['image_id']!r}: {wrong[place]}, then give --retry-failed"
             if message:
@@ -242,8 +242,11 @@ class Editor:
                 found = latents.take(np.searchsorted(usable, at).tolist())
                 yield Batch(own[0]["method"], [*own], at, found)
 
-    def _unfit(self, row: Row) -> str:
-        """Why a text of the row can be embedded by none; rows beside it in a batch are well."""
+    def refusal(self, row: Row) -> str:
+        """Return why a text of the row cannot be embedded; empty where it can.
+
+        Rows beside it in a batch are well.
+        """
         texts = (row["neutral_prompt"], row["target_prompt"])
         networks = (self._networks.clip, self._networks.judge)
         return next(filter(None, (_refusal(n, text) for n in networks for text in texts)), "")
@@ -270,14 +273,20 @@ class Editor:
         seconds = (time.monotonic() - began) / len(batch.rows)
         edited = []
         for index, row in enumerate(batch.rows):
-            row["edit_key"] = _edit_key(row)
             if not finite[index]:
                 row |= {"status": "failed", "error": "the edited image holds NaN or infinity"}
                 continue
             row |= {metric: _number(numbers[index]) for metric, numbers in scores.items()}
-            row |= {"status": "ok", "seconds": seconds}
+            row |= {"status": "ok", "seconds": seconds, "edit_key": self.address(row)}
             edited.append(Edited(row, pictures[index]))
         return edited
+
+    def address(self, row: Row) -> str:
+        """Return the key of an edit, from all that its image depends on."""
+        content = {name: row[name] for name in _CONTENT} | {"arithmetic": str(self.arithmetic)}
+        if row["method"] == "optimize":
+            content["identity_fingerprint"] = row["identity_fingerprint"]
+        return sha256(json.dumps(content, sort_keys=True).encode())
 
     def find(self, batch: Batch) -> FoundEdit:
         """Find the edit of a batch, whatever its strengths.
@@ -294,6 +303,7 @@ class Editor:
         _name_asset(batch.rows, self._settings.directions_fingerprint)
         direction, fingerprint = _direction(
             self._settings.directions,
+            self._settings.directions_fingerprint,
             self._networks,
             row["neutral_prompt"],
             row["target_prompt"],
@@ -307,9 +317,8 @@ class Editor:
     @torch.no_grad()
     def _mapper(self, batch: Batch) -> FoundEdit:
         row = batch.rows[0]
-        mapper, fingerprint = _mapper(
-            mapper_url(row, self._settings, self._networks), self._networks
-        )
+        url = mapper_url(row, self._settings, self._networks)
+        mapper, fingerprint = _mapper(url, self._settings.mappers.get(url, ""), self._networks)
         _name_asset(batch.rows, fingerprint)
         in_style_space = isinstance(mapper, FullStyleSpaceMapper)
         latents = self._s(batch) if in_style_space else self._w_plus(batch)
@@ -407,6 +416,7 @@ def _target(clip: ClipModel, text: str) -> Tensor:
 @lru_cache(maxsize=4096)
 def _direction(
     store: str,
+    expected: str,
     networks: Models,
     neutral: str,
     target: str,
@@ -414,7 +424,7 @@ def _direction(
     num_channels: int | None,
 ) -> tuple[Tensor, str]:
     """The style direction of a prompt, and the fingerprint of the asset behind it."""
-    assets = _directions(store)
+    assets = _directions(store, expected)
     direction = style_direction(
         assets.channel_clip_directions,
         text_direction(networks.clip, neutral, target).cpu(),
@@ -427,13 +437,30 @@ def _direction(
 
 
 @lru_cache(maxsize=4)
-def _directions(store: str) -> Any:
-    return DirectionStore(Folder(store)).read()
+def _directions(store: str, expected: str) -> Directions:
+    directions = DirectionStore(Folder(store)).read()
+    _require_asset(store, directions.fingerprint, expected)
+    return directions
 
 
 @lru_cache(maxsize=64)
-def _mapper(url: str, networks: Models) -> tuple[Any, str]:
-    return read_mapper(Folder(url), networks)
+def _mapper(url: str, expected: str, networks: Models) -> tuple[Any, str]:
+    mapper, fingerprint = read_mapper(Folder(url), networks)
+    _require_asset(url, fingerprint, expected)
+    return mapper, fingerprint
+
+
+def _require_asset(url: str, fingerprint: str, expected: str) -> None:
+    """Refuse another asset than the run has, as one that was replaced since.
+
+    Raises:
+        RunError: It is another; no row is made.
+    """
+    if expected and fingerprint != expected:
+        raise RunError(
+            f"{url}: got an asset with the fingerprint {fingerprint}, expected {expected}, which "
+            "the run has; give --update to compute again what depends on it, or restore it"
+        )
 
 
 def begin_row(unit: Row, settings: RunSettings, shard: int) -> Row:
@@ -488,12 +515,6 @@ _CONTENT = (
     "asset_fingerprint",
     "code_version",
 )
-
-
-def _edit_key(row: Row) -> str:
-    """Address an edit by all that its image depends on."""
-    content = {name: row[name] for name in _CONTENT}
-    return sha256(json.dumps(content, sort_keys=True).encode())
 
 
 def _provenance(row: Row) -> Row:

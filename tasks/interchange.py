@@ -21,7 +21,7 @@ from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_fold
 from tasks.models import open_models
 from tasks.photos.listing_table import IMAGE_ID_RULE, is_image_id
 from tasks.places import IMPORTS
-from tasks.store.folders import Folder, read_url, sha256, split_url
+from tasks.store.folders import Folder, read_url, sha256, split_member, split_url
 from tasks.store.redaction import redact
 
 # How far the norm of a direction may be from 1; files of half precision are that far.
@@ -185,7 +185,7 @@ def write_directions(store: str, destination: str) -> tuple[int, int]:
 
 def read_imported(uri: str) -> NDArray[np.float32]:
     """Return one imported latent [num_ws, w_dim] from `FILE.npy#ROW`."""
-    place, _, row = uri.partition("#")
+    place, row = split_member(uri, ".npy")
     shape, begin = _shape_of_copy(place)
     if not 0 <= int(row) < shape[0]:
         raise IndexError(f"got row {row} of {shape[0]}")

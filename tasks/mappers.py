@@ -2,11 +2,12 @@
 
 import io
 import json
+import pickle
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from manifests.schemas import MAPPER_LOG
 from styleclip_ops.checkpoints import load_mapper, save_safetensors
-from styleclip_ops.errors import ConfigError
+from styleclip_ops.errors import CheckpointError, ConfigError
 from styleclip_ops.generator import Generator
 from styleclip_ops.losses import SourceIdentities
 from styleclip_ops.mapper import (
@@ -97,6 +98,10 @@ class MapperConfig:
                 f"{self.num_latents}, learning_rate {self.learning_rate}, expected positive values"
             )
         self.loss_config()
+        # Equal settings have one address.
+        for field in fields(self):
+            if field.type is float:
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
 
     def loss_config(self) -> MapperLossConfig:
         """Return the weights of the loss."""
@@ -144,6 +149,25 @@ def read_mapper(folder: Folder, models: Models) -> tuple[Mapper, str]:
     content = folder.read(WEIGHTS)
     mapper = load_mapper(io.BytesIO(content)).to(models.device).eval().requires_grad_(False)
     return mapper, sha256(content)[:16]
+
+
+def require_mappers(urls: Iterable[str], models: Models) -> None:
+    """See that mappers which a manifest names are there, before any work for its other rows.
+
+    Raises:
+        ConfigError: One is not finished, cannot be read, or was trained for another generator; or
+            its address depends on the folder that a command is given in.
+    """
+    for url in urls:
+        if "://" not in url and not url.startswith("/"):
+            raise ConfigError(
+                f"mapper_uri: got {url}, expected the whole path or a URL: workers and later "
+                "commands may run in other folders"
+            )
+        try:
+            read_mapper(Folder(url), models)
+        except CheckpointError as error:
+            raise ConfigError(f"mapper_uri: {url}: {error}") from error
 
 
 def mapper_fingerprint(url: str) -> str:
@@ -263,7 +287,14 @@ class _Training:
             content = folder.read(CHECKPOINT)
         except FileNotFoundError:
             return []
-        saved = torch.load(io.BytesIO(content), weights_only=True)
+        try:
+            # An accelerator that it was saved on need not be here.
+            saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            raise ConfigError(
+                f"{folder.url}/{CHECKPOINT}: got a damaged checkpoint ({error}), expected that of "
+                "a training; remove it to train from the beginning"
+            ) from error
         self.mapper.load_state_dict(saved["mapper"])
         self.optimizer.load_state_dict(saved["optimizer"])
         log: list[dict[str, Any]] = read_table(saved["log"].numpy().tobytes()).to_pylist()

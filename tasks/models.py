@@ -154,7 +154,7 @@ class Models:
                     f"{role}: got {url}, which is not there{nearest(url)}, expected weights; "
                     f"mend {self.bundle.url}"
                 ) from None
-        if entry.sha256 and digest != entry.sha256:
+        if entry.sha256 and digest != entry.sha256.strip().lower():
             raise BundleError(
                 f"{url}: got sha256 {digest}, expected {entry.sha256}; "
                 "the file is damaged or another one"

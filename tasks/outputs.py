@@ -13,7 +13,10 @@ from PIL import Image
 from tasks.places import IMAGES
 from tasks.provenance import PICTURE_ERRORS, png_bytes, read_facts, webp_bytes
 from tasks.stopwatch import ENCODING, WRITING, Stopwatch
-from tasks.store.folders import Folder, read_url, sha256, split_url
+from tasks.store.folders import Folder, read_url, sha256, split_member, split_url
+
+# Of the files whose members are images.
+TAR = ".tar"
 
 _ENCODERS: Mapping[str, Callable[[Image.Image, Mapping[str, object]], bytes]] = {
     "png": png_bytes,
@@ -93,10 +96,11 @@ class TarOutput:
         """Add one image and its provenance."""
         with self._watch.spend(ENCODING):
             content = _ENCODERS[self._format](image, facts)
-        # A dot ends the key of a sample in this layout.
-        key = f"{image_id}-{name}".replace(".", "_")
+        digest = sha256(content)
+        # A dot ends the key of a sample in this layout; names may differ in one alone.
+        key = f"{image_id}-{name}".replace(".", "_") + f"-{digest[:8]}"
         self._samples[key] = content, json.dumps(facts, sort_keys=True).encode()
-        return f"{self._folder.url_of(self._path)}#{key}.{self._format}", sha256(content)
+        return f"{self._folder.url_of(self._path)}#{key}.{self._format}", digest
 
     def close(self) -> None:
         """Write the tar, its members by name."""
@@ -159,7 +163,7 @@ def read_images(uris: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
     """
     members: dict[str, dict[str, str]] = {}
     for uri in uris:
-        place, _, member = uri.partition("#")
+        place, member = split_member(uri, TAR)
         if member:
             members.setdefault(place, {})[member] = uri
             continue

@@ -292,6 +292,9 @@ class _Trial:
         # Once for all strengths: an optimization takes its hundreds of steps here.
         edits = [*self._edits(asked, images)]
         if not edits:
+            (row,) = edits_batch([Edit(images[0], asked)]).to_pylist()
+            if refusal := self._editor.refusal(row):
+                raise ConfigError(refusal)
             raise TuningError(
                 f"images: got no sound latent of {', '.join(images[:5])} and the others, expected "
                 "some; `styleclip verify` says what is wrong with them"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styleclip_ops.checkpoints import load_mapper
-from styleclip_ops.errors import StyleClipError
+from styleclip_ops.errors import StyleClipError, check_integers
 from styleclip_ops.generator import Generator
 from styleclip_ops.mapper import FullStyleSpaceMapper, Mapper
 from styleclip_ops.relevance import channel_clip_directions
@@ -62,7 +62,9 @@ def diagnose(
 
     Raises:
         BundleError: There is no such bundle.
+        ConfigError: A number is outside its range.
     """
+    check_integers(1, 100_000, channels=channels, images=images)
     networks, root = read_models(models, device), Folder(workspace)
     yield Finding("device", describe_device(networks.device), "any", verdict="sound")
     yield _reachable(root)
@@ -187,6 +189,15 @@ def _check_directions(
         _judged(-float(apart.median()), -SOUND_MEAN, -WRONG_MEAN),
     )
     moved = _moving_channels(found, layout, channels)
+    if not len(moved):
+        yield Finding(
+            f"{what}, effect of channels",
+            "no channel that moves the embedding",
+            "some",
+            "if they were imported, import them again; else measure them again",
+            "suspicious",
+        )
+        return
     stored = found.channel_clip_directions[torch.searchsorted(layout.editable_channels, moved)]
     cosines = F.cosine_similarity(_effect(networks, found, attributes, moved, images), stored)
     median = float(cosines.median())
@@ -233,7 +244,8 @@ def _moving_channels(found: Directions, layout: StyleSpaceLayout, count: int) ->
             order = found.channel_std[layer.span].argsort(descending=True) + layer.start
             moving = [channel for channel in order.tolist() if channel not in silent]
             turns += enumerate(moving)
-    return torch.tensor(sorted(channel for _, channel in sorted(turns)[:count]))
+    chosen = sorted(channel for _, channel in sorted(turns)[:count])
+    return torch.tensor(chosen, dtype=torch.long)
 
 
 def _mappers(root: Folder, networks: Models) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -90,9 +91,13 @@ def plan_photos(
     ledger = faces_ledger(workspace)
     photos = list_photos(source, workspace)
     _take_signatures(photos["source_uri"].to_pylist(), ledger)
-    photos = _with_new_ids(photos, ledger)
-    ledger.extend(photos, "source_uri", shard_size)
-    return shards_to_align(ledger, retry)
+    while True:
+        new = _with_new_ids(photos, ledger)
+        try:
+            ledger.extend(new, "source_uri", shard_size, partial(_refuse_taken_ids, new))
+        except _TakenIdError:
+            continue
+        return shards_to_align(ledger, retry)
 
 
 def shards_to_align(
@@ -279,8 +284,7 @@ def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:
     A photograph whose URL was only signed anew is not new.
     """
     planned = {
-        # Where its first face was forgotten, a photograph goes by the name of another.
-        FURTHER_FACE.sub("", unit["image_id"]).lower(): unit["source_uri"]
+        _first_face(unit["image_id"]): unit["source_uri"]
         for shard in ledger.plans()
         for unit in ledger.units(shard).to_pylist()
     }
@@ -302,6 +306,21 @@ def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:
         else:
             ids.append(distinct_id(image_id, uri))
     return pa.table([ids, uris], photos.schema.remove_metadata())
+
+
+class _TakenIdError(Exception):
+    """Another process gave an image id to another photograph meanwhile."""
+
+
+def _refuse_taken_ids(new: pa.Table, planned: pa.Table) -> None:
+    taken = {_first_face(image_id): uri for image_id, uri in _pairs(planned)}
+    if any(taken.get(image_id.lower(), uri) != uri for image_id, uri in _pairs(new)):
+        raise _TakenIdError
+
+
+def _first_face(image_id: str) -> str:
+    """The id of a photograph's first face; where that was forgotten, it goes by another's."""
+    return FURTHER_FACE.sub("", image_id).lower()
 
 
 def _pairs(photos: pa.Table) -> Iterable[tuple[str, str]]:

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from manifests.edits import IMAGE_ID
 from manifests.schemas import LATENTS
+from tasks.outputs import TAR
 from tasks.photos.faces import faces_ledger
 from tasks.places import CROPS, INVERSIONS, LATENT_STORES, RunPlaces
 from tasks.report.thumbnails import Source, Thumbnail, make_thumbnails
-from tasks.store.folders import Folder
+from tasks.store.folders import Folder, split_member
 from tasks.store.ledger import Ledger, Row
 
 THUMBNAILS = "thumbs"
@@ -171,7 +172,7 @@ def edited_sources(places: RunPlaces, rows: pd.DataFrame) -> Iterator[tuple[int,
 
 def _picture(report: Folder, source: Source, thumbnail: Thumbnail) -> Picture:
     # A browser cannot look into a tar.
-    full = None if "#" in source.uri else relative_url(report, source.uri)
+    full = None if split_member(source.uri, TAR)[1] else relative_url(report, source.uri)
     return Picture(f"{THUMBNAILS}/{thumbnail.name}", full, thumbnail.side)
 
 

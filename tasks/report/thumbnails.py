@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from tasks.outputs import read_images
+from tasks.outputs import TAR, read_images
 from tasks.provenance import PICTURE_ERRORS
-from tasks.store.folders import Folder, sha256
+from tasks.store.folders import Folder, sha256, split_member
 
 # Twice the size at which pages show them, for dense screens.
 _LARGEST_SIDE = 256
@@ -67,7 +67,7 @@ def make_thumbnails(
         if thumbnail:
             found[source.uri] = thumbnail
         else:
-            missing.setdefault(source.uri.partition("#")[0], {})[source.uri] = source
+            missing.setdefault(split_member(source.uri, TAR)[0], {})[source.uri] = source
     done, total = len(found), len(found) + sum(map(len, missing.values()))
     with ThreadPoolExecutor(_READERS) as pool:
         made = pool.map(lambda place: dict(_make(folder, missing[place], present)), missing)

@@ -275,6 +275,15 @@ def nearest(url: str) -> str:
     return f" (did you mean {url.rstrip('/').removesuffix(name)}{alike[0]}?)" if alike else ""
 
 
+def split_member(url: str, suffix: str) -> tuple[str, str]:
+    """Split `FILE#MEMBER`, where FILE ends in a suffix; of other URLs the member is empty.
+
+    A "#" elsewhere is a letter of a folder's name.
+    """
+    file, mark, member = url.rpartition(f"{suffix}#")
+    return (f"{file}{suffix}", member) if mark else (url, "")
+
+
 def sha256(content: bytes) -> str:
     """Return the SHA-256 of bytes as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

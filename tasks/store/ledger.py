@@ -282,15 +282,15 @@ class Ledger:
         return self._read_commit(shard, self._latest(_commit_name, shard))
 
     def work(self) -> tuple[int, float]:
-        """Return the result rows of the committed shards, and the seconds that these took.
+        """Return the result rows of the committed shards, and the seconds that all commits took.
 
-        Shards that were committed before the time was kept count with none.
+        Also those that do not count any more. Commits from before the time was kept have none.
         """
-        rows, seconds = 0, 0.0
-        for shard, generation in self._generations(COMMITS, ".json").items():
-            commit = self._read_commit(shard, generation)
-            rows += sum(part.rows for part in commit.parts)
+        rows, seconds, latest = 0, 0.0, self._generations(COMMITS, ".json")
+        for commit in self.commits():
             seconds += float(str(commit.facts.get("seconds", 0)))
+            if commit.generation == latest.get(commit.shard):
+                rows += sum(part.rows for part in commit.parts)
         return rows, seconds
 
     def history(self, shard: int) -> Iterator[tuple[Commit, pa.Table]]:

@@ -105,6 +105,20 @@ def test_a_budget_that_cannot_be_tried_says_why_and_the_others_go_on(workspace, 
     assert "num_channels: got 99999" in said["budgets"][1]["limit"]
 
 
+def test_a_prompt_that_is_too_long_says_so_and_the_others_go_on(workspace, models):
+    summary = tune(
+        workspace,
+        models,
+        target=["very " * 90 + "old", "old"],
+        goal=EASY,
+        alpha=[1.0],
+        num_channels=[5],
+    )
+    long, short = summary.facts["prompts"]
+    assert "tokens, expected at most 77" in long["limit"]
+    assert (long["reached"], short["reached"]) == (False, True)
+
+
 def test_bad_input_is_refused_before_any_work(workspace, models, capsys):
     with pytest.raises(ValueError, match="expected one of --prompts TABLE and --target"):
         tune(workspace, models)

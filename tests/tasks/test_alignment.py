@@ -2,12 +2,15 @@
 
 import io
 import json
+import shutil
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -376,6 +379,25 @@ def test_a_url_that_is_signed_anew_is_the_same_photograph_and_is_read_from_there
     assert units["source_uri"].to_pylist() == ["https://host/bert.jpg", url]
     with pytest.raises(LedgerError, match="got 1 units, expected those that are planned"):
         faces_ledger(workspace).readdress_shard(0, units.slice(1))
+
+
+def test_of_two_inputs_that_are_planned_at_once_each_photograph_has_its_name(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(PHOTOS / "astronaut.png", tmp_path / name / "anna.png")
+    workspace, extend = str(tmp_path / "ws"), Ledger.extend
+
+    def overtaken(ledger: Ledger, units: pa.Table, *options: Any) -> list[int]:
+        monkeypatch.setattr(Ledger, "extend", extend)
+        plan_photos(workspace, str(tmp_path / "b"), 8)
+        return ledger.extend(units, *options)
+
+    monkeypatch.setattr(Ledger, "extend", overtaken)
+    assert plan_photos(workspace, str(tmp_path / "a"), 8) == [0, 1]
+    ledger = faces_ledger(workspace)
+    first, second = (ledger.units(shard)["image_id"].to_pylist() for shard in ledger.plans())
+    assert first == ["anna"]
+    assert second[0].startswith("anna--")
 
 
 def test_expired_links_are_looked_at_again_by_fresh_ones(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import zarr
 from benchmarks.endurance.small_bundle import write_small_bundle
 from styleclip_ops.checkpoints import save_safetensors
 from styleclip_ops.encoder import E4eConfig, E4eEncoder
+from styleclip_ops.errors import ConfigError
 from styleclip_ops.mapper import LevelsMapper
 from tasks.bundles import read_bundle
 from tasks.checks.doctor import diagnose
@@ -62,6 +63,15 @@ def test_directions_of_another_generator_with_forged_fingerprints(
     found = [finding for finding in examine(finished) if finding.verdict == "wrong"]
     assert any("effect of 20 channels" in finding.what for finding in found)
     assert all("styleclip relevance" in finding.remedy for finding in found)
+
+
+def test_directions_that_move_nothing(finished):
+    group(finished, "directions")["channel_clip_directions"][:] = 0
+    (finding,) = [f for f in examine(finished) if f.verdict != "sound"]
+    assert finding.verdict == "suspicious"
+    assert "no channel that moves the embedding" in str(finding)
+    with pytest.raises(ConfigError, match="channels: got 0"):
+        examine(finished, channels=0)
 
 
 def test_shuffled_directions(finished):

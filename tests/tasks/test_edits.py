@@ -1,6 +1,7 @@
 """Edits of a shard: of images whose latents are lost, and in other company."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import zarr
 from manifests.cells import read_instruction
 from manifests.edits import Edit
 from styleclip_ops.errors import StyleClipError
-from tasks.edits import edit_pairs_shard
-from tasks.runs import run_ledger, shards_to_do
+from tasks.edits import Editor, edit_pairs_shard
+from tasks.models import open_models
+from tasks.runs import RunError, read_settings, run_ledger, shards_to_do
 from tasks.store.ledger import Ledger
 
 
@@ -95,6 +97,33 @@ def test_an_image_is_the_same_to_the_last_bit_in_any_company(finished):
         seen.append({row["pair_id"]: row["output_sha256"] for row in rows})
     assert len({*seen[0].values()}) == len(edits)
     assert [turn for turn in seen if turn != seen[0]] == []
+
+
+def test_assets_that_were_replaced_since_are_refused_by_a_shard(finished):
+    finished.edit("before")
+    for run, name in (("mapped", "mappers"), ("directed", "directions_fingerprint")):
+        finished.edit(run)
+        values = json.loads(finished.run(run).read("run.json"))
+        # What lies there now is another asset than the run was begun with.
+        other = "0123456789abcdef"
+        values[name] = dict.fromkeys(values[name], other) if name == "mappers" else other
+        finished.run(run).write("run.json", json.dumps(values).encode())
+        with pytest.raises(RunError, match="got an asset with the fingerprint .*, expected 0123"):
+            edit_pairs_shard(finished.run(run).url, "cpu", 0)
+        assert finished.results(run).num_rows == 16
+
+
+def test_an_edit_is_addressed_by_all_that_its_image_depends_on(finished):
+    settings = read_settings(finished.run("single"))
+    rows = [row for row in finished.results("single").to_pylist() if row["status"] == "ok"]
+    networks = open_models(finished.models, "cpu")
+    editor = Editor(settings, networks)
+    assert all(editor.address(row) == row["edit_key"] for row in rows)
+    other = [editor.address(row | {"identity_fingerprint": "another"}) for row in rows]
+    changed = {r["method"] for r, key in zip(rows, other, strict=True) if key != r["edit_key"]}
+    assert changed == {"optimize"}
+    bf16 = Editor(replace(settings, arithmetic="bfloat16"), networks)
+    assert not {bf16.address(row) for row in rows} & {row["edit_key"] for row in rows}
 
 
 def test_what_two_processes_did_is_counted_by_one(finished, monkeypatch):

@@ -108,6 +108,13 @@ def test_a_later_commit_supersedes_and_again_the_first_wins(ledger):
     assert [table["value"].to_pylist() for table in ledger.results()] == [[1, 3]]
 
 
+def test_time_is_that_of_all_commits_and_rows_are_those_that_count(ledger):
+    ledger.plan_shard(0, units("a", "b"))
+    first = ledger.commit(0, rows(a=1, b=2), {"seconds": 42.0})
+    ledger.commit(0, rows(a=1, b=3), {"seconds": 1.0}, first)
+    assert ledger.work() == (2, 43.0)
+
+
 def test_a_smaller_plan_takes_rows_out_of_the_results(root):
     ledger = Ledger(Folder(root), SCHEMA, key="key")
     ledger.extend(units("a", "b", "c"), "key", 2)

@@ -3,9 +3,18 @@
 import json
 
 import pytest
+import torch
 
 from styleclip_ops.errors import ConfigError
-from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug, train_prompt_mapper
+from tasks.directions import RelevanceConfig, direction_folder
+from tasks.mappers import (
+    MapperConfig,
+    mapper_folder,
+    read_mapper,
+    require_mappers,
+    slug,
+    train_prompt_mapper,
+)
 from tasks.models import open_models
 from tasks.store.folders import Folder
 
@@ -64,6 +73,55 @@ def test_a_mapper_of_another_generator_is_refused(tmp_path, models):
     folder.write("mapper.json", json.dumps(card | {"generator_fingerprint": "other"}).encode())
     with pytest.raises(ConfigError, match="got a mapper for the generator other"):
         read_mapper(folder, open_models(models, "cpu"))
+
+
+def test_mappers_that_a_manifest_names_are_checked(tmp_path, models, monkeypatch):
+    networks = open_models(models, "cpu")
+    folder = train(str(tmp_path), models)
+    require_mappers([folder.url], networks)
+    with pytest.raises(ConfigError, match="expected a finished mapper"):
+        require_mappers([folder.url, f"{folder.url}-"], networks)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="got mappers/.*, expected the whole path or a URL"):
+        require_mappers([folder.url.removeprefix(f"{tmp_path}/")], networks)
+    folder.write("mapper.safetensors", b"cut off")
+    with pytest.raises(ConfigError, match=f"mapper_uri: {folder.url}: "):
+        require_mappers([folder.url], networks)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, models):
+    with pytest.raises(KeyboardInterrupt):
+        train(str(tmp_path), models, on_progress=stop_at(3))
+    (folder,) = (Folder(str(path)) for path in tmp_path.glob("mappers/*"))
+    folder.write("checkpoint.pt", folder.read("checkpoint.pt")[:-100])
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt: got a damaged checkpoint"):
+        train(str(tmp_path), models)
+
+
+def test_a_checkpoint_of_another_device_is_taken(tmp_path, models, monkeypatch):
+    whole = train(str(tmp_path / "whole"), models)
+    with pytest.raises(KeyboardInterrupt):
+        train(str(tmp_path / "stopped"), models, on_progress=stop_at(3))
+    asked, load = list[object](), torch.load
+
+    def spy(*given: object, map_location: object = None, **options: object) -> object:
+        asked.append(map_location)
+        return load(*given, map_location=map_location, **options)
+
+    monkeypatch.setattr(torch, "load", spy)
+    stopped = train(str(tmp_path / "stopped"), models)
+    # Without it, what was saved on an accelerator is read on that one alone.
+    assert asked == ["cpu"]
+    assert stopped.read("mapper.safetensors") == whole.read("mapper.safetensors")
+
+
+def test_equal_settings_have_one_folder(tmp_path, models):
+    root, networks = Folder(str(tmp_path)), open_models(models, "cpu")
+    whole, numbers = MapperConfig(l2_lambda=1), MapperConfig(l2_lambda=1.0)
+    folders = {mapper_folder(root, networks, "sad", one).url for one in (whole, numbers)}
+    assert len(folders) == 1
+    stores = {direction_folder(root, networks, RelevanceConfig(step=step)).url for step in (5, 5.0)}
+    assert len(stores) == 1
 
 
 def test_an_unfinished_mapper_is_refused(tmp_path, models):

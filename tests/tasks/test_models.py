@@ -9,6 +9,7 @@ import pytest
 from styleclip_ops.errors import CheckpointError
 from tasks.bundles import BundleError, Weights, bundle_url, describe_bundle, read_bundle
 from tasks.models import Models, open_models
+from tasks.store.folders import sha256
 from tasks.weights import add_to_bundle, convert_weights_file, verify_bundle
 
 
@@ -31,6 +32,13 @@ def test_other_content_than_expected_is_refused(own, tmp_path):
     with pytest.raises(BundleError, match="expected 00"):
         add_to_bundle(own, "generator", Weights(generator, sha256="00"))
     assert read_bundle(own).weights["generator"].sha256 == ""
+
+
+def test_a_digest_in_capitals_is_the_same(own, tmp_path):
+    generator = tmp_path / "models" / "generator.safetensors"
+    digest = sha256(generator.read_bytes()).upper()
+    add_to_bundle(own, "generator", Weights(str(generator), sha256=digest))
+    assert read_bundle(own).weights["generator"].sha256 == digest
 
 
 def test_weights_are_added_with_licence_and_source(own, tmp_path):

@@ -25,6 +25,17 @@ def test_writers_whose_images_differ_leave_both(root, layout):
     assert len(left) == (2 if layout == "files" else 1)
 
 
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_names_that_differ_in_a_dot_are_two_images_of_any_folder(tmp_path, layout):
+    output = open_output(Folder(str(tmp_path / "photos #2")), layout, "png", 0)
+    written = [
+        output.write(name, f"{name}-smile", picture, {"image_id": name})
+        for name, picture in (("img.1", BRIGHT), ("img_1", DARK))
+    ]
+    output.close()
+    assert [sha256(read_image(uri)) for uri, _ in written] == [digest for _, digest in written]
+
+
 def test_the_same_image_has_the_same_name(root):
     names = {
         open_output(Folder(root), "files", "png", 0).write("anna", "x", BRIGHT, {})[0]
