@@ -211,9 +211,24 @@ def _replan(ledger: Ledger, batches: Iterable[pa.RecordBatch], shard_size: int) 
         kept = np.isin(row_marks(units), wanted)
         if not kept.all():
             ledger.replan_shard(shard, units.filter(pa.array(kept)))
-    planned = np.concatenate(_planned(ledger))
-    fresh = [table.filter(pa.array(~np.isin(marks, planned))) for table, marks in _marked(batches)]
-    ledger.extend(pa.concat_tables(fresh), "pair_id", shard_size)
+    while True:
+        planned = np.concatenate(_planned(ledger))
+        fresh = regroup(_fresh(batches, planned), shard_size)
+        try:
+            for shard, units in enumerate(fresh, ledger.plans()[-1] + 1):
+                ledger.plan_shard(shard, units)
+            return
+        except LedgerError:
+            # Another process planned some of them meanwhile, in shards of another size.
+            continue
+
+
+def _fresh(
+    batches: Iterable[pa.RecordBatch], planned: NDArray[np.uint64]
+) -> Iterator[pa.RecordBatch]:
+    """The rows that are not planned."""
+    for table, marks in _marked(batches):
+        yield from table.filter(pa.array(~np.isin(marks, planned))).to_batches()
 
 
 def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> ManifestChange:

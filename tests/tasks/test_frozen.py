@@ -142,3 +142,17 @@ def test_an_update_that_was_stopped_is_continued(tmp_path, monkeypatch, stop):
     assert freeze_manifest(folder, OTHER, 3) == 4
     assert sorted(chain(*ids(run_ledger(folder)))) == ["p1", "p2", "p3", "p4"]
     assert freeze_manifest(folder, OTHER, 3) == 4
+
+
+def test_two_processes_that_update_plan_every_row_once(folder, monkeypatch):
+    freeze_manifest(folder, BEGUN, 3)
+    plan_shard = Ledger.plan_shard
+
+    def overtaken(ledger: Ledger, shard: int, units: pa.Table) -> None:
+        monkeypatch.setattr(Ledger, "plan_shard", plan_shard)
+        freeze_manifest(folder, OTHER, 1, update=True)
+        ledger.plan_shard(shard, units)
+
+    monkeypatch.setattr(Ledger, "plan_shard", overtaken)
+    assert freeze_manifest(folder, OTHER, 3, update=True) == 4
+    assert ids(run_ledger(folder)) == [["p1"], ["p3"], ["p2"], ["p4"]]
