@@ -6,7 +6,7 @@ from typing import Any
 from flows.engines import read_engine
 from tasks.arithmetic import name_arithmetic
 from tasks.manifest_files import require_asked
-from tasks.run_tables import find_run
+from tasks.run_tables import find_judged_run
 from tasks.runs import read_run_values, require_run_name
 from tasks.store.folders import Folder
 
@@ -32,4 +32,5 @@ def check_choices(given: Mapping[str, Any]) -> None:
     if "manifest" in given or "prompts" in given:
         require_run_name(given["run"])
     else:
-        read_run_values(Folder(find_run(given["workspace"], given["run"])))
+        place = find_judged_run(given["workspace"], given["run"], given.get("others") or ())
+        read_run_values(Folder(place))

@@ -177,7 +177,11 @@ def _explain_surplus(error: UnusedCliTokensError) -> str:
         return f"--retry-failed: got {surplus[0]}, expected some of {', '.join(failures)}"
     told = f"got {' '.join(surplus)}, which is more than this command takes"
     is_number = bool(surplus) and re.fullmatch(r"[\d.]+", surplus[0])
-    return f"{told}; an option takes one value, as in --alpha 2 --alpha 4" if is_number else told
+    if is_number:
+        return f"{told}; an option takes one value, as in --alpha 2 --alpha 4"
+    if error.command_chain in (("align",), ("run",)):
+        return f"{told}; a pattern stands in quotes, as in 'photos/*.jpg'"
+    return told
 
 
 def _default_worth_telling(default: object) -> str | None:

@@ -32,6 +32,7 @@ from tasks.runs import (
     check_run,
     failed_rows,
     open_run,
+    require_latents,
     require_run_name,
     run_folder,
     settings_for,
@@ -92,7 +93,7 @@ def edit_dataset(
         image_format: Of the edited images; both are lossless and carry their provenance.
         output: Single files, or a tar a shard in the layout of webdataset.
         device: auto, cpu, cuda, cuda:1, mps.
-        batch_size: Edits that are read and scored together; the generator takes lots of its own.
+        batch_size: Edits that are read and scored together; the generator has its own size.
         arithmetic: That edits are rendered in: float32, bfloat16, `bfloat16 channels_last
             compiled`, or auto: float32, or in large runs on devices with units for bfloat16 what
             is measured to be fastest and changes pixels by less than half a level of 8 bits.
@@ -142,6 +143,7 @@ def edit_dataset(
         networks, measured = open_models(models, device), None
         if needs.num_channels and not read_card(folder):
             needs.require_channels(networks.generator)
+        require_latents(settings)
         if "global" in needs.methods:
             begun = begun_directions(folder)
             measured = settle_relevance(workspace, models, device, relevance, begun)

@@ -10,7 +10,7 @@ from flows.progress import progress_bar, say
 from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.report.run_report import write_report
-from tasks.run_tables import find_other_run, find_run
+from tasks.run_tables import find_judged_run, find_other_run
 from tasks.store.folders import Folder
 
 
@@ -25,8 +25,8 @@ def evaluate_run(
 ) -> Summary:
     """Judge a run: report/index.html, summary.json and metrics.parquet in its folder.
 
-    Further runs are shown beside it, with the differences of the pairs that both have. What changed
-    by more than may be is told as drift.
+    Further runs are shown beside it, with the differences of the pairs that both have. Changes
+    beyond the allowed size are told as drift.
 
     Args:
         workspace: Folder or URL that holds all data, or the folder of a run.
@@ -38,7 +38,7 @@ def evaluate_run(
         device: auto, cpu, cuda, cuda:1, mps.
     """
     began = time.monotonic()
-    place = find_run(workspace, run)
+    place = find_judged_run(workspace, run, others or ())
     check_store(workspace if place.startswith(f"{Folder(workspace).url}/") else place)
     compared = [find_other_run(place, other, Folder(place).name) for other in others or []]
     # Most of the time goes into thumbnails.

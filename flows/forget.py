@@ -4,7 +4,7 @@ import sys
 import time
 
 from flows.progress import console, describe_counts, progress_bar, say
-from flows.summary import MOST_IN_JSON, Summary
+from flows.summary import MOST_IN_JSON, Check, Summary
 from tasks.forgetting import Forgetting, ForgettingError
 
 
@@ -44,12 +44,17 @@ def forget_image(
         "other_faces": sorted(forgetting.siblings),
         "same_content": sorted(forgetting.duplicates),
     }
-    return Summary("forget", workspace, counts, time.monotonic() - began, facts)
+    # Where nothing was removed, nothing is "all in" there.
+    summary = Summary if any(counts.values()) else Check
+    return summary("forget", workspace, counts, time.monotonic() - began, facts)
 
 
 def _announce(forgetting: Forgetting, image_id: str) -> None:
     if not forgetting.is_known:
-        say(f"{image_id}: no face of this workspace has this name; searching its files")
+        say(
+            f"{image_id}: no face of this workspace has this name (`styleclip faces` lists all); "
+            "searching its files"
+        )
         return
     edits = describe_counts({"edits": forgetting.pairs}) or "no edit"
     runs = describe_counts({"runs": len(forgetting.runs)})

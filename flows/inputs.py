@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from tasks.bundles import read_bundle
 from tasks.manifest_files import read_prompts, require_manifest, require_parquet
 from tasks.photos.listing import require_photos
-from tasks.store.folders import Folder, nearest
+from tasks.store.folders import Folder, is_file, nearest
 
 # Arguments that mean the same in all commands, and what refuses those that name nothing.
 _CHECKS: Mapping[str, Callable[[str], object]] = {
@@ -18,6 +18,8 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
 }
 # Begins a bundle.
 _MAKER = "weights add"
+# These read a file.
+_CONVERTERS = ("latents import", "latents import-directions", "weights convert")
 # These begin no workspace.
 _READERS = (
     *("invert", "edit", "tune", "evaluate", "verify", "faces", "forget"),
@@ -42,6 +44,9 @@ def check_inputs(command: str, given: Mapping[str, str]) -> None:
     for name, check in _CHECKS.items():
         if given.get(name) and (name, command) != ("models", _MAKER):
             check(given[name])
+    source = given.get("source", "")
+    if command in _CONVERTERS and source and not is_file(source):
+        raise ValueError(f"source: got {source}, which is no file{nearest(source)}, expected one")
     if command == "edit" and given.get("manifest"):
         require_manifest(given["manifest"])
     if command in ("tune", "manifest build") and given.get("destination"):

@@ -37,7 +37,7 @@ def import_latents(
         names: Text file with one image id a line; made of the file's name where empty.
         models: Bundle of weights: the URL of its JSON file, or `demo`.
         device: auto, cpu, cuda, cuda:1, mps.
-        batch_size: Images that are read and scored together; the generator takes lots of its own.
+        batch_size: Images that are read and scored together; the generator has its own size.
         shard_size: Faces of a shard of a new store.
     """
     began = time.monotonic()

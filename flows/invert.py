@@ -47,7 +47,7 @@ def invert_faces(
         workspace: Folder or URL that holds all data.
         models: Bundle of weights: the URL of its JSON file, or `demo`.
         device: auto, cpu, cuda, cuda:1, mps.
-        batch_size: Faces that are read and scored together; the generator takes lots of its own.
+        batch_size: Faces that are read and scored together; the generator has its own size.
         shard_size: Faces of a shard of a new store.
         workers: Shards at a time.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.

@@ -29,7 +29,7 @@ def train_mappers(
     target: list[str],
     *,
     models: str = DEMO_MODELS,
-    mapper: Annotated[MapperConfig, Parameter(name="*")] = _DEFAULT,
+    mapper: Annotated[MapperConfig, Parameter(name="*", negative_bool="no-")] = _DEFAULT,
     device: MachineStr = "auto",
     checkpoint_steps: MachineInt = CHECKPOINT_STEPS,
 ) -> Summary:

@@ -67,6 +67,9 @@ def _names(module: str, argument: ast.arg) -> Iterator[str]:
     for statement in _imported_class(module, called).body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             yield statement.target.id
+            # What is on can be switched off.
+            if isinstance(statement.value, ast.Constant) and statement.value.value is True:
+                yield f"no_{statement.target.id}"
 
 
 def _function(path: str) -> ast.FunctionDef:

@@ -87,7 +87,7 @@ def tune_strengths(
         models: Bundle of weights: the URL of its JSON file, or `demo`.
         relevance: How to measure directions; as those that are there were, if nothing is said.
         device: auto, cpu, cuda, cuda:1, mps.
-        batch_size: Images that are read and scored together; the generator takes lots of its own.
+        batch_size: Images that are read and scored together; the generator has its own size.
     """
     require_parquet(destination)
     began = time.monotonic()

@@ -60,8 +60,8 @@ class RelevanceConfig:
         num_images: Sample faces to measure on; fewer are faster, 100 published.
         num_statistics: Random faces for the mean and deviation of S; 100,000 published.
         step: Perturbation in standard deviations.
-        mode: exact renders every perturbation; fast renders what slopes do not foretell, and
-            tells its accuracy; published does as the release, on 8-bit images; imported
+        mode: exact renders every perturbation; fast renders what gradients do not foretell,
+            and tells its accuracy; published does as the release, on 8-bit images; imported
             measures nothing and takes what `styleclip latents import-directions` wrote.
         seed: Of the sample images and the statistics.
     """

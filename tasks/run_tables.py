@@ -1,7 +1,7 @@
 """The tables of a run and of its workspace, as a report reads them."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from tasks.directions import BLOCKS
 from tasks.mappers import LOG
 from tasks.photos.faces import faces_ledger
 from tasks.places import RunPlaces, places_of
-from tasks.runs import RUN, read_run_values, run_folder, run_ledger
+from tasks.runs import RUN, RunError, read_run_values, run_folder, run_ledger
 from tasks.store.folders import Folder, split_url
 from tasks.store.ledger import Ledger, read_table
 
@@ -79,6 +79,26 @@ class Stage:
 def find_run(place: str, run: str) -> str:
     """Return the URL of a run: a folder that is one, or the run of that name in a workspace."""
     return Folder(place).url if Folder(place).exists(RUN) else run_folder(place, run).url
+
+
+def find_judged_run(place: str, run: str, others: Sequence[str]) -> str:
+    """Return the URL of a run to be judged, see `find_run`.
+
+    Args:
+        place: Folder of the run, or a workspace.
+        run: Its name in a workspace.
+        others: Runs to compare it with.
+
+    Raises:
+        RunError: It is none, and the first of the others may have been meant.
+    """
+    found = find_run(place, run)
+    if others and not Folder(found).exists(RUN):
+        raise RunError(
+            f"run: got {found}, which is none, and {', '.join(others)} to compare it with; which "
+            f"run is judged is told by an option, as in `--run {others[0]}`"
+        )
+    return found
 
 
 def find_other_run(url: str, other: str, run: str) -> str:

@@ -286,6 +286,20 @@ def store_of(settings: RunSettings) -> LatentStore:
     return LatentStore(Folder(settings.latents))
 
 
+def require_latents(settings: RunSettings) -> None:
+    """See that some image has a latent, before hours of work for edits of none.
+
+    Raises:
+        RunError: None has.
+    """
+    store = store_of(settings)
+    if not store.ledger.committed():
+        raise RunError(
+            f"workspace: got {settings.workspace} without latents for these networks, expected "
+            "some; give `styleclip align` and `styleclip invert` first, or `styleclip run`"
+        )
+
+
 def is_stale(row: Mapping[str, Any], settings: RunSettings) -> bool:
     """Return whether a result row was made with something else than the run is made with now."""
     marks = settings.marks | {"code_version": settings.code_version}

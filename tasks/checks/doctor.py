@@ -29,7 +29,7 @@ from tasks.latents import STORE as LATENT_ARRAYS
 from tasks.mappers import CARD, WEIGHTS
 from tasks.models import Models, describe_device, read_models
 from tasks.places import DIRECTION_STORES, LATENT_STORES, MAPPERS
-from tasks.store.folders import Folder
+from tasks.store.folders import Folder, nearest
 
 # Median cosine of measured and stored directions. On the demo networks 4 images measure
 # what 12 stored with 0.79, 8 with 0.93; directions of other channels give 0.1, of another generator
@@ -91,8 +91,12 @@ def _reachable(root: Folder) -> Finding:
         # Every store has errors of its own.
         remedy = "see to the network, the endpoint and the credentials in the environment"
         return Finding(f"workspace {root.url}", f"an error: {error}", "a folder", remedy)
-    got = f"a folder of {len(names)} entries" if names else "nothing yet"
-    return Finding(f"workspace {root.url}", got, "a folder that can be read", verdict="sound")
+    if names:
+        got = f"a folder of {len(names)} entries"
+        return Finding(f"workspace {root.url}", got, "a folder that can be read", verdict="sound")
+    remedy = f"give another{nearest(root.url)}, or begin one with `styleclip align`"
+    got, wanted = "nothing there, or nothing in it", "a workspace"
+    return Finding(f"workspace {root.url}", got, wanted, remedy, "suspicious")
 
 
 def _networks(networks: Models) -> Iterator[Finding]:

@@ -266,12 +266,14 @@ def is_file(url: str) -> bool:
 def nearest(url: str) -> str:
     """Name in brackets, for a message, what has almost the name of what is not there.
 
-    Empty where nothing is, and for stores, which would be asked for all that they hold.
+    Empty where nothing has, where it is there and only empty, and for stores, which would be asked
+    for all that they hold.
     """
     beside, name = split_url(url.rstrip("/"))
     alike = list[str]()
     with suppress(OSError):
-        alike = get_close_matches(name, beside.names() if beside.is_local else (), 1, _ALIKE)
+        names = beside.names() if beside.is_local else ()
+        alike = [] if name in names else get_close_matches(name, names, 1, _ALIKE)
     return f" (did you mean {url.rstrip('/').removesuffix(name)}{alike[0]}?)" if alike else ""
 
 

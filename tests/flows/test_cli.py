@@ -169,6 +169,10 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["invert", "{place}/ws"], "ws, which is not there or empty; `styleclip align PHOTOS"),
         (["verify", "{place}", "--run", "b"], "runs there: autumn, summer"),
         (["verify", "none", "--run", "{place}/runs/b"], "runs there: autumn, summer"),
+        (["evaluate", "{place}", "autumn"], "is told by an option, as in `--run autumn`"),
+        (["weights", "convert", "{place}/tpyo.csv", "x.pt"], "which is no file (did you mean"),
+        (["latents", "import", "{place}/ws", "none.npy"], "source: got none.npy, which is no f"),
+        (["invert", "{place}/runs/autumn"], "autumn, which is not there or empty; `styleclip"),
     ],
 )
 @pytest.mark.usefixtures("inputs")
@@ -196,6 +200,34 @@ def test_targets_of_train_mapper_are_texts(capsys, tmp_path, models, texts):
     words = [str(tmp_path / "ws"), *texts, "--steps", "1", "--batch-size", "1"]
     status, out, _ = call(capsys, "train-mapper", *words, "--models", models, "--device", "cpu")
     assert (status, "mappers: 2 ready" in out) == (0, True)
+
+
+def test_a_pattern_that_the_shell_took_is_told_of(capsys, tmp_path):
+    photos = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    for photo in photos:
+        Image.new("RGB", (40, 40)).save(photo)
+    with pytest.raises(SystemExit):
+        call(capsys, "align", *photos, str(tmp_path / "ws"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a pattern stands in quotes, as in 'photos/*.jpg'" in said
+
+
+@pytest.mark.parametrize(("words", "coarse"), [(["--no-coarse"], False), (["--coarse"], True)])
+def test_levels_of_a_mapper_are_switched_on_and_off(words, coarse):
+    _, given, _ = app.parse_args(["train-mapper", "ws", "a hat", *words])
+    assert given.arguments["mapper"].coarse is coarse
+
+
+def test_a_workspace_without_latents_is_refused_before_directions(capsys, tmp_path, models):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "anna.png")
+    workspace, edits = str(tmp_path / "ws"), str(tmp_path / "edits.csv")
+    call(capsys, "align", f"{tmp_path}/photos", workspace, "--no-server")
+    Path(edits).write_text("image_id,target_prompt\nanna,sad\n")
+    words = ["edit", workspace, edits, "--models", models, "--no-server"]
+    status, _, err = call(capsys, *words)
+    assert (status, "without latents for these networks" in " ".join(err.split())) == (2, True)
+    assert not (tmp_path / "ws" / "directions").exists()
 
 
 def test_a_worker_needs_nothing_of_what_was_prepared_elsewhere(capsys, tmp_path, models):
@@ -331,8 +363,9 @@ def test_forgetting_asks_first_and_tells_what_is_left(capsys, tmp_path):
 def test_of_a_face_that_nobody_knows_nothing_is_asked(capsys, tmp_path):
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops" / "anna.png").write_bytes(b"")
-    status, _, err = call(capsys, "forget", str(tmp_path), "berta")
+    status, out, err = call(capsys, "forget", str(tmp_path), "berta")
     assert (status, "berta: no face of this workspace has this name" in err) == (0, True)
+    assert (out.startswith("forget: nothing left to do"), "it is all in" in out) == (True, False)
     assert (tmp_path / "crops" / "anna.png").exists()
 
 
@@ -389,7 +422,9 @@ def test_a_run_that_is_not_there_cannot_be_verified(capsys, tmp_path):
 def test_the_doctor_says_what_is_there_and_what_is_not(capsys, tmp_path, models):
     status, out, err = call(capsys, "--json", "doctor", str(tmp_path), "--models", models)
     assert (status, json.loads(out)["counts"]["wrong"]) == (0, 0)
-    assert "suspicious: directions" in " ".join(err.split())
+    said = " ".join(err.split())
+    assert f"suspicious: workspace {tmp_path}: got nothing there, or nothing in it" in said
+    assert "suspicious: directions" in said
     bundle = {"generator": {"uri": f"{tmp_path}/none.pt"}}
     (tmp_path / "bundle.json").write_text(json.dumps(bundle))
     status, _, err = call(capsys, "doctor", str(tmp_path), "--models", f"{tmp_path}/bundle.json")
@@ -506,6 +541,7 @@ def test_what_reads_tables_only_waits_for_no_network_and_no_server(mistaken):
             "--retry-failed: got lost, expected some of unreadable, no_face",
         ),
         (["edit", "ws", "edits.csv", "more"], "got more, which is more than this command takes"),
+        (["train-mapper", "ws", "a hat", "--no-corse"], "(did you mean --no-coarse?)"),
         (
             ["train-mapper", "ws", "--prompt", "old"],
             "got --prompt, which train-mapper does not take",
@@ -542,8 +578,7 @@ def test_the_source_of_a_command_tells_all_that_it_takes(command):
         chosen = chosen[word]
     arguments = chosen.assemble_argument_collection(default_parameter=app.default_parameter)
     parsed = [name for argument in arguments for name in argument.names]
-    negative = {name for name in parsed if name.startswith("--no-")}
-    assert set(options(_COMMANDS[command])) == {*parsed} - negative - {"*"}
+    assert set(options(_COMMANDS[command])) == {*parsed} - {"*"}
     refuse_unknown([*command.split(), "x", *(set(parsed) - {"*"}), "--json"])
 
 
