@@ -279,33 +279,30 @@ def _take_signatures(uris: Iterable[str], ledger: Ledger) -> None:
 
 
 def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:
-    """Make the ids of photographs that are new differ from those that are planned.
+    """Return the photographs that are not planned, with ids that no other one has.
 
-    A photograph whose URL was only signed anew is not new.
+    A photograph whose URL was only signed anew is planned.
     """
     planned = {
         _first_face(unit["image_id"]): unit["source_uri"]
         for shard in ledger.plans()
         for unit in ledger.units(shard).to_pylist()
     }
-    known = set(planned.values())
-    resigned = {unsigned(uri) for uri in known}
+    known = {*map(unsigned, planned.values())}
     ids, uris = list[str](), list[str]()
     for image_id, uri in _pairs(photos):
-        if uri not in known and unsigned(uri) in resigned:
+        if unsigned(uri) in known:
             continue
-        uris.append(uri)
-        other = planned.get(image_id.lower(), uri)
-        if uri in known or other == uri:
-            ids.append(image_id)
-        elif GIVEN_IDS in (photos.schema.metadata or {}):
+        other = planned.get(image_id.lower())
+        if other and GIVEN_IDS in (photos.schema.metadata or {}):
             raise ListingError(
                 f"image_id {image_id}: got {uri}, expected {other}, which had this id before; "
                 "give another id, or take another workspace"
             )
-        else:
-            ids.append(distinct_id(image_id, uri))
-    return pa.table([ids, uris], photos.schema.remove_metadata())
+        uris.append(uri)
+        ids.append(distinct_id(image_id, uri) if other else image_id)
+    columns = [pa.array(ids, pa.string()), pa.array(uris, pa.string())]
+    return pa.table(columns, photos.schema.remove_metadata())
 
 
 class _TakenIdError(Exception):

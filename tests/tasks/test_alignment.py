@@ -398,6 +398,8 @@ def test_of_two_inputs_that_are_planned_at_once_each_photograph_has_its_name(tmp
     first, second = (ledger.units(shard)["image_id"].to_pylist() for shard in ledger.plans())
     assert first == ["anna"]
     assert second[0].startswith("anna--")
+    for name in ("a", "b"):
+        assert plan_photos(workspace, str(tmp_path / name), 8) == [0, 1]
 
 
 def test_expired_links_are_looked_at_again_by_fresh_ones(tmp_path, monkeypatch):
