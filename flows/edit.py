@@ -143,11 +143,11 @@ def edit_dataset(
         networks, measured = open_models(models, device), None
         if needs.num_channels and not read_card(folder):
             needs.require_channels(networks.generator)
-        require_latents(settings)
         if "global" in needs.methods:
             begun = begun_directions(folder)
             measured = settle_relevance(workspace, models, device, relevance, begun)
         check_run(folder, settings, networks, measured, update)
+        require_latents(settings)
         assets = make_assets(workspace, needs, models, measured, device, workers, engine)
         open_run(folder, settings.with_assets(*assets), update)
         rows = freeze_manifest(folder, Manifest(manifest), shard_size, update)
