@@ -92,6 +92,7 @@ OPTIONS: Mapping[Method, Mapping[str, Option]] = {
         "mode": _choice("best", "published"),
         "patience": _whole(0, 1_000_000),
         "space": _choice("w_plus", "style"),
+        "start": _choice("source", "samples"),
     },
 }
 

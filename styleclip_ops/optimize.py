@@ -37,7 +37,8 @@ class OptimizeConfig:
     Attributes:
         steps: Updates; 300 published, 40 suffice for small edits.
         lr: Peak learning rate.
-        l2_lambda: Weight of the squared distance to the source latent, summed over its entries.
+        l2_lambda: Weight of the squared distance to the latent that it starts from, summed over its
+            entries.
         id_lambda: Weight of the identity loss; 0 in the published script, 0.005 in its notebook.
         mode: `best` returns, for each image, the latent whose rendering had the lowest total loss
             (the one after the last update is not rendered); `published` returns that last one.
@@ -106,6 +107,7 @@ def optimize_latents(
     config: OptimizeConfig,
     identity: IdentityEmbedder | None = None,
     *,
+    start: Tensor | None = None,
     batch_size: int | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -120,6 +122,8 @@ def optimize_latents(
         text_embeddings: [N, E] one target for each image, or [1, E] or [E] for all; unit norm.
         config: Steps, weights, mode.
         identity: Needed where `config.id_lambda` is above 0.
+        start: [N, num_ws, w_dim] latents to start from, see `styleclip_ops.warm_start`; `w_plus`
+            where None. The L2 term holds latents near these, the identity term near the source.
         batch_size: Images at work at a time; one that is finished makes room for the next. A step
             is filled up to as many, so that the result is the same to the last bit whatever the
             other images are. All where None, fewer as they finish.
@@ -133,6 +137,8 @@ def optimize_latents(
         ConfigError: An identity weight is set and no identity network is given.
     """
     check_shape("w_plus", w_plus, ("N", generator.num_ws, generator.config.w_dim))
+    if start is not None:
+        check_shape("start", start, tuple(w_plus.shape))
     objective = _Objective(
         lambda latents, _: generator(latents),
         clip,
@@ -140,6 +146,7 @@ def optimize_latents(
         w_plus,
         _targets(text_embeddings, len(w_plus)),
         config,
+        start,
     )
     return _descend(objective, batch_size, on_step)
 
@@ -152,6 +159,7 @@ def optimize_style_codes(
     config: OptimizeConfig,
     identity: IdentityEmbedder | None = None,
     *,
+    start: Tensor | None = None,
     batch_size: int | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -164,6 +172,7 @@ def optimize_style_codes(
         text_embeddings: See `optimize_latents`.
         config: See `optimize_latents`.
         identity: See `optimize_latents`.
+        start: [N, layout.size] style codes to start from, see `optimize_latents`.
         batch_size: See `optimize_latents`.
         on_step: See `optimize_latents`.
 
@@ -176,13 +185,22 @@ def optimize_style_codes(
     """
     layout = generator.layout
     check_shape("s", s, ("N", layout.size))
+    if start is not None:
+        check_shape("start", start, tuple(s.shape))
     editable = layout.editable_channels.to(s.device)
 
     def render(values: Tensor, rows: Tensor) -> Tensor:
         return generator.synthesize(s[rows].index_copy(1, editable, values))
 
-    start = s[:, editable]
-    objective = _Objective(render, clip, identity, start, _targets(text_embeddings, len(s)), config)
+    objective = _Objective(
+        render,
+        clip,
+        identity,
+        s[:, editable],
+        _targets(text_embeddings, len(s)),
+        config,
+        None if start is None else start[:, editable],
+    )
     return s.index_copy(1, editable, _descend(objective, batch_size, on_step))
 
 
@@ -204,13 +222,15 @@ class _Objective:
         render: Callable[[Tensor, Tensor], Tensor],
         clip: ImageEmbedder,
         identity: IdentityEmbedder | None,
-        start: Tensor,
+        source: Tensor,
         targets: Tensor,
         config: OptimizeConfig,
+        start: Tensor | None = None,
     ) -> None:
         self.render = render
         self.clip = clip
-        self.start = start.detach()
+        self.source = source.detach()
+        self.start = self.source if start is None else start.detach()
         self.targets = targets
         self.config = config
         self.identity: IdentityEmbedder | None = None
@@ -229,8 +249,8 @@ class _Objective:
         return OptimizeLoss(total, clip, l2, identity)
 
     def _render_source(self, row: int) -> Tensor:
-        rows = torch.tensor([row], device=self.start.device)
-        return self.render(self.start[rows], rows)
+        rows = torch.tensor([row], device=self.source.device)
+        return self.render(self.source[rows], rows)
 
 
 class _Work(NamedTuple):

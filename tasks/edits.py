@@ -29,12 +29,14 @@ from styleclip_ops.metrics import (
 )
 from styleclip_ops.optimize import OptimizeConfig, optimize_latents, optimize_style_codes
 from styleclip_ops.pictures import tensor_to_images
+from styleclip_ops.warm_start import RandomFaces, draw_random_faces, prompt_offset
 from tasks.arithmetic import choose_arithmetic
 from tasks.directions import Directions, DirectionStore
 from tasks.frozen import read_card
 from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
 from tasks.models import Models, describe_device, open_models, settle
+from tasks.once import once
 from tasks.outputs import Output, open_output
 from tasks.overlap import behind
 from tasks.provenance import CODE_VERSION
@@ -329,15 +331,31 @@ class Editor:
         networks, generator = self._networks, self._networks.generator
         options = json.loads(batch.rows[0]["options"] or "{}")
         in_style_space = options.pop("space", "w_plus") == "style"
+        from_samples = options.pop("start", "source") == "samples"
         optimize = optimize_style_codes if in_style_space else optimize_latents
         latents = self._s(batch) if in_style_space else self._w_plus(batch)
+        start = self._warm_start(batch, in_style_space) if from_samples else None
         texts = torch.cat([_target(networks.clip, row["target_prompt"]) for row in batch.rows])
         config = OptimizeConfig(**options)
         identity = networks.identity if config.id_lambda > 0 else None
         found = optimize(
-            generator, networks.clip, latents, texts, config, identity, batch_size=networks.lot
+            generator,
+            networks.clip,
+            latents,
+            texts,
+            config,
+            identity,
+            start=start,
+            batch_size=networks.lot,
         )
         return FoundEdit(latents, found - latents, self._render(in_style_space))
+
+    @torch.no_grad()
+    def _warm_start(self, batch: Batch, in_style_space: bool) -> Tensor:
+        prompts = [row["target_prompt"] for row in batch.rows]
+        offsets = torch.stack([warm_offset(self._networks, prompt) for prompt in prompts])
+        w_plus = self._w_plus(batch) + offsets[:, None]
+        return self._styles(w_plus) if in_style_space else w_plus
 
     def _render(self, in_style_space: bool) -> Callable[[Tensor], Tensor]:
         if in_style_space:
@@ -411,6 +429,21 @@ def _text_embeddings(judge: ClipModel, texts: tuple[str, ...]) -> Tensor:
 def _target(clip: ClipModel, text: str) -> Tensor:
     """Embed one text: the target of an edit does not depend on what else is edited."""
     return clip.embed_texts([text])
+
+
+@lru_cache(maxsize=1024)
+def warm_offset(networks: Models, prompt: str) -> Tensor:
+    """Return where optimizations for a prompt start that start from samples, [w_dim] from a face.
+
+    The first one in a process draws random faces. These take less than a few optimizations, and
+    are the same everywhere: no asset is kept of them.
+    """
+    return prompt_offset(_random_faces(networks), _target(networks.clip, prompt)[0])
+
+
+@once
+def _random_faces(networks: Models) -> RandomFaces:
+    return draw_random_faces(networks.generator, networks.clip, lot=networks.lot)
 
 
 @lru_cache(maxsize=4096)

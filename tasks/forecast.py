@@ -252,7 +252,7 @@ class Forecast:
                 row = row | {"mapper_uri": mappers.get(url, url)}
             self._examples.append(row)
             cost = self._rehearsal.edit(row, settings, names)
-            seconds += kind.batches * cost.batch + kind.rows * cost.row
+            seconds += cost.once + kind.batches * cost.batch + kind.rows * cost.row
             size += kind.rows * (cost.bytes + _ROW_BYTES)
         self._settings, self._names = settings, names
         yield StageForecast("edit", work.rows, work.done, shards, seconds, int(size))

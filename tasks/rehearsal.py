@@ -18,7 +18,14 @@ from styleclip_ops.optimize import OptimizeConfig
 from styleclip_ops.relevance import CHECK_IMAGES, RelevanceMode, SlopeCheck, sum_channel_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from tasks.directions import DirectionStore, RelevanceConfig
-from tasks.edits import MOST_WAITING, Edited, Editor, begin_row, edit_pairs_shard
+from tasks.edits import (
+    MOST_WAITING,
+    Edited,
+    Editor,
+    begin_row,
+    edit_pairs_shard,
+    warm_offset,
+)
 from tasks.frozen import freeze_manifest
 from tasks.inversion import invert_faces_shard
 from tasks.latents import FACE_UNITS, LatentStore, latent_folder
@@ -68,11 +75,13 @@ class EditCost:
         batch: Seconds of a batch, however small.
         row: Seconds of a row besides.
         bytes: Of an edited image.
+        once: Seconds before the first edit, that later kinds share.
     """
 
     batch: float
     row: float
     bytes: float
+    once: float = 0.0
 
 
 class Rehearsal:
@@ -205,10 +214,14 @@ class Rehearsal:
         many = settings.batch_size
         cost = partial(self._edits, row, settings, names)
         if row["method"] == "optimize":
-            steps = json.loads(row["options"] or "{}").get("steps", OptimizeConfig().steps)
+            options = json.loads(row["options"] or "{}")
+            steps, began = options.get("steps", OptimizeConfig().steps), time.monotonic()
+            if options.get("start") == "samples":
+                warm_offset(self.networks, row["target_prompt"])
+            once = time.monotonic() - began
             short, long = (cost(many, _steps(row, count)) for count in (_SHORT, _LONG))
             step = max(long[0] - short[0], 0.0) / (_LONG - _SHORT)
-            return EditCost(0.0, (short[0] + (steps - _SHORT) * step) / many, long[1])
+            return EditCost(0.0, (short[0] + (steps - _SHORT) * step) / many, long[1], once)
         cost(many)
         full, size = cost(many)
         single, _ = cost(1) if many > 1 else (full, size)

@@ -21,6 +21,24 @@ from styleclip_ops.optimize import OptimizeConfig, optimize_latents
 from styleclip_ops.ranger import Ranger
 from styleclip_ops.relevance import RelevanceMode, channel_clip_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
+from styleclip_ops.warm_start import RandomFaces, prompt_offset
+
+# Latents that are optimised at a time.
+_DESCENTS = 16
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How latents are optimised.
+
+    Attributes:
+        descent: Steps and weights.
+        from_samples: Whether it starts where random faces fit the prompt, see
+            `styleclip_ops.warm_start`.
+    """
+
+    descent: OptimizeConfig
+    from_samples: bool
 
 
 @dataclass(frozen=True)
@@ -36,7 +54,7 @@ class EditConfig:
         mapper_loss: Losses to train a mapper with each. Their weights set how far an edit goes: as
             the paper chooses them for each edit (sections 4 and 5), they belong to the strength.
         mapper_alphas: Multiples of its offset.
-        optimize: Optimizations; the same holds for their weights.
+        optimize: Optimizations; the same holds for their weights and where they start.
         optimize_alphas: Multiples of the offset that they find.
         seed: Of what is drawn at random.
     """
@@ -57,11 +75,12 @@ class EditConfig:
         MapperLossConfig(id_lambda=0.2, l2_lambda=0.05),
     )
     mapper_alphas: tuple[float, ...] = (0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
-    # Weaker, the L2 term of the published settings leaves all but the prompt to chance; where the
-    # identity is held, less of it is needed.
-    optimize: tuple[OptimizeConfig, ...] = (
-        OptimizeConfig(steps=80, l2_lambda=0.015),
-        OptimizeConfig(steps=80, l2_lambda=0.005, id_lambda=1.0),
+    # Weaker, the L2 term of the published settings leaves all but the prompt to chance. The last
+    # starts from the face itself, as published.
+    optimize: tuple[Optimization, ...] = (
+        Optimization(OptimizeConfig(steps=80, l2_lambda=0.015), from_samples=True),
+        Optimization(OptimizeConfig(steps=80, l2_lambda=0.015, id_lambda=0.2), from_samples=True),
+        Optimization(OptimizeConfig(steps=80, l2_lambda=0.015), from_samples=False),
     )
     optimize_alphas: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
     seed: int = 0
@@ -106,12 +125,14 @@ class Setting:
         alpha: Multiple of the edit.
         num_channels: Of a global direction.
         l2_lambda, id_lambda: Weights of an optimization, or of the loss of a mapper.
+        from_samples: Where an optimization starts.
     """
 
     alpha: float
     num_channels: int | None = None
     l2_lambda: float | None = None
     id_lambda: float | None = None
+    from_samples: bool = False
 
     def __str__(self) -> str:
         words = [f"alpha {self.alpha:g}"]
@@ -121,6 +142,8 @@ class Setting:
             words.append(f"L2 {self.l2_lambda:g}")
         if self.id_lambda:
             words.append(f"identity {self.id_lambda:g}")
+        if self.from_samples:
+            words.append("from samples")
         return ", ".join(words)
 
     def is_like(self, other: "Setting") -> bool:
@@ -224,20 +247,38 @@ def edit_by_mapper(models: EditModels, prompt: str, w_plus: Tensor, config: Edit
 
 
 def edit_by_optimization(
-    models: EditModels, prompt: str, w_plus: Tensor, config: EditConfig
+    models: EditModels, faces: RandomFaces, prompt: str, w_plus: Tensor, config: EditConfig
 ) -> Edits:
-    """Edit latents [N, num_ws, w_dim], each by an optimization of its own."""
+    """Edit latents [N, num_ws, w_dim], each by an optimization of its own.
+
+    Args:
+        models: The networks.
+        faces: What some start from.
+        prompt: The target.
+        w_plus: The latents.
+        config: How.
+    """
     text = models.clip.embed_texts([prompt])
+    warm = w_plus + prompt_offset(faces, text[0])
     for one in config.optimize:
-        identity = models.identity if one.id_lambda else None
+        weights = one.descent
+        identity = models.identity if weights.id_lambda else None
+        starts = torch.split(warm if one.from_samples else w_plus, _DESCENTS)
         found = torch.cat(
             [
-                optimize_latents(models.generator, models.clip, part, text, one, identity)
-                for part in torch.split(w_plus, 16)
+                optimize_latents(
+                    models.generator, models.clip, part, text, weights, identity, start=start
+                )
+                for part, start in zip(torch.split(w_plus, _DESCENTS), starts, strict=True)
             ]
         )
         for alpha in config.optimize_alphas:
-            setting = Setting(alpha, l2_lambda=one.l2_lambda, id_lambda=one.id_lambda)
+            setting = Setting(
+                alpha,
+                l2_lambda=weights.l2_lambda,
+                id_lambda=weights.id_lambda,
+                from_samples=one.from_samples,
+            )
             yield setting, draw_latents(models.generator, torch.lerp(w_plus, found, alpha))
 
 

@@ -30,6 +30,7 @@ from demo.train.progress import Report
 from demo.train.reconstruction import draw_latents
 from demo.train.tables import markdown_table, percent
 from demo.train.wishes import SURE, Wish, look
+from styleclip_ops.warm_start import draw_random_faces
 
 # What an edit may change of what it was not asked for, and how often it should succeed.
 MOST_CHANGED, LEAST_SUCCESS = 0.10, 0.80
@@ -58,10 +59,13 @@ class Trial:
 
 def methods(models: EditModels, asset: DirectionAsset, config: EditConfig) -> dict[str, Method]:
     """Return the three methods by their names in manifests."""
+    faces = draw_random_faces(models.generator, models.clip)
     return {
         "global": lambda prompt, w_plus: edit_globally(models, asset, prompt, w_plus, config),
         "mapper": lambda prompt, w_plus: edit_by_mapper(models, prompt, w_plus, config),
-        "optimize": lambda prompt, w_plus: edit_by_optimization(models, prompt, w_plus, config),
+        "optimize": lambda prompt, w_plus: edit_by_optimization(
+            models, faces, prompt, w_plus, config
+        ),
     }
 
 

@@ -18,9 +18,8 @@ from demo.train.editing import (
     EditConfig,
     EditFigures,
     EditModels,
+    Optimization,
     Setting,
-    edit_by_mapper,
-    edit_by_optimization,
     edit_globally,
     measure_directions,
 )
@@ -50,7 +49,10 @@ EDIT = EditConfig(
     mapper_steps=3,
     mapper_batch=2,
     mapper_alphas=(0.0, 1.0),
-    optimize=(OptimizeConfig(steps=4), OptimizeConfig(steps=4, l2_lambda=0.1, id_lambda=0.5)),
+    optimize=(
+        Optimization(OptimizeConfig(steps=4), from_samples=False),
+        Optimization(OptimizeConfig(steps=4, l2_lambda=0.1, id_lambda=0.5), from_samples=True),
+    ),
     optimize_alphas=(0.0, 1.0),
 )
 
@@ -181,7 +183,8 @@ def test_no_strength_is_no_edit_and_strength_is_one(models, w_plus, edit):
 
 def test_methods_move_the_embedding_towards_the_prompt(models, w_plus):
     text = models.clip.embed_texts(["a smiling face"])
-    config = replace(EDIT, optimize=(OptimizeConfig(steps=20),), mapper_steps=40, mapper_rate=20.0)
+    descent = Optimization(OptimizeConfig(steps=20), from_samples=False)
+    config = replace(EDIT, optimize=(descent,), mapper_steps=40, mapper_rate=20.0)
     asset = measure_directions(models, config)
     source = models.clip.embed_images(draw_latents(models.generator, w_plus[:8])) @ text[0]
     for name, method in methods(models, asset, config).items():
@@ -201,8 +204,11 @@ def test_global_edits_keep_to_the_chosen_channels(models, w_plus):
 
 
 def test_optimization_and_mapper_depend_on_the_seed_only(models, w_plus):
-    for edit in (edit_by_mapper, edit_by_optimization):
-        first, second = (dict(edit(models, "a smiling face", w_plus[:2], EDIT)) for _ in range(2))
+    asset = measure_directions(models, EDIT)
+    for name in ("mapper", "optimize"):
+        first, second = (
+            dict(methods(models, asset, EDIT)[name]("a smiling face", w_plus[:2])) for _ in range(2)
+        )
         assert all(torch.equal(first[setting], second[setting]) for setting in first)
 
 

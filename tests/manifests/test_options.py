@@ -11,7 +11,10 @@ from styleclip_ops.optimize import OptimizeConfig
 
 
 def test_options_are_those_that_the_ops_take() -> None:
-    assert {*OPTIONS["optimize"]} == {field.name for field in fields(OptimizeConfig)} | {"space"}
+    of_the_editor = {"space", "start"}
+    assert {*OPTIONS["optimize"]} == {
+        field.name for field in fields(OptimizeConfig)
+    } | of_the_editor
     assert {field.name for field in fields(MapperLossConfig)} < {*OPTIONS["mapper"]}
 
 

@@ -193,3 +193,41 @@ def test_bad_input(generator: Generator, clip: PixelEmbedder, w_plus: Tensor, te
 def test_bad_configuration(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(options))}: got"):
         OptimizeConfig(**options)  # type: ignore[arg-type]
+
+
+def test_a_start_is_what_the_descent_begins_with_and_stays_near(
+    generator: Generator,
+    clip: PixelEmbedder,
+    identity: FaceEmbedder,
+    w_plus: Tensor,
+    s: Tensor,
+    text: Tensor,
+) -> None:
+    seen: list[OptimizeLoss] = []
+    one = OptimizeConfig(steps=1, id_lambda=0.01)
+    start = w_plus + 0.5
+    got = optimize_latents(
+        *(generator, clip, w_plus, text, one, identity),
+        start=start,
+        on_step=lambda _, loss: seen.append(loss),
+    )
+    torch.testing.assert_close(got, start)
+    assert not seen[0].l2.any()
+    # The person to keep is that of the source.
+    assert (seen[0].identity > 1e-4).all()
+    codes = optimize_style_codes(
+        generator, clip, s, text, one, identity, start=generator.w_plus_to_s(start)
+    )
+    editable = generator.layout.editable
+    torch.testing.assert_close(codes[:, editable], generator.w_plus_to_s(start)[:, editable])
+    torch.testing.assert_close(codes[:, ~editable], s[:, ~editable])
+
+
+def test_a_start_of_another_shape_is_refused(
+    generator: Generator, clip: PixelEmbedder, w_plus: Tensor, s: Tensor, text: Tensor
+) -> None:
+    config = OptimizeConfig(steps=1)
+    with pytest.raises(ShapeError, match="start: got"):
+        optimize_latents(generator, clip, w_plus, text, config, start=w_plus[:1])
+    with pytest.raises(ShapeError, match="start: got"):
+        optimize_style_codes(generator, clip, s, text, config, start=s[:, 1:])

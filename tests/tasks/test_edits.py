@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from manifests.cells import read_instruction
 from manifests.edits import Edit
 from styleclip_ops.errors import StyleClipError
-from tasks.edits import Editor, edit_pairs_shard
+from tasks.edits import Editor, edit_pairs_shard, warm_offset
 from tasks.models import open_models
 from tasks.runs import RunError, read_settings, run_ledger, shards_to_do
 from tasks.store.ledger import Ledger
@@ -81,12 +82,14 @@ def test_an_image_is_the_same_to_the_last_bit_in_any_company(finished):
     names = ("anna", "anna.face1", "berta", "carl")
     descent = json.dumps({"steps": 20, "lr": 0.2, "patience": 2})
     style = json.dumps({"steps": 20, "lr": 0.2, "patience": 2, "space": "style"})
+    warm = json.dumps({"steps": 2, "start": "samples"})
     levels = json.dumps({"steps": 2, "mapper_type": "levels"})
     ways = [
         *({"target_prompt": "a smiling face", "num_channels": 20, "alpha": a} for a in (2.0, 4.0)),
         {"target_prompt": "a face with red hair", "method": "mapper", "options": levels},
         *({"target_prompt": p, "method": "optimize", "options": descent} for p in ("sad", "old")),
         {"target_prompt": "sad", "method": "optimize", "options": style},
+        {"target_prompt": "sad", "method": "optimize", "options": warm},
     ]
     edits = [Edit(name, read_instruction(way)) for way in ways for name in names]
     seen = []
@@ -97,6 +100,36 @@ def test_an_image_is_the_same_to_the_last_bit_in_any_company(finished):
         seen.append({row["pair_id"]: row["output_sha256"] for row in rows})
     assert len({*seen[0].values()}) == len(edits)
     assert [turn for turn in seen if turn != seen[0]] == []
+
+
+@pytest.mark.parametrize("space", ["w_plus", "style"])
+def test_an_optimization_starts_where_random_faces_fit_the_prompt(finished, space):
+    # One step returns what it starts from.
+    options = json.dumps({"steps": 1, "start": "samples", "space": space})
+    way = {"target_prompt": "an old face", "method": "optimize", "options": options}
+    finished.ask([Edit(name, read_instruction(way)) for name in ("anna", "berta")])
+    finished.edit(f"warm {space}")
+    run = finished.run(f"warm {space}")
+    rows, networks = (
+        finished.results(f"warm {space}").to_pylist(),
+        open_models(finished.models, "cpu"),
+    )
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    editor = Editor(read_settings(run), networks)
+    (batch,) = editor.batches(rows, 2)
+    found = editor.find(batch)
+    offset = warm_offset(networks, "an old face")
+    assert offset.norm() > 0
+    if space == "w_plus":
+        torch.testing.assert_close(found.offset, offset.expand_as(found.offset))
+    else:
+        w_plus = torch.from_numpy(batch.latents.w_plus)
+        wanted = networks.generator.w_plus_to_s(w_plus + offset) - found.latents
+        editable = networks.generator.layout.editable
+        torch.testing.assert_close(
+            found.offset[:, editable], wanted[:, editable], atol=1e-4, rtol=0
+        )
+        assert not found.offset[:, ~editable].any()
 
 
 def test_assets_that_were_replaced_since_are_refused_by_a_shard(finished):
