@@ -59,13 +59,12 @@ def compare_forecast(photos: str, place: Path) -> float:
     before = _forecast(photos, prompts, str(place / "none"))
     real = {stage: run().seconds for stage, run in _stages(photos, prompts, workspace).items()}
     after = _forecast(photos, prompts, str(place / "none"))
-    foretold = {stage: (before[stage] + after[stage]) / 2 for stage in real}
+    estimated = {stage: (before[stage] + after[stage]) / 2 for stage in real}
     print("seconds forecast, real, and their ratio")
     for stage, seconds in real.items():
-        print(
-            f"  {stage:<10} {foretold[stage]:7.1f} {seconds:7.1f} {foretold[stage] / seconds:6.2f}"
-        )
-    total, all_real = sum(foretold[stage] for stage in real), sum(real.values())
+        told = estimated[stage]
+        print(f"  {stage:<10} {told:7.1f} {seconds:7.1f} {told / seconds:6.2f}")
+    total, all_real = sum(estimated[stage] for stage in real), sum(real.values())
     print(f"  {'all':<10} {total:7.1f} {all_real:7.1f} {total / all_real:6.2f}")
     return total / all_real
 

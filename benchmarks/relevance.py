@@ -3,7 +3,7 @@
 Timed on a 256 px generator of published widths, on some channels of every layer, and taken together
 for 100 images and all channels: `exact` renders them in batches from the perturbed layer on; `fast`
 does so in two images, and in the others for the channels that are not linear there, besides one
-backward pass for each main direction of CLIP's 512 dimensions. Which shares of channels and of
+backward pass for each principal direction of CLIP's 512 dimensions. Which shares of channels and of
 dimensions these are, and how near `fast` comes, is measured on the demo's trained networks
 (docs/speed.md has what else was tried). For one prompt without any of that, two backward passes an
 image do.

@@ -10,7 +10,7 @@ from prefect import flow
 from flows.artifacts import show_run
 from flows.assets import make_assets, settle_relevance
 from flows.engines import read_engine
-from flows.forecast import foretell
+from flows.forecast import estimate
 from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
@@ -129,7 +129,7 @@ def edit_dataset(
         def stages(forecast: Forecast) -> Iterator[StageForecast]:
             yield from forecast.edit(run, survey_manifest(manifest), Manifest(manifest), options)
 
-        return foretell(workspace, models, device, price_per_hour, stages)
+        return estimate(workspace, models, device, price_per_hour, stages)
     by = read_engine(engine)
     began = time.monotonic()
     check_store(workspace)

@@ -45,7 +45,7 @@ class DryRun(Summary):
         )
 
 
-def foretell(
+def estimate(
     workspace: str,
     models: str,
     device: str,
@@ -59,7 +59,7 @@ def foretell(
         models: Bundle of weights.
         device: See `tasks.models.open_models`.
         price_per_hour: Of this machine.
-        stages: Foretells them one after the other.
+        stages: Estimates them one after the other.
     """
     began, found = time.monotonic(), list[StageForecast]()
     say("dry run: times samples of each stage, which takes up to some minutes on processors")

@@ -10,7 +10,7 @@ from prefect import flow
 from flows.align import ALIGN_SHARD, align_photos
 from flows.edit import EDIT_SHARD, edit_dataset
 from flows.evaluate import evaluate_run
-from flows.forecast import foretell
+from flows.forecast import estimate
 from flows.invert import invert_faces
 from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
 from flows.progress import say
@@ -121,7 +121,7 @@ def run_pipeline(
             yield from forecast.edit(run, *rows_to_come(known, read_prompts(prompts)), options)
             yield forecast.evaluate()
 
-        return foretell(workspace, models, device, price_per_hour, stages)
+        return estimate(workspace, models, device, price_per_hour, stages)
     asked, began = read_prompts(prompts), time.monotonic()
     open_models(models, device).bundle.require(*ROLES_OF_A_RUN)
     align = step(align_photos)(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
@@ -25,6 +26,8 @@ _OTHER_FORMATS = {
     b"\xfe\xff": "UTF-16 text",
     b"\x1f\x8b": "a gzip file",
 }
+# Bytes that are not UTF-8, see `_read_csv`, and those that no text has.
+_NO_TEXT = re.compile("[\ud800-\udfff\x00-\x08]")
 
 
 class RawBatch(NamedTuple):
@@ -137,6 +140,11 @@ def _header(records: Iterator[tuple[int, list[str] | _Unreadable]]) -> list[str]
         raise ManifestError(
             f"header: got {shown(names[0])}, expected names separated by commas; "
             "export the table with commas"
+        )
+    if any(map(_NO_TEXT.search, names)):
+        raise ManifestError(
+            "header: got bytes that are no text, expected names of columns in UTF-8, or a Parquet "
+            "file; the file is damaged, or of another kind"
         )
     return names
 

@@ -22,8 +22,8 @@ PUBLISHED_STEP = 5.0
 # has to tell what they do there (cosine). Where it does not, the channel is rendered in all images.
 CHECK_IMAGES = 2
 _LINEAR = 0.9
-# What the main directions of one of these images have to hold of those of another (mean length of
-# unit directions). Slopes are taken along so many of them only.
+# What the principal directions of one of these images have to hold of those of another (mean length
+# of unit directions). Slopes are taken along so many of them only.
 _KEPT = 0.99
 # Slopes are taken of the image at this size at most: CLIP reads 224 px.
 _SLOPE_RESOLUTION = 256
@@ -37,7 +37,7 @@ class ChannelSums(NamedTuple):
     Attributes:
         total: [C, E] sum of the unit directions of every image.
         agreement: [C] in the mode fast, of images that were rendered wholly: mean cosine of what
-            the slopes foretell and what came out.
+            the slopes predict and what came out.
     """
 
     total: Tensor
@@ -48,7 +48,7 @@ class SlopeCheck(NamedTuple):
     """What rendered images tell of slopes.
 
     Attributes:
-        agreement: [C] mean cosine of what slopes foretell and what came out.
+        agreement: [C] mean cosine of what slopes predict and what came out.
         basis: [K, E] orthonormal; CLIP's directions lie in this space, nearly.
         kept: Mean length in it of unit directions of images that it was not made of.
     """
@@ -76,7 +76,7 @@ def check_slopes(checked: Sequence[ChannelSums]) -> SlopeCheck:
 
     Args:
         checked: Sums of one image each, with agreement; two or more, since one tells how much of
-            another its main directions hold.
+            another its principal directions hold.
 
     Raises:
         ConfigError: There are fewer, or one has no agreement.
@@ -126,8 +126,8 @@ def channel_clip_directions(
         mode: `exact` renders both perturbations, starting at the perturbed layer. `fast` does so
             for all channels in the first two images, and then for those only whose slopes told
             something else there; of the others it takes the slopes, by one backward pass an
-            image and main direction of CLIP's embeddings. `published` renders as the release does,
-            on 8-bit images, and leaves every channel at its mean once it was visited.
+            image and principal direction of CLIP's embeddings. `published` renders as the release
+            does, on 8-bit images, and leaves every channel at its mean once it was visited.
         channel_mean: [layout.size] centre of the perturbation. Where None, `exact` and `fast`
             perturb each image's own value (as the paper writes it) and `published` the mean of
             `s`; the release uses the mean over many samples.

@@ -60,7 +60,7 @@ class RelevanceConfig:
         num_images: Sample faces to measure on; fewer are faster, 100 published.
         num_statistics: Random faces for the mean and deviation of S; 100,000 published.
         step: Perturbation in standard deviations.
-        mode: exact renders every perturbation; fast renders what gradients do not foretell,
+        mode: exact renders every perturbation; fast renders what gradients do not predict,
             and tells its accuracy; published does as the release, on 8-bit images; imported
             measures nothing and takes what `styleclip latents import-directions` wrote.
         seed: Of the sample images and the statistics.
@@ -307,8 +307,12 @@ class DirectionStore:
         Raises:
             DirectionStoreError: It is not finished, or a chunk is lost.
         """
-        pending = self.ledger.pending() if self.exists else [-1]
-        if pending:
+        if not self.exists:
+            raise DirectionStoreError(
+                f"{self.folder.url}: got a folder without directions, expected a direction store; "
+                "`styleclip relevance` makes one"
+            )
+        if self.ledger.pending():
             raise DirectionStoreError(
                 f"{self.folder.url}: got a store that is not finished, expected all channels; "
                 "run `styleclip relevance` to its end"

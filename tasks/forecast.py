@@ -121,7 +121,7 @@ class _Work:
 
 
 class Forecast:
-    """Foretell the stages of a run, each after those before it.
+    """Estimate the stages of a run, each after those before it.
 
     Args:
         workspace: URL of the workspace.
@@ -138,13 +138,13 @@ class Forecast:
         self._examples, self._names = list[Row](), list[str]()
 
     def load(self) -> StageForecast:
-        """Foretell the loading of the networks; they are loaded then."""
+        """Estimate the loading of the networks; they are loaded then."""
         return StageForecast("networks", 0, 0, 0, self._rehearsal.load())
 
     def align(
         self, photos: str, config: AlignmentConfig, shard_size: int
     ) -> tuple[StageForecast, list[str]]:
-        """Foretell the alignment of photographs, and how the faces that it adds may be named.
+        """Estimate the alignment of photographs, and how the faces that it adds may be named.
 
         Raises:
             ConfigError: The workspace has faces of other parameters.
@@ -170,7 +170,7 @@ class Forecast:
         return stage, [uuid.uuid4().hex for _ in range(round(one.usable * count))]
 
     def invert(self, more: int, batch_size: int) -> StageForecast:
-        """Foretell the inversion of the faces without a latent, of which `more` are to come."""
+        """Estimate the inversion of the faces without a latent, of which `more` are to come."""
         faces = faces_table(self._workspace).to_pylist()
         crops = [(row["image_id"], row["crop_uri"]) for row in faces if row["status"] == "ok"]
         store = self._latents
@@ -195,7 +195,7 @@ class Forecast:
         batches: Iterable[pa.RecordBatch],
         options: EditOptions,
     ) -> Iterator[StageForecast]:
-        """Foretell the edits of a manifest, and the directions and mappers that they need.
+        """Estimate the edits of a manifest, and the directions and mappers that they need.
 
         Args:
             run: Name of the run, or its URL.
@@ -258,7 +258,7 @@ class Forecast:
         yield StageForecast("edit", work.rows, work.done, shards, seconds, int(size))
 
     def evaluate(self) -> StageForecast:
-        """Foretell the report, after the edits; its time hardly depends on the rows."""
+        """Estimate the report, after the edits; its time hardly depends on the rows."""
         if self._settings is None or not self._examples:
             return StageForecast("evaluate", 0, 0, 0, 0.0)
         seconds = self._rehearsal.evaluate(self._examples, self._settings, self._names)
@@ -290,7 +290,7 @@ class Forecast:
     def _mappers(
         self, wanted: Sequence[tuple[str, MapperConfig]]
     ) -> tuple[StageForecast, dict[str, str]]:
-        """Foretell trainings; also by the URL of each mapper, one to time its edits with."""
+        """Estimate trainings; also by the URL of each mapper, one to time its edits with."""
         root, found, seconds = Folder(self._workspace), dict[str, str](), 0.0
         timed = dict[MapperConfig, tuple[str, float]]()
         missing = 0

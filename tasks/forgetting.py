@@ -1,6 +1,6 @@
 """Forgetting: one face leaves a workspace, everywhere, and a search afterwards proves it.
 
-The ledgers are create-only but for this. It goes against the way of the data: reports, runs,
+The ledgers are create-only but for this. It goes against the flow of the data: reports, runs,
 latents, faces; and of each first the rows that refer to files, then the files, so that nothing
 refers to what is gone. What is to be removed is written down before, and that note is removed last:
 stopped anywhere, the same call completes it.

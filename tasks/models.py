@@ -18,6 +18,7 @@ import torch
 from styleclip_ops.checkpoints import load_arcface, load_clip, load_e4e, load_generator
 from styleclip_ops.clip import ClipModel
 from styleclip_ops.encoder import E4eEncoder
+from styleclip_ops.errors import ConfigError
 from styleclip_ops.generator import Generator
 from styleclip_ops.identity import ArcFace
 from styleclip_ops.lots import lot_size
@@ -152,7 +153,7 @@ class Models:
             except FileNotFoundError:
                 raise BundleError(
                     f"{role}: got {url}, which is not there{nearest(url)}, expected weights; "
-                    f"mend {self.bundle.url}"
+                    f"`styleclip weights add {role}` names others"
                 ) from None
         if entry.sha256 and digest != entry.sha256.strip().lower():
             raise BundleError(
@@ -265,8 +266,18 @@ def read_models(url: str, device: str = "auto") -> Models:
 
     Raises:
         BundleError: It is no bundle.
+        ConfigError: torch knows no such device.
     """
-    return Models(read_bundle(url), torch.device(best_device() if device == "auto" else device))
+    return Models(read_bundle(url), _named_device(best_device() if device == "auto" else device))
+
+
+def _named_device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            f"device: got {name!r}, expected auto, cpu, cuda, cuda:1 or mps"
+        ) from None
 
 
 @once

@@ -46,7 +46,7 @@ _SHORT, _LONG = 1, 4
 _STATISTICS = 1_024
 _MOST_SAMPLED = 1_024
 _SPANS, _SPAN = 4, 16
-# Share of the channels whose slopes do not foretell them, see docs/speed.md.
+# Share of the channels whose slopes do not predict them, see docs/speed.md.
 _CURVED = 0.05
 # Share of CLIP's dimensions that its directions take, see there.
 _MAIN = 0.5
@@ -178,7 +178,7 @@ class Rehearsal:
         rendered = (time.monotonic() - began) / sum(map(len, spans)) * len(channels)
         if config.mode != "fast":
             return statistics + rendered * config.num_images
-        # An image after those that are rendered wholly, with slopes that foretell every channel.
+        # An image after those that are rendered wholly, with slopes that predict every channel.
         began = time.monotonic()
         basis = torch.eye(clip.embedding_dim)[: math.ceil(_MAIN * clip.embedding_dim)]
         check = SlopeCheck(torch.ones(len(channels)), basis, 1.0)

@@ -75,7 +75,7 @@ def diagnose(
             f"assets of {root.url}",
             "networks that cannot be used",
             "sound ones to check them with",
-            "mend the bundle first",
+            "fix the bundle first",
             "suspicious",
         )
         return

@@ -329,7 +329,7 @@ def _file_system(protocol: str, **options: Any) -> AbstractFileSystem:
 
 
 def _endure(fs: AbstractFileSystem, path: str, call: Callable[[], T]) -> T:
-    """Do one operation on a path as `endure` does; disks do not mend by asking."""
+    """Do one operation on a path as `endure` does; asking again does not help a disk."""
     if "file" in _protocols(fs):
         return call()
     url = str(fs.unstrip_protocol(path))

@@ -44,7 +44,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_edits_are_foretold_from_what_is_done_and_nothing_is_written(tmp_path, models, prompts):
+def test_edits_are_estimated_from_what_is_done_and_nothing_is_written(tmp_path, models, prompts):
     root, manifest = str(tmp_path / "ws"), str(tmp_path / "edits.parquet")
     torch.save(torch.randn(FACES, 8, 28), tmp_path / "w.pt")
     import_latents(root, str(tmp_path / "w.pt"), models=models, device="cpu")
@@ -52,7 +52,7 @@ def test_edits_are_foretold_from_what_is_done_and_nothing_is_written(tmp_path, m
     build_manifest(names, read_prompts(prompts), manifest)
     options = {"models": models, "relevance": RELEVANCE, "device": "cpu", "shard_size": SHARD}
 
-    def foretell(**more):
+    def estimate(**more):
         before = files(tmp_path)
         told = edit_dataset(root, manifest, dry_run=True, price_per_hour=36.0, **options, **more)
         assert files(tmp_path) == before
@@ -61,7 +61,7 @@ def test_edits_are_foretold_from_what_is_done_and_nothing_is_written(tmp_path, m
         assert told.all_seconds == sum(stage["seconds"] for stage in stages.values())
         return told, stages
 
-    told, stages = foretell()
+    told, stages = estimate()
     assert told.counts == {"rows": 20, "done": 0, "shards": 3}
     assert [*stages] == ["networks", "relevance", "mappers", "edit"]
     assert all(stages[name]["seconds"] > 0 for name in ("relevance", "mappers", "edit"))
@@ -69,25 +69,25 @@ def test_edits_are_foretold_from_what_is_done_and_nothing_is_written(tmp_path, m
     edit_dataset(root, manifest, **options)
     folder = run_folder(root, "run")
     with pytest.raises(RunError, match="image_format: got 'webp', begun with 'png'"):
-        foretell(image_format="webp")
+        estimate(image_format="webp")
     build_manifest(names[:2], read_prompts(prompts), manifest)
     with pytest.raises(RunError, match="got another manifest than it was begun with: 10 rows"):
-        foretell()
-    assert foretell(update=True)[0].counts == {"rows": 10, "done": 10, "shards": 0}
+        estimate()
+    assert estimate(update=True)[0].counts == {"rows": 10, "done": 10, "shards": 0}
     build_manifest(names, read_prompts(prompts), manifest)
-    told, stages = foretell()
+    told, stages = estimate()
     assert told.counts == {"rows": 20, "done": 20, "shards": 0}
     assert (stages["relevance"]["seconds"], stages["mappers"]["seconds"]) == (0, 0)
     assert (stages["edit"]["seconds"], stages["edit"]["bytes"]) == (0, 0)
     # No channel of random directions passes the threshold: those rows may be done again.
     failed = [row["status"] for t in run_ledger(folder).results() for row in t.to_pylist()]
-    assert foretell(retry_failed="no_channel")[0].counts["done"] == 20 - failed.count("no_channel")
+    assert estimate(retry_failed="no_channel")[0].counts["done"] == 20 - failed.count("no_channel")
     Path(folder.url, "_commits", "shard-00002.json").unlink()
-    assert foretell()[0].counts == {"rows": 20, "done": 16, "shards": 1}
+    assert estimate()[0].counts == {"rows": 20, "done": 16, "shards": 1}
     assert edit_pairs_shard(folder.url, "cpu", 2) == {"ok": 4}
 
 
-def test_a_run_is_foretold_before_there_is_a_workspace(capsys, tmp_path, models, prompts):
+def test_a_run_is_estimated_before_there_is_a_workspace(capsys, tmp_path, models, prompts):
     from demo.portraits.scene import render_scenes, sample_scenes
     from demo.portraits.sheet import to_image
 
@@ -117,6 +117,6 @@ def test_a_run_is_foretold_before_there_is_a_workspace(capsys, tmp_path, models,
     )
 
 
-def test_a_part_of_a_run_is_not_foretold(tmp_path):
+def test_a_part_of_a_run_is_not_estimated(tmp_path):
     with pytest.raises(RunError, match="dry_run: got it with --only"):
         edit_dataset(str(tmp_path), "edits.csv", redo=Redo(only_prompt=("a hat",)), dry_run=True)

@@ -102,7 +102,7 @@ def test_fast_is_the_limit_of_small_steps(
     assert torch.cosine_similarity(fast, exact).min() > 0.999
 
 
-def test_fast_renders_what_slopes_do_not_foretell(
+def test_fast_renders_what_slopes_do_not_predict(
     generator: Generator, clip: PixelEmbedder, s: Tensor, std: Tensor, channels: Tensor
 ) -> None:
     exact = channel_clip_directions(generator, clip, s, std, channels, step=2.0)

@@ -61,7 +61,7 @@ def test_blocks_add_up_to_the_whole(tmp_path, models, mode, measure_directions):
 
 def test_an_unfinished_store_is_refused(tmp_path, models):
     root = str(tmp_path)
-    with pytest.raises(DirectionStoreError, match="not finished"):
+    with pytest.raises(DirectionStoreError, match="a folder without directions"):
         store_of(root, models).read()
     store = plan_relevance(root, models, "cpu", CONFIG, shard_size=1)
     first, last = store.pending(MEASURE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from styleclip_ops.errors import CheckpointError
+from styleclip_ops.errors import CheckpointError, ConfigError
 from tasks.bundles import BundleError, Weights, bundle_url, describe_bundle, read_bundle
 from tasks.models import Models, open_models
 from tasks.store.folders import sha256
@@ -53,6 +53,11 @@ def test_weights_are_added_with_licence_and_source(own, tmp_path):
     with pytest.raises(CheckpointError, match=r"generator\.safetensors: got a safetensors file"):
         add_to_bundle(own, "judge", Weights("generator.safetensors"))
     assert read_bundle(own).weights["generator"].uri == "generator.safetensors"
+
+
+def test_a_device_that_torch_does_not_know_is_told_with_those_it_does(own):
+    with pytest.raises(ConfigError, match="device: got 'gpu', expected auto, cpu, cuda, cuda:1"):
+        open_models(own, "gpu")
 
 
 def test_a_bundle_is_the_same_from_every_folder(tmp_path, monkeypatch):
