@@ -1,9 +1,9 @@
-"""What a flow is told to do -> whether it means something, before a server is started for it."""
+"""What a flow is told to do -> whether it means something, before any work for it."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from flows.engines import read_engine
+from flows.engines import read_engine, require_threads
 from tasks.arithmetic import name_arithmetic
 from tasks.manifest_files import require_asked
 from tasks.run_tables import find_judged_run
@@ -11,20 +11,23 @@ from tasks.runs import read_run_values, require_run_name
 from tasks.store.folders import Folder
 
 
-def check_choices(given: Mapping[str, Any]) -> None:
-    """Refuse what a flow would refuse too, but after the seconds that a server takes.
+def check_choices(given: Mapping[str, Any], has_server: bool) -> None:
+    """Refuse what a flow would refuse too, but after the seconds that a server takes, or some work.
 
     Args:
         given: Arguments of a flow, whose names mean the same in all of them.
+        has_server: Whether a server will know of the flow.
 
     Raises:
-        ValueError: What names an arithmetic, an engine or a run to read names none; a new run's
-            name is a path; a prompt is a table.
+        ValueError: What names an arithmetic, an engine or a run to read names none; the engine
+            needs a server; a new run's name is a path; a prompt is a table.
     """
     if "arithmetic" in given:
         name_arithmetic(given["arithmetic"])
     if "engine" in given:
-        read_engine(given["engine"])
+        engine = read_engine(given["engine"])
+        if not has_server:
+            require_threads(engine)
     if "target" in given:
         require_asked(given.get("prompts", ""), given["target"] or ())
     if "run" not in given:

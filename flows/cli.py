@@ -303,9 +303,9 @@ def _run(tokens: list[str], server: bool, trace: bool) -> Any:
     if isinstance(command, Flow):
         whole = _with_defaults(given)
         has_server = server and not whole.get("worker")
+        check_choices(whole, has_server)
         if has_server:
             samples_shown()
-            check_choices(whole)
         if whole.get("models") == DEMO_MODELS:
             say(f"models: those of the demo, which {DEMO_LIMITS}; --models names others")
         if has_server:

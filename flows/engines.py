@@ -106,12 +106,21 @@ def hire(workers: int, engine: Engine = THREADS) -> Crew:
     """
     if has_server():
         return PrefectCrew(workers, engine)
+    require_threads(engine)
+    return LoneCrew(workers)
+
+
+def require_threads(engine: Engine) -> None:
+    """Refuse an engine that needs a server, where there is none.
+
+    Raises:
+        EngineError: It does.
+    """
     if engine.name != "threads":
         raise EngineError(
             f"engine: got {engine.name} without a server, expected threads; for several processes "
             "without a server give each its --worker"
         )
-    return LoneCrew(workers)
 
 
 Submitted = tuple[Runner, PrefectFuture[Counts]]

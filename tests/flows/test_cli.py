@@ -256,6 +256,13 @@ def test_a_workspace_that_cannot_be_made_is_told_with_what_is_expected(capsys, t
     assert (status, "where no file can be made" in " ".join(err.split())) == (2, True)
 
 
+def test_an_engine_that_needs_a_server_is_refused_before_any_work(capsys, tmp_path):
+    words = ["align", str(PHOTOS), str(tmp_path / "ws"), "--engine", "processes"]
+    status, _, err = call(capsys, "--no-server", *words)
+    assert (status, "without a server, expected threads" in " ".join(err.split())) == (2, True)
+    assert not (tmp_path / "ws").exists()
+
+
 def test_a_workspace_without_faces_is_a_mistake_and_is_not_made(capsys, tmp_path, models):
     words = ["invert", str(tmp_path / "wsnone"), "--models", models]
     status, _, err = call(capsys, "--no-server", *words)
