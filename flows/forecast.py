@@ -12,6 +12,7 @@ from flows.progress import console, say
 from flows.summary import Summary
 from tasks.forecast import Forecast, StageForecast
 from tasks.rehearsal import Rehearsal
+from tasks.stopwatch import describe_duration
 
 # About how many seconds the rehearsal of a stage takes.
 SAMPLE_SECONDS = 3.0
@@ -41,7 +42,8 @@ class DryRun(Summary):
         return (
             f"{self.stage}: {self.counts['rows']:,} rows, {self.counts['done']:,} of them done, "
             f"{shards:,} shard{'s' * (shards != 1)} of edits to do: all stages take about "
-            f"{_duration(self.all_seconds)}, {self.all_bytes / 1e6:,.1f} MB{price}; wrote nothing"
+            f"{describe_duration(self.all_seconds)}, {self.all_bytes / 1e6:,.1f} MB{price}; wrote "
+            "nothing"
         )
 
 
@@ -94,17 +96,7 @@ def _table(stages: list[StageForecast]) -> Table:
     table = Table("stage", "items", "done", "shards to do", "time", "MB")
     for stage in stages:
         numbers = (f"{n:,}" for n in (stage.units, stage.done, stage.shards))
-        table.add_row(stage.stage, *numbers, _duration(stage.seconds), f"{stage.bytes / 1e6:,.1f}")
+        table.add_row(
+            stage.stage, *numbers, describe_duration(stage.seconds), f"{stage.bytes / 1e6:,.1f}"
+        )
     return table
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min"
-        if hours
-        else f"{minutes} min {rest} s"
-        if minutes
-        else f"{seconds:.1f} s"
-    )

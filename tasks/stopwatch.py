@@ -26,6 +26,15 @@ ORCHESTRATION = "orchestration"
 PHASES = (LOADING, READING, EDITING, SCORING, ENCODING, WRITING, OTHER, ORCHESTRATION)
 
 
+def describe_duration(seconds: float) -> str:
+    """Write a duration in words: 1 h 20 min, 3 min 20 s, 4.1 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
 _LATEST: ContextVar["Stopwatch | None"] = ContextVar("stopwatch", default=None)
 
 

@@ -17,6 +17,7 @@ from tasks.report.pictures import Picture
 from tasks.report.plots import Plot
 from tasks.report.templates import open_templates
 from tasks.run_tables import Stage
+from tasks.stopwatch import describe_duration
 
 # The side of a small picture in CSS pixels; those of small models are enlarged to a multiple.
 _TILE = 128
@@ -247,13 +248,8 @@ def _signed_range(estimate: Estimate) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds in the largest unit that fits; a dash where the time was not kept."""
-    if not seconds:
-        return _NONE
-    for name, size in (("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {name}"
-    return f"{seconds:.1f} s"
+    """A duration; a dash where it was not kept."""
+    return describe_duration(seconds) if seconds else _NONE
 
 
 def _shade(estimate: Estimate) -> str:

@@ -9,7 +9,14 @@ import pytest
 
 from tasks.report.run_report import write_report
 from tasks.runs import run_ledger
-from tasks.stopwatch import PHASES, Stopwatch, forget_latest, latest_seconds, time_spent
+from tasks.stopwatch import (
+    PHASES,
+    Stopwatch,
+    describe_duration,
+    forget_latest,
+    latest_seconds,
+    time_spent,
+)
 from tasks.store.folders import Folder, read_url
 from tasks.store.ledger import Ledger
 
@@ -72,3 +79,8 @@ def test_the_summary_of_a_report_says_where_the_time_went(finished):
     assert spent["shards"] == len(run_ledger(finished.run("single")).committed())
     for stage in ("reading", "editing", "scoring", "encoding", "writing"):
         assert spent["seconds"][stage] > 0
+
+
+def test_a_duration_is_written_in_two_units_at_most():
+    told = [describe_duration(seconds) for seconds in (0.26, 59.4, 59.6, 200, 3599.7, 90_000)]
+    assert told == ["0.3 s", "59.4 s", "1 min 0 s", "3 min 20 s", "1 h 0 min", "25 h 0 min"]
