@@ -20,6 +20,7 @@ from tasks.arithmetic import AUTO, name_arithmetic
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.forecast import EditOptions, Forecast, StageForecast, rows_to_come
+from tasks.latents import latent_folder
 from tasks.manifest_files import build_manifest, read_prompts, usable_faces
 from tasks.models import open_models
 from tasks.photos.alignment import AlignmentConfig, FacesPolicy
@@ -32,6 +33,7 @@ from tasks.runs import (
     statuses_to_retry,
 )
 from tasks.selection import NOTHING, Redo, read_selection, require_no_selection
+from tasks.store.folders import Folder
 
 
 @flow(name="run-pipeline")
@@ -117,7 +119,7 @@ def run_pipeline(
             stage, more = forecast.align(photos, alignment, ALIGN_SHARD)
             yield stage
             yield forecast.invert(len(more), batch_size)
-            known = [*usable_faces(workspace), *more]
+            known = [*_faces_for(workspace, models, device), *more]
             yield from forecast.edit(run, *rows_to_come(known, read_prompts(prompts)), options)
             yield forecast.evaluate()
 
@@ -144,7 +146,7 @@ def run_pipeline(
     )
     say(invert.line)
     manifest = run_folder(workspace, run).url_of("pairs.parquet")
-    build_manifest(usable_faces(workspace), asked, manifest)
+    build_manifest(_faces_for(workspace, models, device), asked, manifest)
     edit = step(edit_dataset)(
         workspace,
         manifest,
@@ -167,3 +169,9 @@ def run_pipeline(
     report = step(evaluate_run)(workspace, run=run, device=device)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
     return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)
+
+
+def _faces_for(workspace: str, models: str, device: str) -> list[str]:
+    """Name the faces of a workspace that these networks have latents of, or will have."""
+    networks = open_models(models, device)
+    return usable_faces(workspace, latent_folder(Folder(workspace), networks).name)

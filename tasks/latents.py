@@ -380,10 +380,15 @@ def _widths(models: "Models") -> dict[str, tuple[int, ...]]:
     }
 
 
-def imported_images(workspace: str) -> Iterator[str]:
-    """Yield the image ids of the sound latents that were taken in from other tools, each once."""
+def imported_images(workspace: str, store: str = "") -> Iterator[str]:
+    """Yield the image ids of the sound latents that were taken in from other tools, each once.
+
+    Args:
+        workspace: URL of the workspace.
+        store: Name of the latent store that they are in; all where empty.
+    """
     folder, seen = Folder(workspace) / LATENT_STORES, set[str]()
-    for name in folder.names():
+    for name in [store] if store else folder.names():
         ledger = Ledger(folder / name, LATENTS)
         for shard in ledger.committed():
             units, rows = ledger.units(shard), ledger.rows(shard)

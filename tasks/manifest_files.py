@@ -63,12 +63,17 @@ def check_manifest(manifest: str, workspace: str) -> Iterator[CheckedBatch]:
         yield from check_edits(stream_edits(file), known)
 
 
-def usable_faces(workspace: str) -> list[str]:
-    """Return the image ids of all aligned faces of a workspace, then those of imported latents."""
+def usable_faces(workspace: str, store: str = "") -> list[str]:
+    """Return the image ids of all aligned faces of a workspace, then those of imported latents.
+
+    Args:
+        workspace: URL of the workspace.
+        store: Name of the latent store that the imported ones are in; all stores where empty.
+    """
     found = list[str]()
     for faces in faces_ledger(workspace).results():
         found += faces.filter(pc.equal(faces["status"], "ok"))["image_id"].to_pylist()
-    return [*dict.fromkeys([*found, *imported_images(workspace)])]
+    return [*dict.fromkeys([*found, *imported_images(workspace, store)])]
 
 
 def build_manifest(

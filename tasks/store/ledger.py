@@ -6,7 +6,9 @@ that is stopped anywhere continues with its pending shards, and of several write
 exactly one is believed.
 
 Plans and commits are not changed, but may be superseded by a later generation: `shard-00003.json`
-by `shard-00003.1.json`, and so on. The latest counts, and again exactly one writer makes it.
+by `shard-00003.1.json`, and so on. The latest counts, and again exactly one writer makes it. Two
+things rewrite them in place: `forget`, which takes rows out of all generations, and
+`readdress_shard`, which gives URIs in a plan fresh signatures.
 """
 
 import io

@@ -18,6 +18,9 @@ from flows.pipeline import run_pipeline
 from manifests.errors import ManifestError
 from manifests.schemas import RESULTS
 from tasks.directions import RelevanceConfig
+from tasks.latents import latent_folder
+from tasks.manifest_files import usable_faces
+from tasks.models import open_models
 from tasks.outputs import read_image
 from tasks.provenance import read_facts
 from tasks.runs import RunError, open_run, read_settings, run_folder, run_ledger
@@ -294,6 +297,15 @@ def test_latents_of_other_tools_come_in_and_go_out(tmp_path, models):
     )
     edit_dataset(root, str(manifest), models=models, device="cpu")
     assert results(root, "run")["status"].to_pylist() == ["ok"]
+
+
+def test_a_latent_that_was_imported_for_other_networks_is_no_face_of_a_run(tmp_path, models):
+    root = str(tmp_path / "ws")
+    torch.save(torch.randn(1, 8, 28), tmp_path / "own.pt")
+    import_latents(root, str(tmp_path / "own.pt"), models=models, device="cpu")
+    own = latent_folder(Folder(root), open_models(models, "cpu"))
+    assert usable_faces(root, own.name) == usable_faces(root) == ["own-00000"]
+    assert usable_faces(root, "another") == []
 
 
 def test_a_single_latent_is_not_taken_for_a_batch(tmp_path, models):
