@@ -4,9 +4,8 @@ import time
 from collections.abc import Collection, Mapping
 from itertools import islice
 
-from prefect import flow
-
 from flows.engines import read_engine
+from flows.guards import guarded_flow
 from flows.options import MachineInt, MachineStr
 from flows.progress import NAMED, say
 from flows.shards import run_shards
@@ -33,7 +32,7 @@ from tasks.store.ledger import LOOKED_AT
 ALIGN_SHARD = 64
 
 
-@flow(name="align-photos")
+@guarded_flow("align-photos")
 def align_photos(
     photos: str,
     workspace: str,

@@ -2,8 +2,7 @@
 
 from importlib import resources
 
-from prefect import flow
-
+from flows.guards import guarded_flow
 from flows.pipeline import run_pipeline
 from flows.steps import step
 from flows.summary import Summary
@@ -13,7 +12,7 @@ from tasks.directions import RelevanceConfig
 _RELEVANCE = RelevanceConfig(num_images=12, num_statistics=4000, mode="fast")
 
 
-@flow(name="demo")
+@guarded_flow("demo")
 def run_demo(output: str = "demo-output") -> Summary:
     """Align, invert, edit and judge the demo photographs by all three methods.
 

@@ -27,6 +27,7 @@ from flows.progress import say
 from flows.shards import GPU_TAG
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS, bundle_url
+from tasks.store.folders import Folder
 from tasks.store.redaction import redact
 
 LOST_RUNS = ("styleclip: runs without heartbeats are lost", "styleclip: lost runs go on elsewhere")
@@ -131,7 +132,7 @@ def deploy_flows(
 
 def _anywhere(place: str) -> str:
     """Make a path of this folder one that a worker understands."""
-    return place if "://" in place else str(Path(place).resolve())
+    return Folder(place).url
 
 
 def _read(file: str, values: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
-from prefect import flow
 
 from flows.artifacts import show_run
 from flows.assets import make_assets, settle_relevance
 from flows.engines import read_engine
 from flows.forecast import estimate
+from flows.guards import guarded_flow
 from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
@@ -55,7 +55,7 @@ _TOLD_PREPARATION = 2.0
 EDIT_SHARD = 64
 
 
-@flow(name="edit-dataset")
+@guarded_flow("edit-dataset")
 def edit_dataset(
     workspace: str,
     manifest: str,

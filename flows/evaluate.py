@@ -2,9 +2,8 @@
 
 import time
 
-from prefect import flow
-
 from flows.artifacts import show_report, show_table
+from flows.guards import guarded_flow
 from flows.options import MachineStr
 from flows.progress import progress_bar, say
 from flows.store_check import check_store
@@ -14,7 +13,7 @@ from tasks.run_tables import find_judged_run, find_other_run
 from tasks.store.folders import Folder
 
 
-@flow(name="evaluate-run")
+@guarded_flow("evaluate-run")
 def evaluate_run(
     workspace: str,
     others: list[str] | None = None,

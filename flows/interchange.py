@@ -3,8 +3,7 @@
 import time
 from dataclasses import replace
 
-from prefect import flow
-
+from flows.guards import guarded_flow
 from flows.options import MachineInt, MachineStr
 from flows.shards import run_shards
 from flows.store_check import check_store
@@ -18,7 +17,7 @@ from tasks.store.folders import read_url
 _IMPORTED = RelevanceConfig(mode="imported")
 
 
-@flow(name="import-latents")
+@guarded_flow("import-latents")
 def import_latents(
     workspace: str,
     source: str,

@@ -3,9 +3,8 @@
 import time
 from itertools import islice
 
-from prefect import flow
-
 from flows.engines import read_engine
+from flows.guards import guarded_flow
 from flows.options import MachineInt, MachineStr
 from flows.progress import NAMED, say
 from flows.shards import run_shards
@@ -28,7 +27,7 @@ from tasks.runs import statuses_to_retry
 from tasks.store.folders import Folder
 
 
-@flow(name="invert-faces")
+@guarded_flow("invert-faces")
 def invert_faces(
     workspace: str,
     *,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
-from prefect import flow
 
+from flows.guards import guarded_flow
 from flows.options import MachineInt, MachineStr
 from flows.progress import progress_bar
 from flows.shards import GPU_TAG, guarded_task, in_own_order
@@ -23,7 +23,7 @@ _DEFAULT = MapperConfig()
 _TRAIN = guarded_task(train_prompt_mapper, "train-mapper", "mapper-{target_prompt}", tags=[GPU_TAG])
 
 
-@flow(name="train-mappers")
+@guarded_flow("train-mappers")
 def train_mappers(
     workspace: str,
     target: list[str],

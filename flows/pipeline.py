@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from cyclopts import Parameter
-from prefect import flow
 
 from flows.align import ALIGN_SHARD, align_photos
 from flows.edit import EDIT_SHARD, edit_dataset
 from flows.evaluate import evaluate_run
 from flows.forecast import estimate
+from flows.guards import guarded_flow
 from flows.invert import invert_faces
 from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
 from flows.progress import say
@@ -36,7 +36,7 @@ from tasks.selection import NOTHING, Redo, read_selection, require_no_selection
 from tasks.store.folders import Folder
 
 
-@flow(name="run-pipeline")
+@guarded_flow("run-pipeline")
 def run_pipeline(
     photos: str,
     prompts: str,

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Annotated
 
 from cyclopts import Parameter
-from prefect import flow
 
 from flows.engines import read_engine
+from flows.guards import guarded_flow
 from flows.options import DIRECTIONS, MACHINE, MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
@@ -35,7 +35,7 @@ _DEFAULT = RelevanceConfig()
 _FIRST_LOOK = 12
 
 
-@flow(name="build-relevance")
+@guarded_flow("build-relevance")
 def build_relevance(
     workspace: str,
     *,

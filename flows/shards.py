@@ -4,7 +4,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial, wraps
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
@@ -16,17 +16,14 @@ from flows.artifacts import ProgressArtifact, show_counts
 from flows.cancelling import CancelWatch
 from flows.engines import THREADS, Crew, Engine, Outcome, ShardTask, hire
 from flows.failures import Failure, FailureBudget, Failures, StageCancelled, StageError
-from flows.metrics import bound_arguments, measured, place_of, write_metrics
+from flows.guards import guarded
+from flows.metrics import measured, place_of, write_metrics
 from flows.progress import describe_counts, progress_bar, say
 from flows.share import ALL, Share
 from tasks.store.faults import (
-    StoreError,
-    full_disks_explained,
-    is_everywhere,
     is_lasting,
     retried_requests,
 )
-from tasks.store.redaction import redact
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,28 +65,6 @@ def guarded_task(work: Callable[P, T], name: str, task_run_name: str, **options:
 def may_help(_task: object, _run: object, state: State[Any]) -> bool:
     """Return whether another attempt at a task may succeed, as Prefect asks it."""
     return not is_lasting(state.result(raise_on_failure=False))
-
-
-def guarded(work: Callable[P, T]) -> Callable[P, T]:
-    """Keep credentials out of what Prefect stores and logs of a task's error.
-
-    A full disk gets its remedy, whoever wrote.
-    """
-
-    @wraps(work)
-    def call(*values: P.args, **named: P.kwargs) -> T:
-        try:
-            with full_disks_explained(place_of(bound_arguments(work, *values, **named))):
-                return work(*values, **named)
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            if redact(text) == text:
-                raise
-            told = StoreError(text, lasting=is_lasting(error), everywhere=is_everywhere(error))
-        # Outside of the handler, so that it drags no context into the log.
-        raise told
-
-    return call
 
 
 def in_own_order(items: Sequence[T]) -> list[T]:

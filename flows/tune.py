@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
-from prefect import flow
 from rich.markup import escape
 from rich.table import Table
 
 from flows.artifacts import show_table
 from flows.assets import make_assets, settle_relevance
+from flows.guards import guarded_flow
 from flows.options import DIRECTIONS, MachineInt, MachineStr
 from flows.progress import console, printable, progress_bar, say
 from flows.shards import GPU_TAG, guarded_task
@@ -36,7 +36,7 @@ _SCORES = ("directional", "identity", "gain")
 _TUNE = guarded_task(tune_prompt, "tune-prompt", "tune-{asked.target_prompt}", tags=[GPU_TAG])
 
 
-@flow(name="tune-strengths")
+@guarded_flow("tune-strengths")
 def tune_strengths(
     workspace: str,
     destination: str,

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from prefect import flow
-
+from flows.guards import guarded_flow
 from flows.options import MachineStr
 from flows.progress import progress_bar, say
 from flows.summary import MOST_IN_JSON, Check, Summary
@@ -14,7 +13,7 @@ from tasks.run_tables import find_run
 from tasks.store.folders import Folder
 
 
-@flow(name="verify-run")
+@guarded_flow("verify-run")
 def verify_run(
     workspace: str,
     run: str = "run",

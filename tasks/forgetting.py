@@ -31,7 +31,7 @@ from tasks.places import CROPS, IMAGES, IMPORTS, INVERSIONS, LATENT_STORES, REPO
 from tasks.runs import RUN, run_ledger
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import PARTS, PLANS, Ledger
-from tasks.store.redaction import bare_address
+from tasks.store.redaction import bare_address, stored_address, unsigned
 from tasks.traces import Person, Trace, find_traces
 
 OnProgress = Callable[[int], None]
@@ -58,7 +58,10 @@ class _Note:
     is_known: bool = False
 
     def text(self) -> bytes:
+        """Write all of it; addresses without what signs them."""
         values = {n: sorted(v) if isinstance(v, set) else v for n, v in asdict(self).items()}
+        for name in ("uris", "sources"):
+            values[name] = sorted({*map(stored_address, values[name])})
         return json.dumps(values, indent=1).encode()
 
     def add(self, content: bytes) -> None:
@@ -127,7 +130,7 @@ class Forgetting:
     @property
     def sources(self) -> list[str]:
         """Photographs of the face; they are their owner's, and stay."""
-        return sorted(self._note.sources)
+        return sorted({unsigned(stored_address(uri)) for uri in self._note.sources})
 
     @property
     def person(self) -> Person:
@@ -160,7 +163,7 @@ class Forgetting:
     def files(self) -> list[tuple[Folder, str]]:
         """Return every file that the proof looks at: all but the note and the photographs."""
         found = [(root, path) for root in (self._root, *self._outside) for path in root.files()]
-        mine = {*self.sources, self._root.url_of(self._name)}
+        mine = {*self._note.sources, self._root.url_of(self._name)}
         return [(root, path) for root, path in found if root.url_of(path) not in mine]
 
     def prove(self, files: Sequence[tuple[Folder, str]], advance: OnProgress) -> Iterator[Trace]:
@@ -323,17 +326,26 @@ class Forgetting:
         self.removed["latents"] += store.erase(self._id)
 
     def _erase_imports(self) -> None:
+        """Blank the latents that no face has any more, and remove the copies that nothing names."""
         # The workspace may have been moved since they were planned.
-        found = [uri.rpartition("/")[2].split("#") for uri in self._note.imports]
+        found = {tuple(uri.rpartition("/")[2].split("#")) for uri in self._note.imports}
+        used = set[tuple[str, ...]]()
+        for store in self._stores():
+            for table in store.ledger.tables():
+                uris = table["w_plus_uri"].to_pylist() if "w_plus_uri" in table.schema.names else []
+                used.update(tuple(uri.rpartition("/")[2].split("#")) for uri in uris if uri)
         folder = self._root / IMPORTS
-        for name in sorted({name for name, _ in found}):
-            if not folder.exists(name):
+        for name in folder.names(".npy"):
+            if not any(copy == name for copy, _ in used):
+                folder.remove(name)
                 continue
-            latents = np.load(io.BytesIO(folder.read(name)), allow_pickle=False)
-            latents[[int(row) for own, row in found if own == name]] = np.nan
-            sink = io.BytesIO()
-            np.save(sink, latents)
-            folder.write(name, sink.getvalue())
+            rows = [int(row) for copy, row in found - used if copy == name]
+            if rows:
+                latents = np.load(io.BytesIO(folder.read(name)), allow_pickle=False)
+                latents[rows] = np.nan
+                sink = io.BytesIO()
+                np.save(sink, latents)
+                folder.write(name, sink.getvalue())
 
     def _erase_from_faces(self) -> None:
         ledger = faces_ledger(self._root.url)

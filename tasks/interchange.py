@@ -70,13 +70,18 @@ def plan_import(
     sink = io.BytesIO()
     np.save(sink, np.ascontiguousarray(w_plus))
     copy = f"{IMPORTS}/{sha256(sink.getvalue())[:16]}.npy"
+    is_new = not root.exists(copy)
     root.write(copy, sink.getvalue())
     store = LatentStore(latent_folder(root, networks))
     store.create(networks, shard_size)
     uris = [f"{root.url_of(copy)}#{row}" for row in range(len(ids))]
-    return store.plan(
-        pa.table({"image_id": ids, "crop_uri": [""] * len(ids), "w_plus_uri": uris}, FACE_UNITS)
-    )
+    units = {"image_id": ids, "crop_uri": [""] * len(ids), "w_plus_uri": uris}
+    try:
+        return store.plan(pa.table(units, FACE_UNITS))
+    except LatentStoreError:
+        if is_new:
+            root.remove(copy)
+        raise
 
 
 def write_latents(workspace: str, destination: str, models: str, device: str) -> int:

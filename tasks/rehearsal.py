@@ -24,6 +24,7 @@ from tasks.edits import (
     Editor,
     begin_row,
     edit_pairs_shard,
+    starts_from_samples,
     warm_offset,
 )
 from tasks.frozen import freeze_manifest
@@ -216,7 +217,7 @@ class Rehearsal:
         if row["method"] == "optimize":
             options = json.loads(row["options"] or "{}")
             steps, began = options.get("steps", OptimizeConfig().steps), time.monotonic()
-            if options.get("start") == "samples":
+            if starts_from_samples(row):
                 warm_offset(self.networks, row["target_prompt"])
             once = time.monotonic() - began
             short, long = (cost(many, _steps(row, count)) for count in (_SHORT, _LONG))

@@ -314,7 +314,8 @@ def _check_latents(what: str, store: LatentStore, networks: Models) -> Iterator[
     )
     yield fits
     tables = (table.to_pylist() for table in store.ledger.results())
-    rows = next(([r["row"] for r in table if r["status"] == "ok"] for table in tables), [])
+    sound = ([r["row"] for r in table if r["status"] == "ok"] for table in tables)
+    rows = next(filter(None, sound), [])
     if fits.verdict == "wrong" or not rows:
         return
     stored = store.read(rows[:_LATENTS])

@@ -291,16 +291,18 @@ def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:
     known = {*map(unsigned, planned.values())}
     ids, uris = list[str](), list[str]()
     for image_id, uri in _pairs(photos):
-        if unsigned(uri) in known:
+        bare = unsigned(uri)
+        if bare in known:
             continue
+        known.add(bare)
         other = planned.get(image_id.lower())
         if other and GIVEN_IDS in (photos.schema.metadata or {}):
             raise ListingError(
-                f"image_id {image_id}: got {uri}, expected {other}, which had this id before; "
-                "give another id, or take another workspace"
+                f"image_id {image_id}: got {bare}, expected {unsigned(other)}, which had this id "
+                "before; give another id, or take another workspace"
             )
         uris.append(uri)
-        ids.append(distinct_id(image_id, uri) if other else image_id)
+        ids.append(distinct_id(image_id, bare) if other else image_id)
     columns = [pa.array(ids, pa.string()), pa.array(uris, pa.string())]
     return pa.table(columns, photos.schema.remove_metadata())
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from manifests.errors import ManifestError, Mistake, RowError
 from manifests.tables import RawBatch, stream_table
 from tasks.store.folders import Folder, split_url
+from tasks.store.redaction import unsigned
 
 LISTINGS = {".csv", ".parquet"}
 # The ending of the id of a photograph's second face; the next ends in 2.
@@ -129,10 +130,12 @@ class _Reader:
             # The URL may hold a password.
             got, expected = cell.split("://")[0] + "://...", "a URL that can be opened"
             raise _CellError(Mistake(column, got, expected, str(error))) from error
-        _check_first(self._uri_rows, row, Mistake(column, uri, "each photograph once", ""))
+        # One photograph may be signed twice.
+        bare = unsigned(uri)
+        _check_first(self._uri_rows, row, Mistake(column, bare, "each photograph once", ""))
         if relative:
             return Photo(uri, posixpath.normpath(cell), posixpath.normpath(cell))
-        return Photo(uri, uri.split("?")[0].rsplit("/", 1)[-1], uri)
+        return Photo(uri, bare.split("?")[0].rsplit("/", 1)[-1], bare)
 
     def _image_id(self, row: int, cell: object) -> str:
         name = str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tasks.report.evaluation import Estimate, Evaluation, Numbers, Places, estimate_mean
 from tasks.report.examples import rank_pairs
 from tasks.report.rows import FINGERPRINTS, Rows
-from tasks.report.scoring import Criteria
+from tasks.report.scoring import COSINE, SHARE, SHARES, Criteria
 
 # By how much a mean may differ before that is drift, if its interval is all on one side of 0.
 DRIFT_TOLERANCES: Mapping[str, float] = {
@@ -106,7 +106,11 @@ class Comparison:
 
 
 def pair_rows(mine: Rows, theirs: Rows) -> Pairing:
-    """Find the pairs that two runs have: equal face, prompts, method, strength and options."""
+    """Find the pairs that two runs have: equal face, prompts, method, strength and options.
+
+    Where several pairs of a run are equal in these, they are told apart by their mappers, and then
+    by the order of their rows.
+    """
     settings, faces = dict[Any, int](), dict[str, int]()
     keys = list[NDArray[np.int64]]()
     for rows in (mine, theirs):
@@ -116,9 +120,37 @@ def pair_rows(mine: Rows, theirs: Rows) -> Pairing:
         face = np.array([faces.setdefault(name, len(faces)) for name in rows.faces], np.int64)
         # There are fewer than 2^31 settings and faces.
         keys.append((setting[rows.setting] << 32) | face[rows.face])
+    repeated = np.concatenate([*map(_repeated, keys)])
+    if len(repeated):
+        keys = _told_apart((mine, theirs), keys, repeated)
     _, one, other = np.intersect1d(keys[0], keys[1], return_indices=True)
     order = np.argsort(one)
     return Pairing(one[order].astype(np.int32), other[order].astype(np.int32))
+
+
+def _repeated(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    found, counts = np.unique(keys, return_counts=True)
+    return found[counts > 1]
+
+
+def _told_apart(
+    runs: Sequence[Rows], keys: Sequence[NDArray[np.int64]], repeated: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Keys of the rows of two runs of which no two are equal in one run."""
+    mappers, parts = dict[str, int](), list[NDArray[np.int64]]()
+    for rows, key in zip(runs, keys, strict=True):
+        uris = rows.settings["mapper_uri"].fillna("")
+        number = np.array([mappers.setdefault(uri, len(mappers)) for uri in uris], np.int64)
+        mapper = np.where(np.isin(key, repeated), number[rows.setting], -1)
+        order = np.lexsort((mapper, key))
+        is_first = np.ones(len(key), bool)
+        is_first[1:] = (np.diff(key[order]) != 0) | (np.diff(mapper[order]) != 0)
+        place = np.arange(len(key))
+        turn = np.empty_like(place)
+        turn[order] = place - np.maximum.accumulate(np.where(is_first, place, 0))
+        parts.append(np.stack([key, mapper, turn], axis=1))
+    _, codes = np.unique(np.concatenate(parts), axis=0, return_inverse=True)
+    return np.split(codes.ravel(), [len(parts[0])])
 
 
 def compare_runs(
@@ -171,7 +203,16 @@ def _paired(mine: tuple[Rows, Evaluation], theirs: Rows, pairing: Pairing) -> It
         )
         for (_, _, own), found in zip(groups, scores, strict=True):
             faces = rows.face[pairing.mine[own]]
-            found[name] = estimate_mean(values[own], faces, evaluation.criteria)
+            is_share = name in (*SHARES, "failed")
+            # Of the difference of two.
+            low, high = SHARE if is_share else COSINE
+            found[name] = estimate_mean(
+                values[own],
+                faces,
+                evaluation.criteria,
+                limits=(low - high, high - low),
+                share=is_share,
+            )
     for (method, prompt, places), found in zip(groups, scores, strict=True):
         yield Difference(method, prompt, True, len(places), found)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from styleclip_ops.metrics import bootstrap_interval
 from tasks.report.rows import Rows, distinct
-from tasks.report.scoring import MIXED, SCORES, SHARES, WORKS, Criteria
+from tasks.report.scoring import COSINE, MIXED, SCORES, SHARE, SHARES, WORKS, Criteria
 
 Verdict = Literal["works", "mixed", "weak", "unscored"]
 _PROMPT, _STRENGTH = ["target_prompt", "method"], ["target_prompt", "method", "alpha"]
@@ -22,6 +22,7 @@ _VARIED = ["neutral_prompt", "beta", "num_channels", "mapper_uri", "options"]
 # Beyond this many faces an interval resamples as many bundles of faces: its width is then known to
 # one percent, and drawing every face again would take minutes and say the same.
 _BUNDLES = 5_000
+_TIME = (0.0, math.inf)
 
 Numbers = NDArray[np.float64]
 Places = NDArray[np.int32]
@@ -197,7 +198,12 @@ def evaluate_rows(rows: Rows, faces: Mapping[str, int], criteria: Criteria) -> E
 
 
 def estimate_mean(
-    values: Numbers, faces: Places, criteria: Criteria, *, share: bool = False
+    values: Numbers,
+    faces: Places,
+    criteria: Criteria,
+    *,
+    limits: tuple[float, float] = COSINE,
+    share: bool = False,
 ) -> Estimate:
     """Estimate a mean, and by resampling faces how far it depends on them.
 
@@ -205,8 +211,10 @@ def estimate_mean(
         values: [N]; NaN is no value.
         faces: [N] number of the face of each value.
         criteria: How sure the interval is.
-        share: The values are 0 or 1. Where all are alike, resampling says that no face differs, and
-            Wilson's interval (JASA, 1927) how many still may.
+        limits: What a mean cannot leave.
+        share: The values are shares of 0 or 1, or differences of such. Where all are alike,
+            resampling says that no face differs, and Wilson's interval (JASA, 1927) how many still
+            may.
     """
     known = ~np.isnan(values)
     if not known.any():
@@ -215,23 +223,22 @@ def estimate_mean(
     mean, count = float(values.mean()), int(places.max()) + 1
     if count < 2:
         return Estimate(len(values), count, mean)
-    if share and mean in (0.0, 1.0):
+    if share and np.ptp(values) == 0:
         z = NormalDist().inv_cdf((1 + criteria.confidence) / 2)
-        margin = z**2 / (count + z**2)
-        low, high = (0.0, margin) if mean == 0 else (1 - margin, 1.0)
-        return Estimate(len(values), count, mean, low, high)
-    # Pairs of one face are not independent, so faces are resampled: each stands for the sum of its
-    # deviations (the linearised ratio estimator), whose mean over faces is the mean over pairs.
-    drawn = min(count, _BUNDLES)
-    deviations = np.bincount(places % drawn, values - mean, drawn)
-    interval = bootstrap_interval(
-        torch.from_numpy(mean + deviations * drawn / len(values)),
-        criteria.confidence,
-        criteria.resamples,
-    )
-    # The linearised values may leave the range that a mean cannot.
-    low, high = max(interval.low, values.min()), min(interval.high, values.max())
-    return Estimate(len(values), count, mean, float(low), float(high))
+        margin = z**2 / (count + z**2) * (limits[1] - limits[0])
+        low, high = mean - margin, mean + margin
+    else:
+        # Pairs of one face are not independent, so faces are resampled: each stands for the sum of
+        # its deviations (the linearised ratio estimator), whose mean over faces is the mean over
+        # pairs.
+        drawn = min(count, _BUNDLES)
+        deviations = np.bincount(places % drawn, values - mean, drawn)
+        _, low, high = bootstrap_interval(
+            torch.from_numpy(mean + deviations * drawn / len(values)),
+            criteria.confidence,
+            criteria.resamples,
+        )
+    return Estimate(len(values), count, mean, max(low, limits[0]), min(high, limits[1]))
 
 
 def _parts(rows: Rows, keys: list[str]) -> list[Places]:
@@ -256,7 +263,9 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
     for name in (*SCORES, "seconds"):
         values = rows.column(name)
         for part, own, found in zip(parts, faces, scores, strict=True):
-            found[name] = estimate_mean(values[part], own, criteria, share=name in SHARES)
+            is_share = name in SHARES
+            limits = SHARE if is_share else _TIME if name == "seconds" else COSINE
+            found[name] = estimate_mean(values[part], own, criteria, limits=limits, share=is_share)
     for part, own, found in zip(parts, faces, scores, strict=True):
         prompt, method = _key(rows, part)
         settings = rows.settings.loc[np.unique(rows.setting[part])]
@@ -269,7 +278,9 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
             settings=len(settings[_VARIED].drop_duplicates()),
             statuses=rows.count_statuses(part),
             seconds=found.pop("seconds"),
-            failures=estimate_mean((~rows.ok[part]).astype(float), own, criteria),
+            failures=estimate_mean(
+                (~rows.ok[part]).astype(float), own, criteria, limits=SHARE, share=True
+            ),
             scores=found,
         )
 

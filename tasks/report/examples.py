@@ -12,7 +12,10 @@ from tasks.report.rows import Rows
 
 Kind = Literal["typical", "best", "worst"]
 Numbers = NDArray[np.float64]
-_SAME = ["target_prompt", "method", "neutral_prompt", "beta", "num_channels", "options"]
+_SAME = [
+    *("target_prompt", "method", "neutral_prompt", "beta", "num_channels", "options"),
+    "mapper_uri",
+]
 
 RANK = "directional similarity times identity kept (directional_edit x identity_edit)"
 

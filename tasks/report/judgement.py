@@ -33,7 +33,7 @@ from tasks.provenance import PICTURE_ERRORS
 from tasks.report.evaluation import Estimate, Evaluation, Group, Places, estimate_mean
 from tasks.report.pictures import BeforeSources, committed_sources, edited_sources
 from tasks.report.rows import Rows
-from tasks.report.scoring import Criteria
+from tasks.report.scoring import COSINE, SHARE, Criteria
 from tasks.report.thumbnails import Source
 from tasks.store.folders import sha256
 
@@ -205,12 +205,13 @@ class _Seen:
 
     Attributes:
         rows: Theirs.
-        source, inversion, edited: [N, E] embeddings.
+        sources: [E] embeddings of the photographs, by face; of those that are there.
+        inversion, edited: [N, E] embeddings.
         lpips: [N] of inversion and edited image.
     """
 
     rows: pd.DataFrame
-    source: Tensor
+    sources: Mapping[str, Tensor]
     inversion: Tensor
     edited: Tensor
     lpips: Tensor
@@ -247,24 +248,31 @@ def _draw(rows: Rows, group: Group) -> Places:
 def _see(
     table: pd.DataFrame, places: RunPlaces, before: BeforeSources, judge: _Judge
 ) -> _Seen | None:
-    """Embed the pictures of rows, without those that lack one."""
+    """Embed the pictures of rows, without those whose inversion or edit is not there.
+
+    A latent from another tool has no photograph.
+    """
     edits = dict(edited_sources(places, table))
     faces = {name: before[name] for name in {*table["image_id"]} & before.keys()}
     wanted = [*edits.values(), *(source for pair in faces.values() for source in pair)]
     pictures = dict(_read(wanted))
     found, parts, distances = list[int](), list[Tensor](), list[float]()
+    sources = dict[str, Tensor]()
     for place, name in table["image_id"].items():
-        edit, pair = edits.get(place), faces.get(name, ())
-        three = [pictures.get(source.uri) for source in (*pair, edit) if source]
-        whole = [picture for picture in three if picture]
-        if len(whole) == 3:
+        if place not in edits or name not in faces:
+            continue
+        looked_at = (*faces[name], edits[place])
+        crop, inversion, edited = (pictures.get(source.uri) for source in looked_at)
+        if inversion and edited:
             found.append(place)
-            parts.append(judge.embed(whole))
-            distances.append(judge.distance(*whole[1:]))
+            parts.append(judge.embed([inversion, edited]))
+            distances.append(judge.distance(inversion, edited))
+            if crop:
+                sources[name] = judge.embed([crop])[0]
     if not found:
         return None
-    source, inversion, edited = torch.stack(parts, dim=1)
-    return _Seen(table.loc[found], source, inversion, edited, torch.tensor(distances))
+    before_edit, after_edit = torch.stack(parts, dim=1)
+    return _Seen(table.loc[found], sources, before_edit, after_edit, torch.tensor(distances))
 
 
 def _read(sources: Iterable[Source]) -> Iterator[tuple[str, Image.Image]]:
@@ -287,7 +295,8 @@ def _look(
     criteria: Criteria,
 ) -> Look:
     def estimate(values: Tensor, share: bool = False) -> Estimate:
-        return estimate_mean(values.double().cpu().numpy(), faces, criteria, share=share)
+        limits, numbers = SHARE if share else COSINE, values.double().cpu().numpy()
+        return estimate_mean(numbers, faces, criteria, limits=limits, share=share)
 
     faces = np.arange(len(seen.rows), dtype=np.int32)
     neutral, target = (
@@ -337,17 +346,20 @@ def _judgement(
             "A Fréchet distance is absent: it needs the features of a network that did not steer "
             "the edits (role judge)."
         )
-    frechet = {}
+    frechet, unseen = {}, set[str]()
     for method, parts in seen.items() if another else ():
         # Every photograph once, however many of its edits were seen.
-        sources = {
-            name: embedding
-            for part in parts
-            for name, embedding in zip(part.rows["image_id"], part.source, strict=True)
-        }
+        sources = {name: embedding for part in parts for name, embedding in part.sources.items()}
+        unseen.update(*(part.rows["image_id"] for part in parts))
+        unseen -= sources.keys()
         edited = torch.cat([part.edited for part in parts])
         if len(sources) > 1:
             frechet[method] = frechet_distance(torch.stack([*sources.values()]), edited)
+    if unseen:
+        notes.append(
+            f"{len(unseen)} faces that were looked at have no aligned photograph, as imported "
+            "latents have none: the Fréchet distance is to the photographs of the others."
+        )
     return Judgement(
         judge=judge.name,
         another=another,

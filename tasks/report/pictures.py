@@ -50,7 +50,8 @@ class Pictures:
         edits: By the index of the row.
         sources: Aligned photographs by image id.
         inversions: Unedited renderings by image id.
-        missing: How many edits have no picture though they are ok.
+        missing: How many edits have no picture though they are ok; thumbnails from before may show
+            what it was.
     """
 
     edits: Mapping[int, Picture]
@@ -88,7 +89,8 @@ def find_pictures(
         }
 
     found = shown(edits)
-    missing = int((rows["status"] == "ok").sum()) - len(found)
+    there = sum(thumbnails[edits[key].uri].has_original for key in found)
+    missing = int((rows["status"] == "ok").sum()) - there
     return Pictures(found, shown(crops), shown(inversions), missing)
 
 
@@ -172,7 +174,8 @@ def edited_sources(places: RunPlaces, rows: pd.DataFrame) -> Iterator[tuple[int,
 
 def _picture(report: Folder, source: Source, thumbnail: Thumbnail) -> Picture:
     # A browser cannot look into a tar.
-    full = None if split_member(source.uri, TAR)[1] else relative_url(report, source.uri)
+    linked = thumbnail.has_original and not split_member(source.uri, TAR)[1]
+    full = relative_url(report, source.uri) if linked else None
     return Picture(f"{THUMBNAILS}/{thumbnail.name}", full, thumbnail.side)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from manifests.schemas import METRICS, RESULTS
 from tasks.bundles import DEMO_LIMITS, DEMO_MODELS
-from tasks.places import REPORT
+from tasks.places import REPORT, RunPlaces
 from tasks.report.comparison import (
     Comparison,
     Pairing,
@@ -132,10 +132,12 @@ def write_report(
     criteria = criteria or Criteria()
     with tempfile.TemporaryDirectory() as place:
         mine = _scored(read_run(run_url), criteria, Path(place, ROWS))
-        beside = [
-            _beside(mine, _scored(read_run(url), criteria, Path(place, f"{number}-{ROWS}")))
+        theirs = [
+            _scored(read_run(url), criteria, Path(place, f"{number}-{ROWS}"))
             for number, url in enumerate(others)
         ]
+        names = _names([mine.run.places, *(one.run.places for one in theirs)])
+        beside = [_beside(mine, one, name) for one, name in zip(theirs, names[1:], strict=True)]
         judgement = judge_pairs(
             mine.rows,
             mine.evaluation,
@@ -152,14 +154,24 @@ def _scored(run: RunTables, criteria: Criteria, path: Path) -> ScoredRun:
     return ScoredRun(run, rows, evaluate_rows(rows, stages[0].counts, criteria), stages)
 
 
-def _beside(mine: ScoredRun, theirs: ScoredRun) -> Beside:
+def _names(places: Sequence[RunPlaces]) -> list[str]:
+    """Name runs: as their folders where these differ, else with their workspaces, else by URL."""
+    ways: list[Callable[[RunPlaces], str]] = [
+        lambda place: place.run.name,
+        lambda place: f"{place.run.name} in {place.workspace.name}",
+        lambda place: place.run.url,
+    ]
+    names = list[str]()
+    for place in places:
+        found = (way(place) for way in ways if [*map(way, places)].count(way(place)) == 1)
+        names.append(next(found, place.run.url))
+    return names
+
+
+def _beside(mine: ScoredRun, theirs: ScoredRun, name: str) -> Beside:
     pairing = pair_rows(mine.rows, theirs.rows)
-    folder = theirs.run.places.run
-    name = folder.name
-    if name == mine.run.places.run.name:
-        name = f"{name} in {theirs.run.places.workspace.name}"
     numbers = (mine.rows, mine.evaluation), (theirs.rows, theirs.evaluation)
-    comparison = compare_runs(*numbers, pairing, name, folder.url)
+    comparison = compare_runs(*numbers, pairing, name, theirs.run.places.run.url)
     return Beside(theirs, pairing, comparison, telling_pairs(mine.rows, theirs.rows, pairing))
 
 

@@ -14,6 +14,8 @@ SHARES = ("success", "identity_kept", "success_and_identity")
 # What `score_rows` adds to the metrics of a row.
 DERIVED = ("off_target", *SHARES)
 SCORES = (*METRICS, *DERIVED)
+# What the mean of a score cannot leave, by its kind.
+COSINE, SHARE = (-1.0, 1.0), (0.0, 1.0)
 WORKS, MIXED = 0.8, 0.4
 # Cosines of equal pictures are this near 1.
 _UNCHANGED = 1e-6

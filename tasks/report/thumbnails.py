@@ -3,13 +3,13 @@
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from tasks.outputs import TAR, read_images
 from tasks.provenance import PICTURE_ERRORS
-from tasks.store.folders import Folder, sha256, split_member
+from tasks.store.folders import Folder, sha256, split_member, split_url
 
 # Twice the size at which pages show them, for dense screens.
 _LARGEST_SIDE = 256
@@ -38,10 +38,12 @@ class Thumbnail:
     Attributes:
         name: Of its file, which its original's digest and side give.
         side: Pixels of the longer side of the original.
+        has_original: Whether that is there; a thumbnail from before is shown without.
     """
 
     name: str
     side: int
+    has_original: bool = True
 
 
 def make_thumbnails(
@@ -58,18 +60,25 @@ def make_thumbnails(
 
     Returns:
         Thumbnails by URI. A picture that is absent, no image, or not the one of its digest has
-        none.
+        none, unless it has one from before: such a picture is not read again.
     """
     present = {name.partition("-")[0]: _named(name) for name in folder.names(".webp")}
-    found, missing = dict[str, Thumbnail](), dict[str, dict[str, Source]]()
+    known, missing = dict[str, dict[str, Thumbnail]](), dict[str, dict[str, Source]]()
     for source in sources:
         thumbnail = present.get(_stem(source.sha256)) if source.sha256 else None
+        place = split_member(source.uri, TAR)[0]
         if thumbnail:
-            found[source.uri] = thumbnail
+            known.setdefault(place, {})[source.uri] = thumbnail
         else:
-            missing.setdefault(split_member(source.uri, TAR)[0], {})[source.uri] = source
-    done, total = len(found), len(found) + sum(map(len, missing.values()))
+            missing.setdefault(place, {})[source.uri] = source
+    done = sum(map(len, known.values()))
+    found, total = dict[str, Thumbnail](), done + sum(map(len, missing.values()))
     with ThreadPoolExecutor(_READERS) as pool:
+        for place, is_there in zip(known, pool.map(_is_there, known), strict=True):
+            found |= {
+                uri: replace(thumbnail, has_original=is_there)
+                for uri, thumbnail in known[place].items()
+            }
         made = pool.map(lambda place: dict(_make(folder, missing[place], present)), missing)
         for place, thumbnails in zip(missing, made, strict=True):
             found |= thumbnails
@@ -77,6 +86,11 @@ def make_thumbnails(
             if advance:
                 advance(done, total)
     return found
+
+
+def _is_there(url: str) -> bool:
+    folder, name = split_url(url)
+    return folder.exists(name)
 
 
 def _make(

@@ -66,6 +66,11 @@ def bare_address(url: str) -> str:
     return unsigned(redact(url))
 
 
+def stored_address(url: str) -> str:
+    """Return a URL as result rows have it: its credentials are struck out, the rest stays."""
+    return _struck(url, [] if _is_own("", url) else _secrets())
+
+
 def _struck(text: str, secrets: list[str]) -> str:
     for value in secrets:
         text = text.replace(value, STRUCK)

@@ -9,7 +9,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
 from flows.cli import app
-from flows.deploy import LOST_RUNS
+from flows.deploy import LOST_RUNS, _anywhere
 
 FILE = Path(__file__).parents[2] / "prefect.yaml"
 
@@ -60,6 +60,14 @@ def test_all_flows_are_set_up_on_a_server(capsys):
         for wrong in ({"image_format": "gif"}, {"relevance": {"num_images": "many"}}):
             with pytest.raises(PrefectHTTPStatusError, match="409"):
                 client.create_flow_run_from_deployment(nightly.id, parameters=wrong)
+
+
+def test_paths_are_those_that_a_worker_finds(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for place, wanted in (("~/in", "/in"), ("in", "/in"), (f"{tmp_path}/in", "/in")):
+        assert _anywhere(place) == f"{tmp_path}{wanted}"
+    assert _anywhere("s3://faces/in") == "s3://faces/in"
 
 
 def test_what_cannot_be_set_up_is_told(capsys, tmp_path):

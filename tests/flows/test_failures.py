@@ -16,10 +16,12 @@ from rich.console import Console
 
 from flows import shards, store_check
 from flows.failures import FailureBudget, StageError
+from flows.guards import guarded_flow
 from flows.interchange import import_latents
 from flows.logs import leave_errors_to_command
 from flows.shards import run_shards
 from flows.store_check import check_store
+from tasks.photos.listing_table import ListingError
 from tasks.store.faults import StoreError
 from tasks.store.guarantees import Guarantee
 from tasks.store.redaction import redact
@@ -125,6 +127,28 @@ def test_neither_people_nor_prefect_see_credentials(begun, monkeypatch, caplog):
     assert "Invalid header value" in stored
     assert "wJalrXUtnFEMI" not in stored
     assert redact(told) == told
+
+
+def test_nor_of_what_a_flow_refuses(begun, caplog):
+    @guarded_flow("refusing")
+    def refuse(kind: str) -> None:
+        text = "got https://host/a.jpg?X-Amz-Signature=wJalrXUtnFEMI was signed"
+        raise ListingError(text) if kind == "input" else KeyError(text)
+
+    with pytest.raises(ValueError, match=r"Signature=\*\*\* was signed"):
+        refuse("input")
+    with pytest.raises(StoreError, match=r"KeyError: .*Signature=\*\*\* was signed"):
+        refuse("other")
+    with get_client(sync_client=True) as client:
+        stored = repr([run.state for run in client.read_flow_runs(limit=200)])
+    assert "was signed" in stored
+    assert "wJalrXUtnFEMI" not in caplog.text + stored
+
+
+def test_every_flow_keeps_credentials_to_itself():
+    sources = [path.read_text() for path in Path(shards.__file__).parent.glob("*.py")]
+    assert sum(text.count("\n@guarded_flow(") for text in sources) >= 11
+    assert not any("\n@flow" in text for text in sources)
 
 
 def test_what_prefect_logs_of_a_failed_task_drives_no_terminal(begun, monkeypatch):

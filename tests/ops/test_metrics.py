@@ -105,7 +105,11 @@ def test_bootstrap_interval() -> None:
     assert interval.low == pytest.approx(interval.mean - half_width, abs=0.03)
     assert interval.high == pytest.approx(interval.mean + half_width, abs=0.03)
     assert bootstrap_interval(values) == interval
-    assert bootstrap_interval(torch.tensor([2.0, torch.nan])).mean == 2.0
+    assert bootstrap_interval(torch.tensor([2.0, torch.nan])) == (2.0, 2.0, 2.0)
+    # Of few values about as wide as Student's.
+    few = values[:5]
+    student = 2.776 * few.std().item() / math.sqrt(5)
+    assert bootstrap_interval(few).high - few.mean().item() == pytest.approx(student, rel=0.15)
     with pytest.raises(ConfigError, match="got no number"):
         bootstrap_interval(torch.tensor([torch.nan]))
 

@@ -28,7 +28,7 @@ from tasks.photos.alignment import (
 from tasks.photos.decoding import PhotoError, fetch_photo
 from tasks.photos.detection import face_detector
 from tasks.photos.faces import faces_ledger, faces_table
-from tasks.photos.listing import distinct_id
+from tasks.photos.listing import distinct_id, list_photos
 from tasks.photos.listing_table import ListingError
 from tasks.provenance import CODE_VERSION, read_facts
 from tasks.store.folders import Folder, read_url, sha256, split_url
@@ -379,6 +379,34 @@ def test_a_url_that_is_signed_anew_is_the_same_photograph_and_is_read_from_there
     assert units["source_uri"].to_pylist() == ["https://host/bert.jpg", url]
     with pytest.raises(LedgerError, match="got 1 units, expected those that are planned"):
         faces_ledger(workspace).readdress_shard(0, units.slice(1))
+
+
+def test_signatures_tell_no_photographs_apart_and_name_none(tmp_path):
+    def listed(*urls: str) -> list[str]:
+        listing = tmp_path / "photos.csv"
+        listing.write_text("\n".join(["url", *urls, ""]))
+        return list_photos(str(listing))["image_id"].to_pylist()
+
+    def signed(folder: str, signature: str) -> str:
+        return f"https://host/{folder}/photo.jpg?X-Amz-Expires=60&X-Amz-Signature={signature}"
+
+    names = listed(signed("a", "one"), signed("b", "one"))
+    assert names == listed(signed("a", "two"), signed("b", "two"))
+    assert len({*names}) == 2
+    with pytest.raises(ListingError, match="each photograph once") as caught:
+        listed(signed("a", "one"), signed("a", "two"))
+    assert "Signature" not in str(caught.value)
+
+
+def test_a_name_that_is_taken_is_told_without_signatures(tmp_path):
+    listing, workspace = tmp_path / "photos.csv", str(tmp_path / "ws")
+    for folder in ("a", "b"):
+        url = f"https://host/{folder}.jpg?X-Amz-Signature=secret"
+        listing.write_text(f"url,image_id\n{url},dora\n")
+        if folder == "a":
+            plan_photos(workspace, str(listing), 8)
+    with pytest.raises(ListingError, match=r"got https://host/b.jpg, expected https://host/a.jpg,"):
+        plan_photos(workspace, str(listing), 8)
 
 
 def test_of_two_inputs_that_are_planned_at_once_each_photograph_has_its_name(tmp_path, monkeypatch):

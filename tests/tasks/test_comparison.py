@@ -104,6 +104,26 @@ def test_other_settings_are_no_pairs_and_other_mappers_are(collect):
     assert (found.pairs, found.networks) == (6, ["generator"])
 
 
+def test_pairs_that_only_their_mappers_tell_apart_are_not_mixed_up(collect):
+    def mapped(size: str, shift: float) -> list[dict]:
+        return rows_of(range(6), shift, method="mapper", mapper_uri=f"s3://m/{size}")
+
+    # Of each face first the edits by the small mapper, then those by the large one.
+    both = zip(mapped("small", -0.4), mapped("large", 0), strict=True)
+    mine = collect([row for pair in both for row in pair])
+    theirs = collect(mapped("large", 0))
+    pairing = pair_rows(mine, theirs)
+    uris = mine.settings["mapper_uri"][mine.setting[pairing.mine]]
+    assert (len(pairing.mine), {*uris}) == (12, {"s3://m/large"})
+    assert compared(mine, theirs).drifted == []
+    assert len(pair_rows(mine, mine).mine) == len(mine) == 24
+    # Rows that are equal in all are told apart by their order.
+    twice = collect([row for row in mapped("large", 0) for _ in range(2)])
+    pairing = pair_rows(twice, twice)
+    assert np.array_equal(pairing.mine, pairing.theirs)
+    assert len(pairing.mine) == 24
+
+
 def test_runs_of_other_faces_are_compared_by_their_means(collect):
     mine, theirs = collect(rows_of(range(12), 0.3)), collect(rows_of(range(20, 40)))
     (difference,) = compared(mine, theirs).differences

@@ -17,6 +17,8 @@ from tasks.bundles import read_bundle
 from tasks.checks.doctor import diagnose
 from tasks.checks.findings import Finding
 from tasks.directions import RelevanceConfig
+from tasks.interchange import plan_import
+from tasks.inversion import invert_faces_shard
 from tasks.models import open_models
 from tasks.store.folders import Folder
 
@@ -103,6 +105,17 @@ def test_latents_of_other_networks(finished):
     array = group(finished, "latents")["w_plus"]
     array[:4] = np.random.default_rng(0).normal(size=(4, 8, 28)) * 9
     assert "the latents are of other networks than they say" in wrong(examine(finished))
+
+
+def test_latents_are_looked_at_though_the_first_shard_has_none(tmp_path, models):
+    networks, root = open_models(models, "cpu"), str(tmp_path)
+    shape = (1, networks.generator.num_ws, networks.generator.config.w_dim)
+    for name, value in (("lost", np.nan), ("anna", 0.5)):
+        np.save(tmp_path / f"{name}.npy", np.full(shape, value, np.float32))
+        for shard in plan_import(root, str(tmp_path / f"{name}.npy"), [name], models, "cpu", 1):
+            invert_faces_shard(root, models, "cpu", shard, 1)
+    said = [str(one) for one in diagnose(root, models=models, device="cpu", channels=2, images=1)]
+    assert any("embeddings of 1 inversions: a cosine of 1.000" in one for one in said)
 
 
 def test_assets_of_other_networks_are_left_alone(finished):

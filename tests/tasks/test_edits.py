@@ -1,6 +1,7 @@
 """Edits of a shard: of images whose latents are lost, and in other company."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import zarr
 from manifests.cells import read_instruction
 from manifests.edits import Edit
 from styleclip_ops.errors import StyleClipError
+from styleclip_ops.warm_start import RandomFaces
+from tasks import edits
 from tasks.edits import Editor, edit_pairs_shard, warm_offset
-from tasks.models import open_models
+from tasks.models import Models, open_models
 from tasks.runs import RunError, read_settings, run_ledger, shards_to_do
 from tasks.store.ledger import Ledger
 
@@ -130,6 +133,22 @@ def test_an_optimization_starts_where_random_faces_fit_the_prompt(finished, spac
             found.offset[:, editable], wanted[:, editable], atol=1e-4, rtol=0
         )
         assert not found.offset[:, ~editable].any()
+
+
+def test_drawing_faces_to_start_from_is_no_part_of_the_time_of_an_edit(finished, monkeypatch):
+    options = json.dumps({"steps": 1, "start": "samples"})
+    way = {"target_prompt": "a tired face", "method": "optimize", "options": options}
+    draw, waits = edits._random_faces, [1.0]
+
+    def slow(networks: Models) -> RandomFaces:
+        time.sleep(waits.pop() if waits else 0)
+        return draw(networks)
+
+    monkeypatch.setattr(edits, "_random_faces", slow)
+    finished.ask([Edit(name, read_instruction(way)) for name in ("anna", "berta")])
+    finished.edit("tired")
+    assert sum(finished.results("tired")["seconds"].to_pylist()) < 1
+    assert waits == []
 
 
 def test_assets_that_were_replaced_since_are_refused_by_a_shard(finished):

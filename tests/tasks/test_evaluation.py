@@ -14,7 +14,7 @@ import tasks.report.evaluation
 from manifests.schemas import METRICS, RESULTS
 from styleclip_ops.errors import ConfigError
 from styleclip_ops.metrics import bootstrap_interval
-from tasks.report.evaluation import Estimate, Evaluation, Group, evaluate_rows
+from tasks.report.evaluation import Estimate, Evaluation, Group, estimate_mean, evaluate_rows
 from tasks.report.examples import find_examples
 from tasks.report.rows import Rows, collect_rows
 from tasks.report.scoring import SCORES, Criteria, score_rows
@@ -90,7 +90,27 @@ def test_unequal_faces_keep_the_plain_mean_inside_the_interval():
     values = [row["identity_edit"] for row in rows]
     score = only_group(*rows).scores["identity_edit"]
     assert score.mean == pytest.approx(np.mean(values))
-    assert min(values) <= score.low < score.mean < score.high <= max(values)
+    assert -1 <= score.low < score.mean < score.high <= 1
+
+
+def test_few_faces_seldom_tell_a_difference_that_is_none():
+    random, tries = np.random.default_rng(1), 200
+    for faces in (2, 3, 5, 12):
+        found = [
+            estimate_mean(random.normal(0, 0.05, faces), np.arange(faces), CRITERIA)
+            for _ in range(tries)
+        ]
+        wrong = sum(not one.low <= 0 <= one.high for one in found)  # type: ignore[operator]
+        assert 0 < wrong < 0.11 * tries, faces
+
+
+def test_shares_that_all_faces_agree_on_have_the_interval_of_wilson():
+    z = 1.959964
+    for value, limits, share in ((1.0, (0, 1), 1), (0.0, (0, 1), 1), (-1.0, (-1, 1), 2)):
+        got = estimate_mean(np.full(4, value), np.arange(4), CRITERIA, limits=limits, share=True)
+        margin = share * z**2 / (4 + z**2)
+        ends = max(value - margin, limits[0]), min(value + margin, limits[1])
+        assert (got.mean, got.low, got.high) == pytest.approx((value, *ends))
 
 
 @pytest.mark.parametrize("hole", [None, math.nan, math.inf, -math.inf])

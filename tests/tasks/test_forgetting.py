@@ -16,6 +16,7 @@ import pytest
 import zarr
 from PIL import Image
 
+from manifests.schemas import FACES
 from tasks.checks.verification import Verification
 from tasks.edits import edit_pairs_shard
 from tasks.forgetting import Forgetting, ForgettingError
@@ -299,6 +300,41 @@ def test_an_imported_latent_goes_from_a_workspace_that_was_moved(finished, tmp_p
     assert forget(str(moved), "emil") == []
     (imported,) = Path(moved).glob("imports/*.npy")
     assert np.isnan(np.load(imported)).all(axis=(1, 2)).tolist() == [False, True]
+
+
+def test_a_latent_that_another_face_has_as_well_stays(finished, tmp_path):
+    np.save(tmp_path / "w.npy", np.ones((2, 8, 28), np.float32))
+    for names in (["dora", "emil"], ["fred", "gina"]):
+        source = str(tmp_path / "w.npy")
+        shards = plan_import(finished.root, source, names, finished.models, "cpu", 64)
+    (imported,) = Path(finished.root).glob("imports/*.npy")
+    stray = imported.with_name("0123456789abcdef.npy")
+    shutil.copy(imported, stray)
+    assert forget(finished.root, "dora") == []
+    assert np.isfinite(np.load(imported)).all()
+    # Whose it is nobody can tell.
+    assert not stray.exists()
+    found = [invert_faces_shard(finished.root, finished.models, "cpu", n, 8) for n in shards]
+    assert sum(counts["ok"] for counts in found) == 3
+    assert forget(finished.root, "fred") == []
+    assert np.isnan(np.load(imported)).all(axis=(1, 2)).tolist() == [True, False]
+
+
+def test_what_is_told_and_noted_of_photographs_is_not_signed(tmp_path):
+    root = str(tmp_path / "ws")
+    url = "https://host/in/dora.jpg?X-Amz-Expires=60&X-Amz-Signature=topsecretsignature"
+    ledger = faces_ledger(root)
+    ledger.plan_shard(0, pa.table({"image_id": ["dora"], "source_uri": [url]}))
+    row = dict.fromkeys(FACES.names) | {"image_id": "dora", "source_uri": url, "status": "ok"}
+    ledger.commit(0, pa.Table.from_pylist([row], FACES), {"photos": 1})
+    forgetting = Forgetting(root, "dora")
+    assert forgetting.sources == ["https://host/in/dora.jpg"]
+    # Something of hers that is left keeps the note.
+    Folder(root).write("more.txt", b"dora")
+    assert len(forget(root, "dora")) == 1
+    (note,) = Path(root).glob("forgetting-*.json")
+    assert "https://host/in/dora.jpg" in note.read_text()
+    assert "topsecret" not in note.read_text()
 
 
 def test_an_inversion_of_an_earlier_workspace_goes(finished):

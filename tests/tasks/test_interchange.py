@@ -87,6 +87,8 @@ def test_other_latents_of_a_name_that_is_taken_are_refused(tmp_path, models):
         LatentStoreError, match=r"^anna: got the imported latent .*#0, expected .*#0"
     ):
         plan_import(root, str(tmp_path / "b.npy"), names, models, "cpu", 64)
+    # Of what was refused no copy stays, which nobody would ever find.
+    assert len(Folder(f"{root}/imports").names()) == 1
     store = LatentStore(latent_folder(Folder(root), open_models(models, "cpu")))
     face = pa.Table.from_pylist([{"image_id": "carl", "crop_uri": "carl.png"}], FACE_UNITS)
     with pytest.raises(LatentStoreError, match="^carl: got an aligned photograph, expected"):

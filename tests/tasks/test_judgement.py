@@ -138,6 +138,19 @@ def test_another_judge_lpips_and_a_frechet_distance(run, tmp_path):
         assert distance.value >= 0
 
 
+def test_faces_without_a_photograph_are_looked_at_and_told(run, models, tmp_path):
+    crop = Path(run.workspace.url, "crops/face-0.png")
+    content = crop.read_bytes()
+    try:
+        crop.unlink()
+        judgement = judged(run, models, tmp_path)
+    finally:
+        crop.write_bytes(content)
+    assert [look.pairs for look in judgement.looks] == [FACES, FACES]
+    assert {found.num_samples for found in judgement.frechet.values()} == {FACES - 1}
+    assert "1 faces that were looked at have no aligned photograph" in judgement.notes[-1]
+
+
 def test_prompts_that_the_judge_cannot_read_are_left_out(models, tmp_path):
     plan = [("very " * 100 + "old", "global", (4.0,)), *PLAN]
     run = FakeRun(Folder(str(tmp_path / "ws")), FACES, plan=plan)

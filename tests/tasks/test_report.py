@@ -269,6 +269,21 @@ def test_another_run_is_shown_beside_with_differences_and_drift(finished):
     assert {None if c is None else round(c, 3) for c in changes} <= {0.1, None}
 
 
+def test_other_runs_of_one_name_are_told_apart(tmp_path):
+    run, *others = (
+        FakeRun(Folder(str(tmp_path / place)), num_faces=2, name="summer", better=better)
+        for place, better in {"mine": 0.1, "old": 0.0, "a/ws": 0.2, "b/ws": 0.3}.items()
+    )
+    for one in (run, *others):
+        one.write()
+    urls = [one.folder.url for one in others]
+    write_report(run.folder.url, QUICK, others=urls)
+    document = Document(report_of(run))
+    names = [other["name"] for other in document.pairs["others"]]
+    assert names == ["summer in old", *urls[1:]]
+    assert {f"change since {name}" for name in names} < {*document.pairs["scores"]}
+
+
 def test_a_drift_leads_to_its_comparison(tmp_path):
     workspace = Folder(str(tmp_path))
     names = {"autumn": 0.1, "same": 0.1, "summer": 0.0}
@@ -299,11 +314,26 @@ def test_a_second_report_reads_no_edited_image_again(tmp_path):
     run.write()
     write_report(run.folder.url, QUICK)
     before = report_of(run).read("index.html")
-    shutil.rmtree(tmp_path / "runs/autumn/images")
+    for image in (tmp_path / "runs/autumn/images").rglob("*.png"):
+        image.write_bytes(b"not read")
     steps: list[tuple[int, int]] = []
     write_report(run.folder.url, QUICK, lambda done, total: steps.append((done, total)))
     assert report_of(run).read("index.html") == before
     assert steps[-1] == (2 * 2 + 6, 2 * 2 + 6)
+
+
+def test_images_that_went_since_are_shown_small_and_told(tmp_path):
+    run = FakeRun(Folder(str(tmp_path)), num_faces=2, plan=SHORT)
+    run.write()
+    write_report(run.folder.url, QUICK)
+    before = Document(report_of(run)).pairs["edits"]
+    shutil.rmtree(tmp_path / "runs/autumn/images")
+    summary = write_report(run.folder.url, QUICK)
+    assert "6 edited images are absent, damaged or altered." in summary.notes
+    after = Document(report_of(run)).pairs["edits"]
+    assert [edit[0] for edit in after] == [edit[0] for edit in before]
+    assert all(edit[1] for edit in before)
+    assert not any(edit[1] for edit in after)
 
 
 def test_altered_and_lost_images_are_not_shown(tmp_path):
@@ -534,6 +564,16 @@ def test_a_pair_opens_compares_and_has_a_link(visit, finished):
     page.reload()
     expect(viewer).to_be_visible()
     assert page.locator("[name=method]").input_value() == "mapper"
+
+
+def test_a_link_without_a_strength_shows_all_though_there_is_a_strength_of_0(visit):
+    page = visit.page
+    page.evaluate("document.querySelector('[name=alpha]').add(new Option('0', '0'))")
+    page.evaluate("location.hash = '#method=mapper'")
+    expect(page.locator("[name=method]")).to_have_value("mapper")
+    assert page.locator("[name=alpha]").input_value() == ""
+    page.evaluate("location.hash = '#method=mapper&alpha=0.0'")
+    expect(page.locator("[name=alpha]")).to_have_value("0")
 
 
 def test_another_run_stands_beside_a_pair(visit):

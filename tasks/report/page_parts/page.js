@@ -249,7 +249,9 @@
 
   function setField(field, value) {
     const options = [...(field.options ?? [])];
-    const equal = options.find((option) => option.value !== "" && Number(option.value) === Number(value));
+    // Number("") is 0, which is a strength.
+    const numeric = options.filter((option) => value !== "" && option.value !== "");
+    const equal = numeric.find((option) => Number(option.value) === Number(value));
     field.value = equal ? equal.value : value;
   }
 
