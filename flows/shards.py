@@ -20,10 +20,7 @@ from flows.guards import guarded
 from flows.metrics import measured, place_of, write_metrics
 from flows.progress import describe_counts, progress_bar, say
 from flows.share import ALL, Share
-from tasks.store.faults import (
-    is_lasting,
-    retried_requests,
-)
+from tasks.store.faults import is_lasting, retried_requests
 
 P = ParamSpec("P")
 T = TypeVar("T")

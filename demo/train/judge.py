@@ -14,6 +14,7 @@ from demo.train.crops import photographed_crops
 from demo.train.editing import EditConfig, EditModels, measure_directions
 from demo.train.files import replacing
 from demo.train.generation import compare_generation, look_at, sample_pictures
+from demo.train.overview import draw_overview
 from demo.train.probes import Probe, load_probe
 from demo.train.progress import Report
 from demo.train.reconstruction import (
@@ -29,8 +30,10 @@ from demo.train.wishes import WISHES, Wish
 from styleclip_ops.checkpoints import load_arcface, load_clip, load_e4e, load_generator
 from styleclip_ops.encoder import E4eEncoder
 
-_EDITING_TEXT = """What the three methods do with the demo models, at these settings. Strips of
-pictures are in `demo/train/runs/judge`. Made by `python -m demo.train judge`."""
+_EDITING_TEXT = """![faces, and their edits at the best strength](editing.webp)
+
+What the three methods do with the demo models, at these settings. Made by
+`python -m demo.train judge`, which leaves strips of all strengths in `judge` of its `--runs`."""
 
 # Of the scenes that are photographed to judge the encoder.
 _SCENES_SEED = 4
@@ -107,14 +110,13 @@ def judge_models(
     """
     judged = open_judged(models, device)
     pictures = to_pictures(held_out.levels(torch.arange(len(held_out)))).to(device)
+    card = models / "editing.md"
     tables: dict[str, Callable[[], str]] = {
         "generator": lambda: _generation(config, judged, renders, folder, device),
         "encoder": lambda: _reconstruction(config, judged, pictures),
-        "editing": lambda: _editing(config, judged, pictures, folder, deadline, report),
+        "editing": lambda: _editing(config, judged, pictures, card, folder, deadline, report),
     }
-    write_card(
-        models / "editing.md", "Edits with the demo models", _EDITING_TEXT, asdict(config.edit)
-    )
+    write_card(card, "Edits with the demo models", _EDITING_TEXT, asdict(config.edit))
     for name, table in tables.items():
         text = table()
         report(f"{name}\n\n{text}\n")
@@ -160,6 +162,7 @@ def _editing(
     config: JudgeConfig,
     judged: Judged,
     pictures: Tensor,
+    card: Path,
     folder: Path,
     deadline: Deadline,
     report: Report,
@@ -168,9 +171,13 @@ def _editing(
     asset = measure_directions(models, config.edit)
     tried = methods(models, asset, config.edit)
     w_plus = invert(judged.encoder, pictures)
-    return describe_trials(
-        try_methods(models, tried, w_plus, config.wishes, config.sources, folder, deadline, report)
+    trials = try_methods(
+        models, tried, w_plus, config.wishes, config.sources, folder, deadline, report
     )
+    if trials:
+        with replacing(card.with_suffix(".webp")) as part:
+            draw_overview(folder).save(part, "WEBP", quality=90)
+    return describe_trials(trials)
 
 
 def _in_batches(

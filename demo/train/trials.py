@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -34,7 +34,7 @@ from styleclip_ops.warm_start import draw_random_faces
 
 # What an edit may change of what it was not asked for, and how often it should succeed.
 MOST_CHANGED, LEAST_SUCCESS = 0.10, 0.80
-_STRIP = 8
+_STRIP, _ROWS = 8, "edits.jsonl"
 
 Figures = Mapping[Setting, EditFigures]
 # prompt, latents [N, num_ws, w_dim] -> pictures at several strengths
@@ -108,7 +108,7 @@ def try_methods(
             chosen = best_setting(trials[-1].figures)
             figures = describe(trials[-1].figures[chosen])
             report(f"judge: {name}, {wish.prompt}: {chosen}, {figures}")
-    with replacing(folder / "edits.jsonl") as part:
+    with replacing(folder / _ROWS) as part:
         lines = [json.dumps(row) for trial in trials for row in trial.rows()]
         part.write_text("\n".join([*lines, ""]), encoding="utf-8")
     return trials
@@ -121,9 +121,26 @@ def _try_method(
     figures = {
         setting: judge_edits(models, wish, before, edited) for setting, edited in edits.items()
     }
-    path = folder / f"{name}-{_slug(wish.prompt)}.png"
+    path = strip_path(folder, name, wish.prompt)
     _save_strip(path, before.pictures, edits, best_setting(figures))
     return Trial(wish.prompt, name, len(before.w_plus), figures)
+
+
+def strip_path(folder: Path, method: str, prompt: str) -> Path:
+    """Return where the strip of a trial is."""
+    return folder / f"{method}-{_slug(prompt)}.png"
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Read what `try_methods` wrote."""
+    parts: dict[tuple[str, str, int], dict[Setting, EditFigures]] = {}
+    for line in (folder / _ROWS).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        setting = Setting(**{field.name: row[field.name] for field in fields(Setting)})
+        figures = EditFigures(**{field.name: row[field.name] for field in fields(EditFigures)})
+        key = row["prompt"], row["method"], row["sources"]
+        parts.setdefault(key, {})[setting] = figures
+    return [Trial(*key, figures) for key, figures in parts.items()]
 
 
 def best_setting(figures: Figures) -> Setting:

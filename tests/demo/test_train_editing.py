@@ -11,6 +11,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from demo.portraits.attributes import RATES
+from demo.train import overview
 from demo.train.clock import Deadline
 from demo.train.crops import photographed_crops
 from demo.train.editing import (
@@ -25,11 +26,20 @@ from demo.train.editing import (
 )
 from demo.train.generation import compare_generation, look_at, sample_pictures
 from demo.train.judge import JudgeConfig
+from demo.train.overview import draw_overview
 from demo.train.probes import Probe, ProbeConfig, save_probe
 from demo.train.reconstruction import draw_latents
 from demo.train.stages import STAGES, Plan
 from demo.train.tables import markdown_table, set_section
-from demo.train.trials import Trial, best_setting, describe_trials, methods, try_methods
+from demo.train.trials import (
+    Trial,
+    best_setting,
+    describe_trials,
+    methods,
+    read_trials,
+    strip_path,
+    try_methods,
+)
 from demo.train.wishes import SURE, WISHES, Sight, Wish, look
 from styleclip_ops.checkpoints import save_safetensors
 from styleclip_ops.encoder import E4eConfig, E4eEncoder
@@ -227,6 +237,27 @@ def test_trials_are_judged_written_and_shown(models, w_plus, tmp_path):
     assert len(rows) == sum(len(trial.figures) for trial in trials)
     with Image.open(next(tmp_path.glob("global-*.png"))) as strip:
         assert strip.height > 3 * 2 * 32
+    assert read_trials(tmp_path) == trials
+
+
+def test_the_overview_shows_faces_and_their_edits_at_the_best_strength(models, w_plus, tmp_path):
+    wish = next(wish for wish in WISHES if wish.attribute == "expression")
+    tried = methods(models, measure_directions(models, EDIT), EDIT)
+    trials = try_methods(models, tried, w_plus, [wish], 8, tmp_path, Deadline(), print)
+    sheet = draw_overview(tmp_path)
+    side = models.generator.resolution
+    for row in range(1 + len(trials)):
+        method = trials[max(row - 1, 0)].method
+        number = 0
+        if row:
+            figures = trials[row - 1].figures
+            best = best_setting(figures)
+            number = 1 + [one for one in figures if one.is_like(best)].index(best)
+        with Image.open(strip_path(tmp_path, method, wish.prompt)) as strip:
+            at = 2 * (2 + number * (side + 2))
+            wanted = strip.crop((4, at, 4 + 2 * side, at + 2 * side)).reduce(2)
+        left, top = overview._MARGIN + 2, overview._HEAD + row * (side + 2) + 2
+        assert sheet.crop((left, top, left + side, top + side)).tobytes() == wanted.tobytes()
 
 
 def test_no_trial_is_begun_after_the_deadline(models, w_plus, tmp_path):
@@ -341,6 +372,7 @@ def test_stage_writes_tables_into_the_cards(tmp_path):
     assert "Fréchet distance" in (models / "generator.md").read_text()
     assert "attributes kept, mean" in (models / "encoder.md").read_text()
     card = (models / "editing.md").read_text()
+    assert (models / "editing.webp").exists()
     for method in ("global", "mapper", "optimize"):
         assert f"### {method}" in card
     assert any("attributes kept, mean" in line for line in lines)
