@@ -28,6 +28,7 @@ from tasks.runs import statuses_to_retry
 from tasks.store.folders import Folder
 from tasks.store.ledger import LOOKED_AT
 
+_SINCE = "from before (`--retry-failed` looks again): "
 # Photographs of a shard; each takes a second or so.
 ALIGN_SHARD = 64
 
@@ -104,13 +105,13 @@ def align_photos(
         _tell_unusable(workspace, own)
     elif not counts and share.prepares:
         known = faces_ledger(workspace).committed()
-        _tell_unusable(workspace, known[:LOOKED_AT], "from before, see --retry-failed: ")
+        _tell_unusable(workspace, known[:LOOKED_AT], _SINCE)
     # Of several workers, others may have found some.
     alone = share.prepares and share.works
     if alone and counts and not counts.get("ok") and not has_faces(workspace):
         raise ValueError(
             f"photos: got no usable face in any photograph of {photos}, expected some; "
-            f"{faces_ledger(workspace).folder.url} says why of each"
+            f"`styleclip faces {workspace}` says why of each"
         )
     wrote = Folder(workspace).url_of(CROPS)
     return Summary("align", wrote, counts, time.monotonic() - began)

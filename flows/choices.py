@@ -6,6 +6,7 @@ from typing import Any
 from flows.engines import read_engine, require_threads
 from tasks.arithmetic import name_arithmetic
 from tasks.manifest_files import require_asked
+from tasks.models import named_device
 from tasks.run_tables import find_judged_run
 from tasks.runs import read_run_values, require_run_name
 from tasks.store.folders import Folder
@@ -20,7 +21,8 @@ def check_choices(given: Mapping[str, Any], has_server: bool) -> None:
 
     Raises:
         ValueError: What names an arithmetic, an engine or a run to read names none; the engine
-            needs a server; a new run's name is a path; a prompt is a table.
+            needs a server; the device is not there; a new run's name is a path; a prompt is a
+            table.
     """
     if "arithmetic" in given:
         name_arithmetic(given["arithmetic"])
@@ -28,6 +30,8 @@ def check_choices(given: Mapping[str, Any], has_server: bool) -> None:
         engine = read_engine(given["engine"])
         if not has_server:
             require_threads(engine)
+    if "device" in given:
+        named_device(given["device"])
     if "target" in given:
         require_asked(given.get("prompts", ""), given["target"] or ())
     if "run" not in given:

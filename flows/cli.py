@@ -46,7 +46,7 @@ _SEVERAL = re.compile(r"\d[,;]\s*\d")
 # What is told without a traceback.
 _TOLD = (ValueError, OSError, RuntimeError)
 # From which on an option is taken for a mistyped one.
-_ALIKE = 0.7
+_ALIKE = 0.65
 # Facts that are read without their names.
 _IN_A_LINE = 4
 # What Prefect says of a server, and what to do about it.
@@ -190,8 +190,17 @@ def _default_worth_telling(default: object) -> str | None:
     return str(default) if default or is_number else None
 
 
+class _CommandLine(App):
+    """Commands most of whose arguments are paths."""
+
+    def generate_completion(self, **how: Any) -> str:
+        """Return what teaches a shell the options; bash completes files besides."""
+        script = super().generate_completion(**how)
+        return script.replace("\ncomplete -F ", "\ncomplete -o bashdefault -o default -F ")
+
+
 def _make_app() -> App:
-    app = App(
+    app = _CommandLine(
         name="styleclip",
         help="Edit large sets of face photographs by text with StyleCLIP.",
         help_epilogue=epilogue(""),

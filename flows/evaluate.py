@@ -1,6 +1,7 @@
 """A run -> an evaluation report."""
 
 import time
+from collections import Counter
 
 from flows.artifacts import show_report, show_table
 from flows.guards import guarded_flow
@@ -56,5 +57,7 @@ def evaluate_run(
     if report.drift:
         drift = [{"drift": sentence} for sentence in report.drift]
         show_table("drift", "What changed since other runs", drift)
-    facts = {"drift": list(report.drift)} if others else {}
+    verdicts = Counter(row["verdict"] for row in report.verdicts)
+    facts: dict[str, object] = {"verdicts": dict(verdicts)}
+    facts |= {"drift": list(report.drift)} if others else {}
     return Summary("evaluate", report.page, counts, time.monotonic() - began, facts)

@@ -37,10 +37,10 @@ class DryRun(Summary):
     @property
     def line(self) -> str:
         """One line for people."""
-        hourly, shards = self.price_per_hour, self.counts["shards"]
+        hourly, shards, rows = self.price_per_hour, self.counts["shards"], self.counts["rows"]
         price = f", {self.price:,.2f} at a price of {hourly:g} an hour" if self.price else ""
         return (
-            f"{self.stage}: {self.counts['rows']:,} rows, {self.counts['done']:,} of them done, "
+            f"{self.stage}: {rows:,} row{'s' * (rows != 1)}, {self.counts['done']:,} done, "
             f"{shards:,} shard{'s' * (shards != 1)} of edits to do: all stages take about "
             f"{describe_duration(self.all_seconds)}, {self.all_bytes / 1e6:,.1f} MB{price}; wrote "
             "nothing"

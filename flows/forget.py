@@ -86,6 +86,12 @@ def _conclude(forgetting: Forgetting, files: int, left: int) -> None:
         )
         return
     person = forgetting.person
+    if not forgetting.is_known and not any(forgetting.removed.values()):
+        say(
+            f"searched {files} files: nothing names {person.image_id}; no face of this workspace "
+            "has or had this name (`styleclip faces` lists all)"
+        )
+        return
     say(
         f"searched {files} files for the name, {len(person.uris)} URIs and {len(person.digests)} "
         "digests: nothing is left. Out of reach: backups, versions that the store keeps, what was "

@@ -5,14 +5,21 @@ from dataclasses import replace
 
 from flows.guards import guarded_flow
 from flows.options import MachineInt, MachineStr
+from flows.progress import say
 from flows.shards import run_shards
 from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
-from tasks.interchange import plan_import, read_directions, write_directions, write_latents
+from tasks.interchange import (
+    names_beside,
+    plan_import,
+    read_directions,
+    write_directions,
+    write_latents,
+)
 from tasks.inversion import INVERT_SHARD, invert_faces_shard
-from tasks.store.folders import read_url
+from tasks.store.folders import is_file, read_url
 
 _IMPORTED = RelevanceConfig(mode="imported")
 
@@ -33,7 +40,8 @@ def import_latents(
     Args:
         workspace: Folder or URL that holds all data.
         source: latents.pt (a tensor) or w_plus.npy, [N, num_ws, w_dim].
-        names: Text file with one image id a line; made of the file's name where empty.
+        names: Text file with one image id a line; where empty the .txt beside the file, as `latents
+            export` writes it, and without one they are made of the file's name.
         models: Bundle of weights: the URL of its JSON file, or `demo`.
         device: auto, cpu, cuda, cuda:1, mps.
         batch_size: Images that are read and scored together; the generator has its own size.
@@ -41,6 +49,10 @@ def import_latents(
     """
     began = time.monotonic()
     check_store(workspace)
+    beside = names_beside(source)
+    if not names and is_file(beside):
+        names = beside
+        say(f"import: takes the names in {names}")
     image_ids = read_url(names).decode().split() if names else None
     shards = plan_import(workspace, source, image_ids, models, device, shard_size)
     arguments = {
@@ -66,7 +78,8 @@ def export_latents(
     """
     began = time.monotonic()
     count = write_latents(workspace, destination, models, device)
-    return Summary("export", destination, {"latents": count}, time.monotonic() - began)
+    wrote = f"{destination} and {names_beside(destination)}"
+    return Summary("export", wrote, {"latents": count}, time.monotonic() - began)
 
 
 def import_directions(

@@ -46,6 +46,9 @@ def _is_for_people(record: logging.LogRecord) -> bool:
     if record.name in ("prefect.flow_runs", "prefect.task_runs"):
         # Of a command that was interrupted, Prefect says that it crashed.
         return not (record.exc_info or record.getMessage().startswith("Crash detected!"))
+    # While a server ends, requests that it has not answered are cancelled.
+    if record.name.startswith("sqlalchemy.pool"):
+        return False
     return not record.getMessage().startswith("Still processing items:")
 
 

@@ -62,15 +62,17 @@ def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
         workspace: Whose faces it must name; not checked where empty.
     """
     began = time.monotonic()
-    sound, mistakes, wrong = 0, 0, set[int]()
+    sound, mistakes, wrong, told = 0, 0, set[int](), list[str]()
     for checked in check_manifest(manifest, workspace):
         for error in checked.errors[: max(_SHOWN_ERRORS - mistakes, 0)]:
-            say(str(error))
+            told.append(str(error))
+            say(told[-1])
         sound += len(checked.edits)
         mistakes += len(checked.errors)
         wrong.update(error.row for error in checked.errors)
     if mistakes > _SHOWN_ERRORS:
         say(f"... and {mistakes - _SHOWN_ERRORS:,} more")
-    counts, facts = {"sound": sound, "failed": len(wrong)}, {"mistakes": mistakes}
+    counts = {"sound": sound, "failed": len(wrong)}
+    facts = {"mistakes": mistakes, "told": told}
     aside = f"{mistakes} mistakes" if mistakes > len(wrong) else ""
     return Check("manifest", manifest, counts, time.monotonic() - began, facts, aside=aside)

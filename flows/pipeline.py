@@ -13,9 +13,10 @@ from flows.forecast import estimate
 from flows.guards import guarded_flow
 from flows.invert import invert_faces
 from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
-from flows.progress import say
+from flows.progress import describe_counts, say
 from flows.steps import step
 from flows.summary import Summary
+from manifests.schemas import ALL_FAILURES
 from tasks.arithmetic import AUTO, name_arithmetic
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
@@ -89,8 +90,8 @@ def run_pipeline(
         shard_size: Rows of a shard; one that is stopped begins again.
         workers: Shards at a time.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
-        retry_failed: Do edits again whose status is one of these, separated by commas; all but ok
-            where no status is named.
+        retry_failed: Do edits again whose status is one of these, separated by commas. Where none
+            is named, all that are not ok, and look again at photographs without a face.
         update: Take over other photographs, prompts, networks and assets: what is new or depends on
             them is computed, edits that are no longer asked for leave the results.
         redo: What to do again of the results that are there.
@@ -126,6 +127,8 @@ def run_pipeline(
         return estimate(workspace, models, device, price_per_hour, stages)
     asked, began = read_prompts(prompts), time.monotonic()
     open_models(models, device).bundle.require(*ROLES_OF_A_RUN)
+    # Photographs and faces have other statuses than rows, and those have no names here.
+    all_failures = retry_failed if retry_failed == ALL_FAILURES else ""
     align = step(align_photos)(
         photos,
         workspace,
@@ -134,6 +137,7 @@ def run_pipeline(
         minimum_face=minimum_face,
         workers=max(workers, 2),
         engine=engine,
+        retry_failed=all_failures,
     )
     say(align.line)
     invert = step(invert_faces)(
@@ -143,6 +147,7 @@ def run_pipeline(
         batch_size=batch_size,
         workers=workers,
         engine=engine,
+        retry_failed=all_failures,
     )
     say(invert.line)
     manifest = run_folder(workspace, run).url_of("pairs.parquet")
@@ -168,7 +173,10 @@ def run_pipeline(
     say(edit.line)
     report = step(evaluate_run)(workspace, run=run, device=device)
     facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
-    return Summary("run", report.wrote, edit.counts, time.monotonic() - began, facts)
+    verdicts = describe_counts(report.facts["verdicts"])  # type: ignore[arg-type]
+    aside = f"verdicts: {verdicts}" if verdicts else ""
+    took = time.monotonic() - began
+    return Summary("run", report.wrote, edit.counts, took, facts, aside=aside)
 
 
 def _faces_for(workspace: str, models: str, device: str) -> list[str]:

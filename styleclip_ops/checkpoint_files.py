@@ -201,7 +201,9 @@ def read_own(file: BinaryIO, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             f"safetensors without styleclip metadata, expected one that holds a {kind}"
         )
     if metadata.get("kind") != kind:
-        raise CheckpointError(f"got a {metadata.get('kind')}, expected a {kind}")
+        raise CheckpointError(
+            f"got a network of the kind {metadata.get('kind')}, expected one of the kind {kind}"
+        )
     try:
         config = json.loads(metadata["config"])
     except (KeyError, ValueError) as error:

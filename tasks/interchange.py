@@ -84,6 +84,12 @@ def plan_import(
         raise
 
 
+def names_beside(url: str) -> str:
+    """Return where the names of an array of latents are, if anywhere."""
+    folder, name = split_url(url)
+    return folder.url_of(f"{_stem(name)}.txt")
+
+
 def write_latents(workspace: str, destination: str, models: str, device: str) -> int:
     """Write all latents as `.npy` or `.pt` [N, num_ws, w_dim], their names beside as `.txt`.
 
@@ -114,7 +120,8 @@ def write_latents(workspace: str, destination: str, models: str, device: str) ->
     else:
         torch.save(torch.from_numpy(w_plus), sink)
     folder.write(name, sink.getvalue())
-    folder.write(f"{_stem(name)}.txt", "\n".join(image_id for image_id, _ in found).encode())
+    names, listed = split_url(names_beside(destination))
+    names.write(listed, "\n".join(image_id for image_id, _ in found).encode())
     return len(found)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from manifests.schemas import MAPPER_LOG
 from styleclip_ops.checkpoints import load_mapper, save_safetensors
-from styleclip_ops.errors import CheckpointError, ConfigError
+from styleclip_ops.errors import CheckpointError, ConfigError, check_integers
 from styleclip_ops.generator import Generator
 from styleclip_ops.losses import SourceIdentities
 from styleclip_ops.mapper import (
@@ -91,12 +91,10 @@ class MapperConfig:
             raise ConfigError(
                 f"mapper_type: got {self.mapper_type!r}, expected one of {get_args(MapperType)}"
             )
-        counts = (self.steps, self.batch_size, self.num_latents)
-        if min(counts) < 1 or not self.learning_rate > 0:
-            raise ConfigError(
-                f"mapper: got steps {self.steps}, batch_size {self.batch_size}, num_latents "
-                f"{self.num_latents}, learning_rate {self.learning_rate}, expected positive values"
-            )
+        counts = {name: getattr(self, name) for name in ("steps", "batch_size", "num_latents")}
+        check_integers(1, 1_000_000, **counts)
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate: got {self.learning_rate}, expected one above 0")
         self.loss_config()
         # Equal settings have one address.
         for field in fields(self):

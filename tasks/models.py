@@ -266,18 +266,33 @@ def read_models(url: str, device: str = "auto") -> Models:
 
     Raises:
         BundleError: It is no bundle.
-        ConfigError: torch knows no such device.
+        ConfigError: torch has no such device.
     """
-    return Models(read_bundle(url), _named_device(best_device() if device == "auto" else device))
+    return Models(read_bundle(url), named_device(device))
 
 
-def _named_device(name: str) -> torch.device:
+def named_device(name: str) -> torch.device:
+    """Return a device by its name.
+
+    Raises:
+        ConfigError: torch knows none of this name, or does not reach it on this machine.
+    """
+    expected = "expected auto, cpu, cuda, cuda:1 or mps"
     try:
-        return torch.device(name)
+        device = torch.device(best_device() if name == "auto" else name)
     except RuntimeError:
+        raise ConfigError(f"device: got {name!r}, {expected}") from None
+    if device.type == "cpu":
+        return device
+    here = torch.accelerator.current_accelerator(check_available=True)
+    count = torch.accelerator.device_count() if here else 0
+    if here is None or here.type != device.type or (device.index or 0) >= count:
+        found = f"{count} of the type {here.type}" if here else "none"
         raise ConfigError(
-            f"device: got {name!r}, expected auto, cpu, cuda, cuda:1 or mps"
-        ) from None
+            f"device: got {name!r}, {expected}; torch {torch.__version__} finds {found} here: "
+            "give another, or install the build of torch for yours, see README"
+        )
+    return device
 
 
 @once

@@ -287,7 +287,7 @@ def _check_mapper(what: str, mapper: Mapper, generator: Generator) -> Finding:
 
 
 def _latents(root: Folder, networks: Models) -> Iterator[Finding]:
-    folder = root / LATENT_STORES
+    folder, own, others = root / LATENT_STORES, 0, 0
     wanted = networks.marks(*BINDING)
     for name in folder.names():
         store, what = LatentStore(folder / name), f"latents {name}"
@@ -295,12 +295,22 @@ def _latents(root: Folder, networks: Models) -> Iterator[Finding]:
             continue
         try:
             if _foreign(store.attributes, wanted):
+                others += 1
                 yield _other(what)
                 continue
+            own += 1
             yield from _check_latents(what, store, networks)
         except _BROKEN as error:
             remedy = "restore the store, or remove it and invert again"
             yield Finding(what, f"an error: {error}", "a store that can be read", remedy)
+    if others and not own:
+        yield Finding(
+            "latents",
+            "stores of other networks only",
+            "one of these networks",
+            "give the bundle that they were made with; with this one a run inverts all faces anew",
+            "suspicious",
+        )
 
 
 @torch.no_grad()

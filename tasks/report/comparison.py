@@ -59,7 +59,9 @@ class Difference:
 
     @property
     def drift(self) -> tuple[str, ...]:
-        """The scores that changed by more than may be."""
+        """The scores that changed by more than may be; none where other pairs are compared."""
+        if not self.paired:
+            return ()
         return tuple(
             name
             for name, tolerance in DRIFT_TOLERANCES.items()
@@ -273,7 +275,7 @@ def drift_sentences(comparison: Comparison) -> list[str]:
     return [
         f"{difference.method}, {shorten(difference.target_prompt, 80)!r}: {name.replace('_', ' ')} "
         f"{difference.change(name)} by {abs(score.mean or 0):.3f} "
-        f"({score.low:+.3f} to {score.high:+.3f}) against {comparison.name}"
+        f"({score.low:+.3f} to {score.high:+.3f}) against the run {comparison.name}"
         for difference in comparison.drifted
         for name in difference.drift
         for score in [difference.scores[name]]

@@ -151,18 +151,20 @@ class Evaluation:
         raise KeyError((method, target_prompt))
 
     def best_strength(self, method: str, target_prompt: str) -> Group | None:
-        """Return the strength with the most successes that keep the identity, the least of equals.
+        """Return the strength with the most successes that keep the identity.
 
-        Where even that is weak, a few pairs would decide by chance: there it is the strength with
-        the largest product of directional similarity and identity. None where no pair of the method
-        and prompt has both scores.
+        Of equals it is that with the largest product of directional similarity and identity, which
+        tells an edit that is seen from one that hardly is. Where even the most are weak, a few
+        pairs would decide by chance: there the product alone decides. None where no pair of the
+        method and prompt has both scores.
         """
         rated = [
             group
             for group in self.strengths(method, target_prompt)
             if group.scores[_BOTH].mean is not None
         ]
-        best = max(rated, key=lambda group: _number(group.scores[_BOTH].mean), default=None)
+        both = [(_number(group.scores[_BOTH].mean), _reach(group)) for group in rated]
+        best = max(zip(both, rated, strict=True), key=lambda one: one[0], default=(None, None))[1]
         return max(rated, key=_reach) if best and best.verdict == "weak" else best
 
 

@@ -75,7 +75,9 @@ def _choose(
     places = places[~np.isnan(ranks[places])]
     known = places[~np.isnan(after[places])]
     if len(known):
-        lacking = places[~(before[places] >= np.median(after[known]))]
+        # Half of the way or more: what is asked for is there before, as far as CLIP can tell.
+        middle = (np.median(after[known]) + np.nanmedian(before[known])) / 2
+        lacking = places[~(before[places] >= middle)]
         places = lacking if len(lacking) else places
     order = places[np.argsort(ranks[places], kind="stable")]
     if not len(order):

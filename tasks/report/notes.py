@@ -92,7 +92,7 @@ def _judge_note(rows: Rows) -> str:
         return (
             f"The CLIP that steered a row judges it in {int(np.sum(own)):,} of {len(own):,} rows."
         )
-    return "Another CLIP judges than the one that steered the edits."
+    return "Scored by a second CLIP, which did not steer the edits; look at the pictures as well."
 
 
 def _lost_in_inversion(rows: Rows, least: float) -> int:

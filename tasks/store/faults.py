@@ -106,7 +106,7 @@ _KINDS_BY_CLASS = {
     "ConnectionError": "connection",
 }
 
-_CREDENTIALS = "{what}; renew the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+_CREDENTIALS = "{what}; set or renew the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
 _CREDENTIALS += "AWS_SESSION_TOKEN or a profile), then give the same command to continue"
 _DENIED = "access is denied ({what}); allow reading, writing, deleting and listing (s3:GetObject, "
 _DENIED += "s3:PutObject, s3:DeleteObject, s3:ListBucket), then give the same command to continue"

@@ -256,6 +256,29 @@ def test_a_workspace_that_cannot_be_made_is_told_with_what_is_expected(capsys, t
     assert (status, "where no file can be made" in " ".join(err.split())) == (2, True)
 
 
+def test_a_device_that_is_not_here_is_refused_before_any_work(capsys, tmp_path):
+    device = "mps:3" if torch.cuda.is_available() else "cuda"
+    status, _, err = call(
+        capsys,
+        "--no-server",
+        "run",
+        str(PHOTOS),
+        "none.csv",
+        str(tmp_path / "ws"),
+        "--device",
+        device,
+    )
+    told = " ".join(err.split())
+    assert (status, f"device: got '{device}', expected auto, cpu" in told) == (2, True)
+    assert "README" in told
+    assert not (tmp_path / "ws").exists()
+
+
+def test_bash_completes_files_besides_options():
+    script = app.generate_completion(shell="bash")
+    assert script.rstrip().endswith("complete -o bashdefault -o default -F _styleclip styleclip")
+
+
 def test_an_engine_that_needs_a_server_is_refused_before_any_work(capsys, tmp_path):
     words = ["align", str(PHOTOS), str(tmp_path / "ws"), "--engine", "processes"]
     status, _, err = call(capsys, "--no-server", *words)
@@ -286,7 +309,7 @@ def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
     shutil.copy(PHOTOS / "astronaut.png", tmp_path / "photos" / "broken.jpg")
     _, out, err = call(capsys, *words)
     assert "nothing left to do" in out
-    assert "from before, see --retry-failed: " in " ".join(err.split())
+    assert "from before (`--retry-failed` looks again): " in " ".join(err.split())
     assert "1 ok" in call(capsys, *words, "--retry-failed")[1]
     assert "from before" not in call(capsys, *words)[2]
 

@@ -26,7 +26,7 @@ def test_other_runs_by_name_by_folder_and_in_another_workspace(capsys, tmp_path)
     assert all("better by" in sentence for sentence in told["facts"]["drift"])
     words = " ".join(err.split())
     assert "drift: global, 'a smiling face': directional edit better by 0.200" in words
-    assert "against autumn in there" in words
+    assert "against the run autumn in there" in words
     summary = json.loads((mine.folder / "report").read("summary.json"))
     assert [one["name"] for one in summary["comparisons"]] == ["summer", "autumn in there"]
     with get_client(sync_client=True) as client:

@@ -290,6 +290,10 @@ def test_latents_of_other_tools_come_in_and_go_out(tmp_path, models):
     export_latents(root, str(tmp_path / "w_plus.npy"), models=models, device="cpu")
     np.testing.assert_array_equal(np.load(tmp_path / "w_plus.npy"), w_plus.numpy())
     assert (tmp_path / "w_plus.txt").read_text().split()[0] == "latents-00000"
+    # The names beside are taken again.
+    other = str(tmp_path / "other")
+    import_latents(other, str(tmp_path / "w_plus.npy"), models=models, device="cpu")
+    assert usable_faces(other) == usable_faces(root)
     manifest = tmp_path / "edits.csv"
     manifest.write_text(
         "image_id,target_prompt,method,options\n"

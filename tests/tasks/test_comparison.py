@@ -132,7 +132,9 @@ def test_runs_of_other_faces_are_compared_by_their_means(collect):
     score = difference.scores["directional_edit"]
     assert score.mean == pytest.approx(means[0] - means[1])
     assert score.low < score.mean < score.high
-    assert "directional_edit" in difference.drift
+    assert difference.change("directional_edit") == "better"
+    # Other pairs may differ for many reasons.
+    assert difference.drift == ()
     assert compared(mine, collect(rows_of(range(3), target_prompt="a hat"))).differences == []
 
 

@@ -126,8 +126,10 @@ def test_assets_of_other_networks_are_left_alone(finished):
         "directi",
         "latents",
     ]
-    (finding,) = [finding for finding in findings if finding.verdict != "sound"]
-    assert (finding.verdict, finding.got) == ("suspicious", "none for this generator and CLIP")
+    told = {finding.got for finding in findings if finding.verdict == "suspicious"}
+    # A run with these networks would measure and invert anew.
+    assert told == {"none for this generator and CLIP", "stores of other networks only"}
+    assert not any(finding.verdict == "wrong" for finding in findings)
 
 
 @pytest.mark.parametrize(
