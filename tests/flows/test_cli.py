@@ -18,6 +18,7 @@ from flows.cli import _COMMANDS, _with_statuses, app, refuse_unknown, start
 from flows.interchange import import_latents
 from flows.interruption import keep_signals
 from flows.signatures import options
+from tasks.models import best_device
 
 PHOTOS = Path(__file__).parents[2] / "demo" / "photos"
 
@@ -257,17 +258,11 @@ def test_a_workspace_that_cannot_be_made_is_told_with_what_is_expected(capsys, t
 
 
 def test_a_device_that_is_not_here_is_refused_before_any_work(capsys, tmp_path):
-    device = "mps:3" if torch.cuda.is_available() else "cuda"
-    status, _, err = call(
-        capsys,
-        "--no-server",
-        "run",
-        str(PHOTOS),
-        "none.csv",
-        str(tmp_path / "ws"),
-        "--device",
-        device,
-    )
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("target_prompt\nan old face\n")
+    device = "mps" if best_device().startswith("cuda") else "cuda"
+    words = ["run", str(PHOTOS), str(prompts), str(tmp_path / "ws"), "--device", device]
+    status, _, err = call(capsys, "--no-server", *words)
     told = " ".join(err.split())
     assert (status, f"device: got '{device}', expected auto, cpu" in told) == (2, True)
     assert "README" in told
@@ -275,7 +270,7 @@ def test_a_device_that_is_not_here_is_refused_before_any_work(capsys, tmp_path):
 
 
 def test_bash_completes_files_besides_options():
-    script = app.generate_completion(shell="bash")
+    script = app.generate_completion(shell="bash")  # noqa: S604
     assert script.rstrip().endswith("complete -o bashdefault -o default -F _styleclip styleclip")
 
 
