@@ -44,7 +44,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "styleclip evaluate ws/runs/smiles ws/runs/earlier",
     ),
     "tune": (
-        'styleclip tune ws tuned.parquet --target "a smiling face" --directional 0.15',
+        'styleclip tune ws tuned.parquet --target "a smiling face" --directional 0.3 --gain 0.08',
         "styleclip tune ws tuned.parquet --prompts prompts.csv --num-channels 20",
     ),
     "verify": ("styleclip verify ws --run smiles --sample 50",),

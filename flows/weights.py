@@ -5,6 +5,7 @@ import time
 from flows.progress import say
 from flows.summary import Check, Summary
 from tasks.bundles import DEMO_MODELS, Role, Weights
+from tasks.runs import ROLES_OF_A_RUN
 from tasks.weights import Convertible, Layout, add_to_bundle, convert_weights_file, verify_bundle
 
 
@@ -44,6 +45,9 @@ def verify_weights(models: str = DEMO_MODELS, *, device: str = "auto") -> Summar
     began = time.monotonic()
     rows = verify_bundle(models, device)
     wrong = [row for row in rows if row["error"]]
+    lacking = {*ROLES_OF_A_RUN} - {row["role"] for row in rows}
+    if lacking:
+        say(f"weights: {models} names no {', '.join(sorted(lacking))}, which `styleclip run` needs")
     for row in wrong:
         say(f"{row['role']} ({row['url']}): {row['error']}")
     counts = {"sound": len(rows) - len(wrong), "failed": len(wrong)}

@@ -224,7 +224,8 @@ def _percent(share: float | None) -> str:
 
 
 def _cosine(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.2f}"
+    # Adding 0 makes 0 of -0.
+    return _NONE if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def _range(estimate: Estimate, percent: bool = False) -> str:

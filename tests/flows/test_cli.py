@@ -269,6 +269,16 @@ def test_a_device_that_is_not_here_is_refused_before_any_work(capsys, tmp_path):
     assert not (tmp_path / "ws").exists()
 
 
+def test_networks_that_a_bundle_lacks_are_told(capsys, tmp_path, models):
+    values = json.loads(Path(models).read_text())
+    folder = Path(models).parent
+    named = {role: entry | {"uri": str(folder / entry["uri"])} for role, entry in values.items()}
+    del named["clip"], named["identity"]
+    (tmp_path / "half.json").write_text(json.dumps(named))
+    _, _, err = call(capsys, "weights", "verify", str(tmp_path / "half.json"))
+    assert "half.json names no clip, identity, which `styleclip run` needs" in " ".join(err.split())
+
+
 def test_bash_completes_files_besides_options():
     script = app.generate_completion(shell="bash")  # noqa: S604
     assert script.rstrip().endswith("complete -o bashdefault -o default -F _styleclip styleclip")
