@@ -172,9 +172,11 @@ def run_pipeline(
     )
     say(edit.line)
     report = step(evaluate_run)(workspace, run=run, device=device)
-    facts = {"run": edit.wrote, "align": dict(align.counts), "edit": dict(edit.counts)}
-    verdicts = describe_counts(report.facts["verdicts"])  # type: ignore[arg-type]
-    aside = f"verdicts: {verdicts}" if verdicts else ""
+    verdicts = report.facts["verdicts"]
+    facts: dict[str, object] = {"run": edit.wrote, "verdicts": verdicts}
+    facts |= {"align": dict(align.counts), "edit": dict(edit.counts)}
+    told = describe_counts(verdicts)  # type: ignore[arg-type]
+    aside = f"verdicts: {told}" if told else ""
     took = time.monotonic() - began
     return Summary("run", report.wrote, edit.counts, took, facts, aside=aside)
 

@@ -26,7 +26,7 @@ class Summary:
         counts: Rows by status that this call worked on; empty where all was done before.
         seconds: How long it took.
         facts: Further plain values.
-        aside: What else the time went into, in words.
+        aside: What else there is to say in the line: where time went, or how good it is.
     """
 
     stage: str

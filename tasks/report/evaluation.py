@@ -62,6 +62,7 @@ class Group:
         scores: By the names of `SCORES`, over rows with status ok.
         seconds: Of the rows with status ok.
         failures: Share of the rows whose status is not ok.
+        already: Rows whose face may show before what is asked for, see `may_have_it`.
     """
 
     method: str
@@ -74,6 +75,7 @@ class Group:
     scores: Mapping[str, Estimate]
     seconds: Estimate
     failures: Estimate = Estimate()
+    already: int = 0
 
     @property
     def edited(self) -> int:
@@ -243,6 +245,24 @@ def estimate_mean(
     return Estimate(len(values), count, mean, max(low, limits[0]), min(high, limits[1]))
 
 
+def may_have_it(before: Numbers, after: Numbers) -> NDArray[np.bool_]:
+    """Return which faces may show before their edits what these ask for, as far as CLIP can tell.
+
+    Args:
+        before: [N] cosines of inversions to the prompt; NaN where unknown.
+        after: [N] those of edits.
+
+    Returns:
+        [N]: more than half of the way from the median inversion to the median edit. None where
+        edits do not come nearer.
+    """
+    known = ~np.isnan(before) & ~np.isnan(after)
+    if not known.any():
+        return np.zeros(len(before), bool)
+    start, end = np.median(before[known]), np.median(after[known])
+    return (before > (start + end) / 2) & bool(end > start)
+
+
 def _parts(rows: Rows, keys: list[str]) -> list[Places]:
     """Places of the rows with equal keys, in the order of their first rows."""
     of_setting, _ = distinct(rows.settings[keys])
@@ -268,6 +288,7 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
             is_share = name in SHARES
             limits = SHARE if is_share else _TIME if name == "seconds" else COSINE
             found[name] = estimate_mean(values[part], own, criteria, limits=limits, share=is_share)
+    before, after = rows.column("clip_cosine_inversion"), rows.column("clip_cosine")
     for part, own, found in zip(parts, faces, scores, strict=True):
         prompt, method = _key(rows, part)
         settings = rows.settings.loc[np.unique(rows.setting[part])]
@@ -284,6 +305,7 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
                 (~rows.ok[part]).astype(float), own, criteria, limits=SHARE, share=True
             ),
             scores=found,
+            already=int(may_have_it(before[part], after[part]).sum()),
         )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.report.evaluation import Evaluation, Group
+from tasks.report.evaluation import Evaluation, Group, may_have_it
 from tasks.report.rows import Rows
 
 Kind = Literal["typical", "best", "worst"]
@@ -73,12 +73,8 @@ def _choose(
     alike = rows.of(method=best.method, target_prompt=best.target_prompt, alpha=best.alpha)
     places = rows.find(alike)
     places = places[~np.isnan(ranks[places])]
-    known = places[~np.isnan(after[places])]
-    if len(known):
-        # Half of the way or more: what is asked for is there before, as far as CLIP can tell.
-        middle = (np.median(after[known]) + np.nanmedian(before[known])) / 2
-        lacking = places[~(before[places] >= middle)]
-        places = lacking if len(lacking) else places
+    lacking = places[~may_have_it(before[places], after[places])]
+    places = lacking if len(lacking) else places
     order = places[np.argsort(ranks[places], kind="stable")]
     if not len(order):
         return []

@@ -1,5 +1,7 @@
 """The generator against the published implementations, through both published file formats."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -41,13 +43,22 @@ def edited_styles(generator: Generator, name: str) -> torch.Tensor:
     return s + 0.3 * generator.layout.join([delta.reshape(2, -1) for delta in deltas])
 
 
+def assert_w(w: torch.Tensor, published: torch.Tensor) -> None:
+    """Compare in float64, since processors differ in the last bits of float32.
+
+    The published numbers are float32: up to 4.8, they are up to 3.3e-6 from float64 themselves.
+    """
+    assert w.dtype == torch.float64
+    torch.testing.assert_close(w, published.double(), atol=5e-6, rtol=0)
+
+
 def test_rosinality_w(rosinality: tuple[Generator, str]) -> None:
-    generator, name = rosinality
+    generator, name = deepcopy(rosinality[0]).double(), rosinality[1]
     arrays = golden(name)
-    torch.testing.assert_close(generator.mapping(arrays["z"]), arrays["w"], atol=1e-6, rtol=0)
-    truncated = generator.mapping(arrays["z"], truncation_psi=0.7)
-    repeated = truncated[:, None].expand(-1, generator.num_ws, -1)
-    torch.testing.assert_close(repeated, arrays["w_trunc07"], atol=1e-6, rtol=0)
+    z = arrays["z"].double()
+    assert_w(generator.mapping(z), arrays["w"])
+    truncated = generator.mapping(z, truncation_psi=0.7)
+    assert_w(truncated[:, None].expand(-1, generator.num_ws, -1), arrays["w_trunc07"])
 
 
 def test_rosinality_styles_and_images(rosinality: tuple[Generator, str]) -> None:
@@ -62,12 +73,12 @@ def test_rosinality_styles_and_images(rosinality: tuple[Generator, str]) -> None
 
 
 def test_nvidia_w(nvidia: tuple[Generator, str]) -> None:
-    generator, name = nvidia
+    generator, name = deepcopy(nvidia[0]).double(), nvidia[1]
     arrays = golden(name)
-    w = generator.mapping(arrays["z"])
-    torch.testing.assert_close(w, arrays["w_mapping"], atol=1e-6, rtol=0)
+    w = generator.mapping(arrays["z"].double())
+    assert_w(w, arrays["w_mapping"])
     w_plus = generator.w_to_w_plus(w, truncation_psi=0.7, truncation_cutoff=8)
-    torch.testing.assert_close(w_plus, arrays["w_trunc07_cutoff8"], atol=1e-6, rtol=0)
+    assert_w(w_plus, arrays["w_trunc07_cutoff8"])
 
 
 def test_nvidia_styles_and_images(nvidia: tuple[Generator, str]) -> None:

@@ -93,6 +93,18 @@ def test_unequal_faces_keep_the_plain_mean_inside_the_interval():
     assert -1 <= score.low < score.mean < score.high <= 1
 
 
+def test_faces_that_may_have_it_lie_more_than_half_of_the_way_before():
+    cosines = {"ann": (0.1, 0.3), "bob": (0.12, 0.3), "cid": (0.25, 0.3), "dan": (0.1, None)}
+    rows = [
+        row(name, clip_cosine_inversion=before, clip_cosine=after)
+        for name, (before, after) in cosines.items()
+    ]
+    assert only_group(*rows).already == 1
+    # Edits that come no nearer tell nothing.
+    assert only_group(*(one | {"clip_cosine": 0.1} for one in rows)).already == 0
+    assert only_group(row(clip_cosine=None)).already == 0
+
+
 def test_few_faces_seldom_tell_a_difference_that_is_none():
     random, tries = np.random.default_rng(1), 200
     for faces in (2, 3, 5, 12):

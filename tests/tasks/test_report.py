@@ -200,7 +200,9 @@ def test_notes_on_judges_networks_and_repeated_pairs(tmp_path):
     blank |= {"generator_fingerprint": "g", "clip_fingerprint": "c", "judge_fingerprint": "j"}
     other = {"judge_fingerprint": "c", "generator_fingerprint": "h", "clip_cosine": None}
     faces = [{"image_id": f"face-{n}", "pair_id": f"{n}"} for n in range(20)]
-    assert notes(faces) == ["Another CLIP judges than the one that steered the edits."]
+    assert notes(faces) == [
+        "Scored by a second CLIP, which did not steer the edits; look at the pictures as well."
+    ]
     assert notes([faces[0], other | faces[0]], 1200) == [
         "The CLIP that steered a row judges it in 1 of 2 rows.",
         "1,200 planned pairs have no result yet: the run is not finished.",
