@@ -334,12 +334,12 @@ class Forgetting:
             for table in store.ledger.tables():
                 uris = table["w_plus_uri"].to_pylist() if "w_plus_uri" in table.schema.names else []
                 used.update(tuple(uri.rpartition("/")[2].split("#")) for uri in uris if uri)
-        folder = self._root / IMPORTS
+        folder, named, gone = self._root / IMPORTS, {copy for copy, _ in used}, found - used
         for name in folder.names(".npy"):
-            if not any(copy == name for copy, _ in used):
+            if name not in named:
                 folder.remove(name)
                 continue
-            rows = [int(row) for copy, row in found - used if copy == name]
+            rows = [int(row) for copy, row in gone if copy == name]
             if rows:
                 latents = np.load(io.BytesIO(folder.read(name)), allow_pickle=False)
                 latents[rows] = np.nan

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from demo.train.trials import Trial, best_setting, read_trials, strip_path
+from demo.train.trials import STRIP_FACES, Trial, best_setting, read_trials, strip_path
 
 _FACES, _ACROSS = 6, 3
 # Pictures are twice as large in strips, with a gap of two pixels around each of their own.
@@ -28,7 +28,7 @@ def draw_overview(folder: Path) -> Image.Image:
     prompts = dict.fromkeys(trial.prompt for trial in trials)
     methods = [*dict.fromkeys(trial.method for trial in trials)]
     with Image.open(strip_path(folder, methods[0], trials[0].prompt)) as strip:
-        step = (strip.width // _SCALE - _STRIP_GAP) // min(trials[0].sources, 8)
+        step = (strip.width // _SCALE - _STRIP_GAP) // min(trials[0].sources, STRIP_FACES)
     width, height = _FACES * step + _GAP, _HEAD + (1 + len(methods)) * step + _GAP
     down = -(-len(prompts) // _ACROSS)
     sheet = Image.new("RGB", (_MARGIN + _ACROSS * width, down * height), _PAPER)

@@ -34,7 +34,7 @@ from styleclip_ops.warm_start import draw_random_faces
 
 # What an edit may change of what it was not asked for, and how often it should succeed.
 MOST_CHANGED, LEAST_SUCCESS = 0.10, 0.80
-_STRIP, _ROWS = 8, "edits.jsonl"
+STRIP_FACES, _ROWS = 8, "edits.jsonl"
 
 Figures = Mapping[Setting, EditFigures]
 # prompt, latents [N, num_ws, w_dim] -> pictures at several strengths
@@ -220,7 +220,7 @@ def _save_strip(
 ) -> None:
     """Show sources above what the chosen setting makes of them at every alpha."""
     alike = [p for s, p in edits.items() if s.is_like(chosen)]
-    rows = [pictures[:_STRIP] for pictures in (source, *alike)]
+    rows = [pictures[:STRIP_FACES] for pictures in (source, *alike)]
     sheet = contact_sheet(torch.cat(rows).cpu(), columns=len(rows[0]))
     with replacing(path) as part:
         sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(part)
