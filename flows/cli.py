@@ -273,7 +273,8 @@ def launch(
         return _tell(error, trace)
     if isinstance(result, Summary):
         line = printable(result.line)
-        print(json.dumps(asdict(result)) if json_output else line)  # noqa: T201
+        told = {name: value for name, value in asdict(result).items() if value != ""}
+        print(json.dumps(told) if json_output else line)  # noqa: T201
         return 0 if not result.failed else STAGE_FAILED
     if result is not None:
         _show(result, json_output)
