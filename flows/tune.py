@@ -138,7 +138,7 @@ def tune_strengths(
 
 def _show(tuned: Sequence[Tuned], best_effort: bool) -> None:
     """Show the best of every budget, and what was chosen, on the terminal and in Prefect."""
-    names = ("channels", "alpha", *_SCORES, "mean reaches", "images that do")
+    names = ("channels", "alpha", *_SCORES, "reached", "by images")
     rows = list[dict[str, str]]()
     for one in tuned:
         words = printable(one.instruction.target_prompt)
