@@ -229,7 +229,7 @@ def estimate_mean(
         return Estimate(len(values), count, mean)
     if share and np.ptp(values) == 0:
         z = NormalDist().inv_cdf((1 + criteria.confidence) / 2)
-        margin = z**2 / (count + z**2) * (limits[1] - limits[0])
+        margin = z**2 / (count + z**2)
         low, high = mean - margin, mean + margin
     else:
         # Pairs of one face are not independent, so faces are resampled: each stands for the sum of

@@ -118,9 +118,9 @@ def test_few_faces_seldom_tell_a_difference_that_is_none():
 
 def test_shares_that_all_faces_agree_on_have_the_interval_of_wilson():
     z = 1.959964
-    for value, limits, share in ((1.0, (0, 1), 1), (0.0, (0, 1), 1), (-1.0, (-1, 1), 2)):
+    margin = z**2 / (4 + z**2)
+    for value, limits in ((1.0, (0, 1)), (0.0, (0, 1)), (0.0, (-1, 1)), (-1.0, (-1, 1))):
         got = estimate_mean(np.full(4, value), np.arange(4), CRITERIA, limits=limits, share=True)
-        margin = share * z**2 / (4 + z**2)
         ends = max(value - margin, limits[0]), min(value + margin, limits[1])
         assert (got.mean, got.low, got.high) == pytest.approx((value, *ends))
 
