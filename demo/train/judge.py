@@ -14,7 +14,7 @@ from demo.train.crops import photographed_crops
 from demo.train.editing import EditConfig, EditModels, measure_directions
 from demo.train.files import replacing
 from demo.train.generation import compare_generation, look_at, sample_pictures
-from demo.train.overview import draw_overview
+from demo.train.overview import write_overview
 from demo.train.probes import Probe, load_probe
 from demo.train.progress import Report
 from demo.train.reconstruction import (
@@ -175,8 +175,7 @@ def _editing(
         models, tried, w_plus, config.wishes, config.sources, folder, deadline, report
     )
     if trials:
-        with replacing(card.with_suffix(".webp")) as part:
-            draw_overview(folder).save(part, "WEBP", quality=90)
+        write_overview(folder, card.with_suffix(".webp"))
     return describe_trials(trials)
 
 

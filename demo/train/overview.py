@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from demo.train.files import replacing
 from demo.train.trials import STRIP_FACES, Trial, best_setting, read_trials, strip_path
 
 _FACES, _ACROSS = 6, 3
@@ -16,6 +17,12 @@ _FACES, _ACROSS = 6, 3
 _SCALE, _STRIP_GAP = 2, 2
 _GAP, _HEAD, _MARGIN = 12, 22, 66
 _PAPER, _INK = "#ffffff", "#222222"
+
+
+def write_overview(folder: Path, destination: Path) -> None:
+    """Draw the sheet of the trials in a folder into a WebP file."""
+    with replacing(destination) as part:
+        draw_overview(folder).save(part, "WEBP", quality=90)
 
 
 def draw_overview(folder: Path) -> Image.Image:
@@ -58,7 +65,7 @@ def _best_row(trial: Trial) -> int:
 def main() -> None:
     """Draw the sheet of the trials in the folder given first, into the file given second."""
     folder, destination = (Path(word) for word in sys.argv[1:3])
-    draw_overview(folder).save(destination, "WEBP", quality=90)
+    write_overview(folder, destination)
 
 
 if __name__ == "__main__":

@@ -206,8 +206,8 @@ def estimate_mean(
     faces: Places,
     criteria: Criteria,
     *,
-    limits: tuple[float, float] = COSINE,
     share: bool = False,
+    limits: tuple[float, float] | None = None,
 ) -> Estimate:
     """Estimate a mean, and by resampling faces how far it depends on them.
 
@@ -215,11 +215,12 @@ def estimate_mean(
         values: [N]; NaN is no value.
         faces: [N] number of the face of each value.
         criteria: How sure the interval is.
-        limits: What a mean cannot leave.
         share: The values are shares of 0 or 1, or differences of such. Where all are alike,
             resampling says that no face differs, and Wilson's interval (JASA, 1927) how many still
             may.
+        limits: What a mean cannot leave; those of shares or of cosines where None.
     """
+    least, most = limits or (SHARE if share else COSINE)
     known = ~np.isnan(values)
     if not known.any():
         return Estimate()
@@ -242,7 +243,7 @@ def estimate_mean(
             criteria.confidence,
             criteria.resamples,
         )
-    return Estimate(len(values), count, mean, max(low, limits[0]), min(high, limits[1]))
+    return Estimate(len(values), count, mean, max(low, least), min(high, most))
 
 
 def may_have_it(before: Numbers, after: Numbers) -> NDArray[np.bool_]:
@@ -285,9 +286,13 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
     for name in (*SCORES, "seconds"):
         values = rows.column(name)
         for part, own, found in zip(parts, faces, scores, strict=True):
-            is_share = name in SHARES
-            limits = SHARE if is_share else _TIME if name == "seconds" else COSINE
-            found[name] = estimate_mean(values[part], own, criteria, limits=limits, share=is_share)
+            found[name] = estimate_mean(
+                values[part],
+                own,
+                criteria,
+                share=name in SHARES,
+                limits=_TIME if name == "seconds" else None,
+            )
     before, after = rows.column("clip_cosine_inversion"), rows.column("clip_cosine")
     for part, own, found in zip(parts, faces, scores, strict=True):
         prompt, method = _key(rows, part)
@@ -301,9 +306,7 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
             settings=len(settings[_VARIED].drop_duplicates()),
             statuses=rows.count_statuses(part),
             seconds=found.pop("seconds"),
-            failures=estimate_mean(
-                (~rows.ok[part]).astype(float), own, criteria, limits=SHARE, share=True
-            ),
+            failures=estimate_mean((~rows.ok[part]).astype(float), own, criteria, share=True),
             scores=found,
             already=int(may_have_it(before[part], after[part]).sum()),
         )

@@ -33,7 +33,7 @@ from tasks.provenance import PICTURE_ERRORS
 from tasks.report.evaluation import Estimate, Evaluation, Group, Places, estimate_mean
 from tasks.report.pictures import BeforeSources, committed_sources, edited_sources
 from tasks.report.rows import Rows
-from tasks.report.scoring import COSINE, SHARE, Criteria
+from tasks.report.scoring import Criteria
 from tasks.report.thumbnails import Source
 from tasks.store.folders import sha256
 
@@ -295,8 +295,7 @@ def _look(
     criteria: Criteria,
 ) -> Look:
     def estimate(values: Tensor, share: bool = False) -> Estimate:
-        limits, numbers = SHARE if share else COSINE, values.double().cpu().numpy()
-        return estimate_mean(numbers, faces, criteria, limits=limits, share=share)
+        return estimate_mean(values.double().cpu().numpy(), faces, criteria, share=share)
 
     faces = np.arange(len(seen.rows), dtype=np.int32)
     neutral, target = (
