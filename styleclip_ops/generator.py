@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styleclip_ops.convolution import conv3x3
+from styleclip_ops.convolution import conv3x3, upsample_conv3x3
 from styleclip_ops.errors import MAX_WIDTH, ConfigError, check_integers, check_shape
 from styleclip_ops.layers import (
     EqualizedLinear,
@@ -97,6 +97,11 @@ class SynthesisState(NamedTuple):
     features: Tensor
     image: Tensor | None
 
+    def one(self, place: int) -> "SynthesisState":
+        """Return that of one image of the batch."""
+        image = None if self.image is None else self.image[place : place + 1]
+        return SynthesisState(self.features[place : place + 1], image)
+
 
 def _exact_sums(x: Tensor) -> torch.autocast:
     """Keep what is added up over all layers in the precision of the weights."""
@@ -155,46 +160,41 @@ class StyledConv(ModulatedConv):
     ) -> Tensor:
         """Map features [N, I, r, r] and styles [N, I] to [N, O, r, r], or 2r upsampled."""
         # [O, I] energy of each kernel gives the demodulation of any style: [N, O]
-        energy = torch.linalg.vector_norm(self.weight, dim=(2, 3)).square()
+        energy = self.weight.square().sum(dim=(2, 3))
         # The gain of the activation is in all that is added up before it.
         with _exact_sums(x):
             demodulation = (style.to(energy).square() @ energy.t() + 1e-8).rsqrt() * _SQRT2
         inputs = (x, style, self.weight, self.bias)
         differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
-        if not differentiable and x.device.type == "cpu" and x[0].numel() > self.weight.numel():
-            x = self._image_by_image(x, style, demodulation)
+        bias = self.bias * _SQRT2
+        if len(x) == 1 and not differentiable and self.goes_alone(x):
+            # The weights, which are smaller here than the activations, are modulated.
+            weight = self.weight * style[0, :, None, None] * demodulation[0, :, None, None, None]
+            x = self._convolve(x, weight, bias)
         else:
             x = self._convolve(x * style[:, :, None, None], self.weight)
-            x = (x * demodulation[:, :, None, None]).to(x.dtype)
-        added = self.bias[:, None, None] * _SQRT2
+            x = (x * demodulation[:, :, None, None]).to(x.dtype) + bias[:, None, None]
         noise = self._noise(x, noise_mode)
-        if noise is not None:
-            added = added + noise * (self.noise_strength * _SQRT2)
         if differentiable:
-            x = F.leaky_relu(x + added, 0.2)
+            x = F.leaky_relu(x if noise is None else x + noise, 0.2)
             return x if clamp is None else x.clamp(-clamp, clamp)
-        F.leaky_relu_(x.add_(added), 0.2)
+        F.leaky_relu_(x if noise is None else x.add_(noise), 0.2)
         return x if clamp is None else x.clamp_(-clamp, clamp)
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        if not self.upsample:
-            return conv3x3(x, weight)
-        return filter_after_upsampling(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+    def goes_alone(self, x: Tensor) -> bool:
+        """Return whether processors render features [N, I, r, r] faster image by image."""
+        return x.device.type == "cpu" and x[0].numel() > self.weight.numel()
 
-    def _image_by_image(self, x: Tensor, style: Tensor, demodulation: Tensor) -> Tensor:
-        """Modulate the weights, which are smaller here than the activations of one image."""
-        images = []
-        for image, scale, demodulate in zip(x, style, demodulation, strict=True):
-            weight = self.weight * scale[:, None, None] * demodulate[:, None, None, None]
-            images.append(self._convolve(image[None], weight))
-        return images[0] if len(images) == 1 else torch.cat(images)
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if not self.upsample:
+            return conv3x3(x, weight, bias)
+        return filter_after_upsampling(upsample_conv3x3(x, weight), bias)
 
     def _noise(self, x: Tensor, noise_mode: NoiseMode) -> Tensor | None:
-        if noise_mode == "const":
-            return self.noise_const
-        if noise_mode == "random":
-            return torch.randn_like(x[:, :1])
-        return None
+        if noise_mode == "none":
+            return None
+        noise = self.noise_const if noise_mode == "const" else torch.randn_like(x[:, :1])
+        return noise * (self.noise_strength * _SQRT2)
 
 
 class ToRGB(ModulatedConv):
@@ -268,6 +268,14 @@ class SynthesisNetwork(nn.Module):
         features = module(state.features, style, noise_mode, self.conv_clamp)
         return SynthesisState(features, state.image)
 
+    def _go_alone(self, state: SynthesisState, layer: StyleLayer, s: Tensor) -> bool:
+        """Whether the images of a batch are rendered one after the other from here on."""
+        module, features = self.style_layer(layer), state.features
+        if not isinstance(module, StyledConv) or not module.goes_alone(features):
+            return False
+        inputs = (features, s, module.weight)
+        return not (torch.is_grad_enabled() and any(t.requires_grad for t in inputs))
+
     def forward(
         self,
         s: Tensor,
@@ -284,8 +292,15 @@ class SynthesisNetwork(nn.Module):
             state = self.initial_state(len(s))
         styles = self.layout.split(s)
         layers = self.layout.layers[start:stop]
-        for layer, style in zip(layers, styles[start:stop], strict=True):
-            state = self.step(state, layer, style, noise_mode)
+        for number, layer in enumerate(layers, start):
+            if len(s) > 1 and self._go_alone(state, layer, s):
+                return torch.cat(
+                    [
+                        self(s[place : place + 1], noise_mode, state.one(place), number, stop)
+                        for place in range(len(s))
+                    ]
+                )
+            state = self.step(state, layer, styles[number], noise_mode)
         assert state.image is not None
         return state.image
 

@@ -44,11 +44,11 @@ class EqualizedLinear(nn.Module):
         return F.leaky_relu(x, 0.2) * math.sqrt(2.0) if self.activate else x
 
 
-def filter_after_upsampling(x: Tensor) -> Tensor:
+def filter_after_upsampling(x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Low-pass the output [N, C, 2r+1, 2r+1] of a stride-2 transposed convolution.
 
     The filter is the outer product of [1, 3, 3, 1] / 8 with a gain of 4; the result is
-    [N, C, 2r, 2r].
+    [N, C, 2r, 2r], to which a bias [C] is added.
     """
     channels = x.shape[1]
     taps = x.new_tensor([0.25, 0.75, 0.75, 0.25])
@@ -56,7 +56,7 @@ def filter_after_upsampling(x: Tensor) -> Tensor:
         x, taps.view(1, 1, 4, 1).expand(channels, 1, 4, 1), padding=(1, 0), groups=channels
     )
     return F.conv2d(
-        x, taps.view(1, 1, 1, 4).expand(channels, 1, 1, 4), padding=(0, 1), groups=channels
+        x, taps.view(1, 1, 1, 4).expand(channels, 1, 1, 4), bias, padding=(0, 1), groups=channels
     )
 
 
