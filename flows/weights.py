@@ -5,6 +5,7 @@ import time
 from flows.progress import say
 from flows.summary import Check, Summary
 from tasks.bundles import DEMO_MODELS, Role, Weights
+from tasks.models import open_models
 from tasks.runs import ROLES_OF_A_RUN
 from tasks.weights import Convertible, Layout, add_to_bundle, convert_weights_file, verify_bundle
 
@@ -43,7 +44,7 @@ def verify_weights(models: str = DEMO_MODELS, *, device: str = "auto") -> Summar
         device: auto, cpu, cuda, cuda:1, mps.
     """
     began = time.monotonic()
-    rows = verify_bundle(models, device)
+    rows = verify_bundle(open_models(models, device))
     wrong = [row for row in rows if row["error"]]
     lacking = {*ROLES_OF_A_RUN} - {row["role"] for row in rows}
     if lacking:

@@ -6,9 +6,11 @@ import io
 import json
 import pickle
 import struct
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
@@ -17,21 +19,21 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy._core.multiarray import scalar as _numpy_scalar
 from torch import Tensor, nn
 
 from styleclip_ops.errors import CheckpointError, ConfigError
 from styleclip_ops.published_layouts import check_tensors, shapes_of
-from styleclip_ops.unpickling import check_keys, load_network_pickle, unsafe_or_malformed
+from styleclip_ops.unpickling import (
+    LEGACY_PICKLES,
+    LEGACY_TORCH,
+    check_keys,
+    load_network_pickle,
+    unsafe_or_malformed,
+)
 
 Source = str | PathLike[str] | BinaryIO
 FileKind = Literal["safetensors", "torch", "torchscript", "pickle"]
 M = TypeVar("M", bound=nn.Module)
-
-# The first pickle of a torch file from before the zip format: its magic number.
-_LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-
-_LEGACY_PICKLES = 5
 
 _FORMAT = "styleclip"
 
@@ -40,6 +42,12 @@ _LARGEST_EXPANSION, _FREE_EXPANSION = 2, 64 * 2**20
 # Tensors may share their values; ones that repeat them more often stand for more than the file has.
 _MOST_SHARED = 4
 
+
+def _numpy_scalar(dtype: np.dtype[Any], data: bytes) -> Any:
+    """A number of numpy's from its bytes; numpy itself makes zeros of any size where none are."""
+    return np.frombuffer(data, dtype, 1)[0]
+
+
 _PLAIN_TYPES: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -47,6 +55,8 @@ _PLAIN_TYPES: list[Any] = [
     (_numpy_scalar, "numpy.core.multiarray.scalar"),
     (_numpy_scalar, "numpy._core.multiarray.scalar"),
 ]
+
+_READING = threading.Lock()
 
 _UNUSUAL = {
     "safetensors": "a safetensors file of another kind of network",
@@ -96,11 +106,11 @@ def writing(destination: Source) -> Iterator[BinaryIO]:
 def file_kind(file: BinaryIO) -> FileKind:
     """Tell the kind of a checkpoint by its first bytes; the position is restored."""
     start = file.tell()
-    head = file.read(len(_LEGACY_TORCH))
+    head = file.read(len(LEGACY_TORCH))
     file.seek(start)
     if head.startswith(b"PK"):
         return "torchscript" if _is_torchscript(file) else "torch"
-    if head == _LEGACY_TORCH:
+    if head == LEGACY_TORCH:
         return "torch"
     if head[8:9] == b"{":
         return "safetensors"
@@ -146,7 +156,8 @@ def read_data(file: BinaryIO) -> Any:
     try:
         _check_torch_keys(file)
         # Trainings store their options as the parser left them, and numpy's numbers: data, too.
-        with torch.serialization.safe_globals(_PLAIN_TYPES):
+        # What is safe is so for the whole process, until the first that says so is done.
+        with _READING, torch.serialization.safe_globals(_PLAIN_TYPES):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise unsafe_or_malformed("torch file", error) from error
@@ -167,9 +178,8 @@ def _check_torch_keys(file: BinaryIO) -> None:
                 if name.endswith("/data.pkl"):
                     check_keys(io.BytesIO(archive.read(name)), 1)
     else:
-        # Before the zip format: magic number, version, system, content, keys of the storages.
         file.seek(start)
-        check_keys(file, _LEGACY_PICKLES)
+        check_keys(file, LEGACY_PICKLES)
     file.seek(start)
 
 
@@ -280,7 +290,7 @@ def tensors_of(data: Any, what: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{what}: got {describe(data)}, expected a state dict")
     for name, value in data.items():
         if not isinstance(name, str):
-            raise CheckpointError(f"{what}: got the name {name!r}, expected text")
+            raise CheckpointError(f"{what}: got a name of the type {type(name).__name__}, expected text")
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{what}: entry {name} is {describe(value)}, expected a tensor")
     _check_sharing(data, what)
@@ -302,6 +312,8 @@ def _check_sharing(tensors: Mapping[str, Tensor], what: str) -> None:
 def describe(data: Any) -> str:
     """Say in a few words what something read from a file is."""
     if isinstance(data, Mapping):
-        names = ", ".join(str(name) for name in list(data)[:4])
+        # To write down any other key may take years.
+        kinds = (name if isinstance(name, str) else type(name).__name__ for name in data)
+        names = ", ".join(islice(kinds, 4))
         return f"a dictionary of {names}{', ...' if len(data) > 4 else ''}" if data else "nothing"
     return f"a {type(data).__name__}"

@@ -261,7 +261,8 @@ def _check_tensor(name: str, tensor: Tensor, shape: Shape) -> None:
         return
     if not tensor.is_floating_point():
         raise CheckpointError(f"tensor {name}: got {tensor.dtype}, expected a floating-point type")
-    if not tensor.isfinite().all():
+    # In the precision that it is computed in, which float64 exceeds.
+    if not tensor.float().isfinite().all():
         raise CheckpointError(f"tensor {name}: got NaN or infinity, expected finite values")
 
 

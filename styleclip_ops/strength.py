@@ -18,6 +18,8 @@ from torch import Tensor
 from styleclip_ops.errors import ConfigError, check_integers
 from styleclip_ops.metrics import EditMetrics, Interval, bootstrap_interval
 
+# Of an edit that goes the way of the text, and of one that keeps the face.
+LEAST_DIRECTIONAL, LEAST_IDENTITY = 0.1, 0.5
 _RESAMPLES = 1_000
 
 
@@ -34,8 +36,8 @@ class StrengthTarget:
         ConfigError: A value is outside its range.
     """
 
-    directional: float = 0.1
-    identity: float = 0.5
+    directional: float = LEAST_DIRECTIONAL
+    identity: float = LEAST_IDENTITY
     gain: float = 0.01
 
     def __post_init__(self) -> None:

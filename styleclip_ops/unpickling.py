@@ -12,6 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, BinaryIO, ClassVar, NoReturn, TypeVar
 
 import numpy as np
@@ -33,6 +34,11 @@ _STORAGE_DTYPES = {
     "BoolStorage": torch.bool,
 }
 
+
+# The first pickle of a torch file from before the zip format: its magic number. Then there are
+# version, system, content, and the keys of the storages.
+LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+LEGACY_PICKLES = 5
 
 # The largest networks of the field have some thousands.
 _MOST_MODULES = 100_000
@@ -216,10 +222,13 @@ def _load(unpickler: "_DataUnpickler") -> Any:
         ) from error
 
 
+_NESTING = (tuple, frozenset)
+
+
 def _check_keys(keys: Iterable[Any]) -> None:
     # Tuples of twice the same tuple, and so on: to hash such a key takes years.
     for key in keys:
-        if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+        if isinstance(key, _NESTING) and any(isinstance(part, _NESTING) for part in key):
             raise CheckpointError("pickle: got a key of tuples in tuples, expected plain values")
 
 
@@ -262,7 +271,8 @@ class _DataUnpickler(pickle._Unpickler):
 class _ScriptUnpickler(_DataUnpickler):
     def __init__(self, file: BinaryIO, read_storage: Callable[[str], bytes]) -> None:
         super().__init__(file)
-        self._read_storage = read_storage
+        # Tensors share a storage, however often they name it.
+        self._read_storage = cache(lambda key: bytearray(read_storage(key)))
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
@@ -271,10 +281,9 @@ class _ScriptUnpickler(_DataUnpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, size = pid
-        data = bytearray(self._read_storage(key))
-        return (
-            torch.frombuffer(data, dtype=dtype, count=size) if size else torch.empty(0, dtype=dtype)
-        )
+        if not size:
+            return torch.empty(0, dtype=dtype)
+        return torch.frombuffer(self._read_storage(key), dtype=dtype, count=size)
 
 
 def _reconstruct_persistent_obj(meta: dict[str, Any]) -> PersistentObject:
@@ -287,6 +296,10 @@ def _reconstruct_persistent_obj(meta: dict[str, Any]) -> PersistentObject:
 
 def _storage_from_bytes(data: bytes) -> Tensor:
     """Read a storage as a flat tensor; the bytes are a torch file of their own."""
+    # Torch pickles storages so, also today; an archive could expand.
+    if not data.startswith(LEGACY_TORCH):
+        raise CheckpointError("tensor storage: got no torch file of the form that pickles have")
+    check_keys(io.BytesIO(data), LEGACY_PICKLES)
     with warnings.catch_warnings():
         # torch warns about its own TypedStorage, which this format is made of.
         warnings.simplefilter("ignore", UserWarning)
@@ -303,7 +316,8 @@ def _rebuild_tensor(storage: Tensor, offset: int, size: Sequence[int], *rest: An
         raise CheckpointError(
             f"tensor of shape {list(size)}: got a storage of {storage.numel()} values"
         )
-    return storage.as_strided(tuple(size), tuple(stride), offset).clone()
+    # No copy: a storage may be named as often as a few bytes allow.
+    return storage.as_strided(tuple(size), tuple(stride), offset)
 
 
 def _rebuild_parameter(data: Tensor, *_: object) -> Tensor:
@@ -388,17 +402,51 @@ class _Inert:
     def append(self, value: object) -> None:
         pass
 
+    add = extend = update = append
+
+
+def _check_mapping(items: object = ()) -> _Inert:
+    """Look at the keys of a dictionary that the other reader makes in one call."""
+    if isinstance(items, list | tuple | set | frozenset):
+        _check_keys(item[0] for item in items if isinstance(item, list | tuple) and item)
+    return _Inert()
+
+
+def _check_set(items: object = ()) -> _Inert:
+    """Look at the items of a set, or of what counts items, likewise."""
+    if isinstance(items, list | tuple | set | frozenset):
+        _check_keys(items)
+    return _Inert()
+
+
+def _check_bytes(content: object = b"", *_: object) -> _Inert:
+    if isinstance(content, int):
+        raise CheckpointError("pickle: got a number of zero bytes, expected the bytes themselves")
+    return _Inert()
+
+
+# What torch's reader calls besides its own, and what is looked at of it.
+_CHECKS: dict[str, Callable[..., _Inert]] = {
+    "OrderedDict": _check_mapping,
+    "Counter": _check_set,
+    "set": _check_set,
+    "frozenset": _check_set,
+    "bytearray": _check_bytes,
+}
+
 
 class _KeyReader(_DataUnpickler):
-    def find_class(self, _: str, __: str) -> Any:
-        return _Inert
+    def find_class(self, _: str, name: str) -> Any:
+        return _Constructor(_CHECKS[name]) if name in _CHECKS else _Inert
 
     def persistent_load(self, _: Any) -> Any:
         return _Inert()
 
 
 def check_keys(file: BinaryIO, pickles: int) -> None:
-    """Go through pickles in a row, which another reader will read, for keys that take years.
+    """Go through pickles in a row, which another reader will read, for what costs it too much.
+
+    That is keys that take years, and bytes that nobody wrote.
 
     Raises:
         CheckpointError: There is one.

@@ -105,6 +105,9 @@ def read_bundle(url: str) -> Bundle:
     try:
         values = json.loads(folder.read(name))
         weights = {role: Weights(**entry) for role, entry in values.items()}
+        for role, entry in values.items():
+            if not all(isinstance(value, str) for value in entry.values()):
+                raise ValueError(f"{role}: got {entry}, expected texts")
     except FileNotFoundError:
         raise BundleError(
             f"models: got {url}, which is not there{nearest(url)}, expected the JSON file of a "

@@ -143,7 +143,7 @@ class Models:
     def _digest(self, role: Role) -> str:
         url, entry = self.bundle.locate(role), self.bundle.weights[role]
         folder, name = split_url(url)
-        names = (folder / name).names()
+        names = _files(folder / name)
         if names:
             listing = [(n, sha256((folder / name).read(n))) for n in names]
             digest = sha256(json.dumps(listing).encode())
@@ -172,7 +172,7 @@ class Models:
             return cast(M, self._networks[role])
 
 
-class _Content(io.BytesIO):
+class NamedContent(io.BytesIO):
     """What was read of a file, which errors name."""
 
     def __init__(self, content: bytes, url: str) -> None:
@@ -184,14 +184,23 @@ def read_weights(url: str, read: Callable[[Any], M]) -> M:
     """Read a file, or the folder of a Hugging Face CLIP, by a function; errors name the URL."""
     folder, name = split_url(url)
     inside = folder / name
-    names = inside.names()
+    names = _files(inside)
     if not names:
-        return read(_Content(folder.read(name), url))
+        return read(NamedContent(folder.read(name), url))
+    if read is not load_clip:
+        raise BundleError(f"{url}: got a folder, expected a file of weights")
     # transformers reads folders of this machine only.
     with tempfile.TemporaryDirectory() as copy:
         for entry in names:
             (Path(copy) / entry).write_bytes(inside.read(entry))
         return read(copy)
+
+
+def _files(folder: Folder) -> list[str]:
+    """The names of the files directly inside; there may be folders beside them."""
+    names = folder.names()
+    inside = {*folder.files()} if names else ()
+    return [name for name in names if name in inside]
 
 
 def _file_digest(folder: Folder, name: str) -> str:

@@ -14,8 +14,8 @@ from styleclip_ops.checkpoints import (
     save_rosinality_generator,
     save_safetensors,
 )
-from tasks.bundles import Bundle, BundleError, Role, Weights, read_bundle, write_bundle
-from tasks.models import Models, open_models, read_weights
+from tasks.bundles import DEMO_MODELS, Bundle, BundleError, Role, Weights, read_bundle, write_bundle
+from tasks.models import Models, read_weights
 from tasks.store.folders import split_url
 
 Convertible = Literal["generator", "encoder", "identity", "mapper"]
@@ -38,9 +38,15 @@ def add_to_bundle(models: str, role: Role, weights: Weights) -> str:
         The fingerprint of the weights.
 
     Raises:
-        BundleError: The weights are not there, or have another digest; nothing is changed then.
+        BundleError: The weights are not there, or have another digest, or the bundle is the demo's;
+            nothing is changed then.
         CheckpointError: They are none of such a network; nothing is changed either.
     """
+    if models == DEMO_MODELS:
+        raise BundleError(
+            f"models: got {models}, which is the bundle that comes with the product, expected the "
+            "path of a JSON file"
+        )
     folder, name = split_url(models)
     known = read_bundle(models).weights if folder.exists(name) else {}
     bundle = Bundle(models, {**known, role: weights})
@@ -53,13 +59,15 @@ def add_to_bundle(models: str, role: Role, weights: Weights) -> str:
     return fingerprint
 
 
-def verify_bundle(models: str, device: str) -> list[dict[str, str]]:
+def verify_bundle(networks: Models) -> list[dict[str, str]]:
     """Read every network of a bundle, and check that they fit each other.
+
+    Args:
+        networks: Of the bundle.
 
     Returns:
         Role, URL, fingerprint and what is wrong, empty where nothing is.
     """
-    networks = open_models(models, device)
     rows = []
     for role in networks.bundle.weights:
         row = {"role": role, "url": networks.bundle.locate(role), "fingerprint": "", "error": ""}

@@ -6,10 +6,12 @@ import json
 import os
 import pickle
 import re
+import resource
 import sys
 import warnings
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -21,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from styleclip_ops.checkpoint_files import read_safetensors
+from styleclip_ops.checkpoint_files import read_data, read_safetensors
 from styleclip_ops.checkpoints import (
     load_arcface,
     load_clip,
@@ -44,6 +46,7 @@ from styleclip_ops.mapper import (
     SingleMapper,
     WithoutToRGBStyleSpaceMapper,
 )
+from styleclip_ops.unpickling import load_network_pickle
 
 from conftest import random_generator
 from published import filled, network_pickle, pickling_modules, rosinality_data, torch_file
@@ -357,7 +360,7 @@ def test_strange_entries(e4e_file: dict[str, Any]) -> None:
         state = e4e_file["state_dict"] | {name: torch.zeros(1)}
         with pytest.raises(CheckpointError, match=f"extra tensor {name}"):
             load_e4e(torch_file(e4e_file | {"state_dict": state}))
-    with pytest.raises(CheckpointError, match="got the name 5, expected text"):
+    with pytest.raises(CheckpointError, match="got a name of the type int, expected text"):
         load_generator(torch_file({"g_ema": {5: torch.zeros(1)}}))
     data = rosinality_small()
     data["latent_avg"] = data["latent_avg"] * torch.nan
@@ -607,6 +610,68 @@ def test_small_files_stay_small_in_memory() -> None:
         load_generator(io.BytesIO(b"\x80\x04}r\xff\xff\xff\x3f."))
 
 
+def test_tensors_of_one_storage_take_its_memory_once() -> None:
+    storage = torch.zeros(2**20).untyped_storage()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32)
+
+        class Named:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return torch._utils._rebuild_tensor_v2, (typed, 0, (2**20,), (1,), False, {})
+
+        data = pickle.dumps([Named() for _ in range(500)], 4)
+    tensors = load_network_pickle(io.BytesIO(data))
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
+
+
+@pytest.mark.parametrize("call", ["bytearray", "scalar", "expanding storage"])
+def test_a_few_bytes_do_not_ask_for_gigabytes(call: str) -> None:
+    size = 2**33
+    if call == "bytearray":
+        number = b"\x8a\x08" + size.to_bytes(8, "little")
+        file = zip_of(b"\x80\x02c__builtin__\nbytearray\n" + number + b"\x85R.")
+    elif call == "scalar":
+        code = f"V{2**30}".encode()
+        dtype = b"cnumpy\ndtype\nX" + len(code).to_bytes(4, "little") + code + b"\x85R"
+        file = zip_of(b"\x80\x02cnumpy.core.multiarray\nscalar\n" + dtype + b"\x85R.")
+    else:
+        inner, bomb = torch_file(torch.zeros(16).untyped_storage()), io.BytesIO()
+        with (
+            zipfile.ZipFile(inner) as source,
+            zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target,
+        ):
+            for name in source.namelist():
+                content = bytes(2**27) if name.endswith("/data/0") else source.read(name)
+                target.writestr(name, content)
+        content = bomb.getvalue()
+
+        class Storage:
+            def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+                return torch.storage._load_from_bytes, (content,)
+
+        file = io.BytesIO(pickle.dumps({"G_ema": Storage()}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="zero bytes|_numpy_scalar|form that pickles have"):
+        load_generator(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_threads_that_read_at_once_refuse_nothing_sound() -> None:
+    options = argparse.Namespace(steps=1)
+    data = torch_file({"x": [torch.zeros(3)] * 100, "options": options}).getvalue()
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda _: read_data(io.BytesIO(data))["options"], range(200))]
+    assert found == [options] * 200
+
+
+def test_a_weight_beyond_float32_is_named() -> None:
+    state = rosinality_small()
+    state["g_ema"]["to_rgb1.bias"] = state["g_ema"]["to_rgb1.bias"].double() + 1e300
+    with pytest.raises(CheckpointError, match=r"to_rgb1\.bias: got NaN or infinity"):
+        load_generator(torch_file(state))
+
+
 def test_a_zip_bomb_is_refused_before_it_is_read() -> None:
     good, bomb = torch_file(rosinality_small()), io.BytesIO()
     with zipfile.ZipFile(good) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
@@ -619,21 +684,38 @@ def test_a_zip_bomb_is_refused_before_it_is_read() -> None:
             load(bomb)
 
 
-@pytest.mark.parametrize("container", ["pickle", "set", "zip", "legacy"])
+def zip_of(pickled: bytes) -> io.BytesIO:
+    """A torch file that holds a pickle."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3\n")
+        archive.writestr("archive/byteorder", "little")
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize(
+    "container",
+    ["pickle", "set", "zip", "legacy", "ordered in a zip", "set in a zip", "frozensets"],
+)
 def test_keys_that_would_take_years_to_hash_are_refused(container: str) -> None:
     tuples = b")" + b"2\x86" * 60
     pickled = b"\x80\x02}" + tuples + b"Ns."
-    if container == "set":
+    if container.startswith("set"):
         pickled = b"\x80\x02c__builtin__\nset\n(](" + tuples + b"etR."
+    if container.startswith("ordered"):
+        pickled = b"\x80\x02ccollections\nOrderedDict\n]" + tuples + b"N\x86a\x85R."
+    if container == "frozensets":
+        # Each of the one before it, and of a tuple of that.
+        pickled = b"\x80\x04}(\x91" + b"q\x000(h\x00h\x00\x85\x91" * 60 + b"Ns."
     file = io.BytesIO(pickled)
-    if container == "zip":
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr("archive/data.pkl", pickled)
+    if container.endswith("zip"):
+        file = zip_of(pickled)
     if container == "legacy":
         whole = torch_file({}, legacy=True).getvalue()
         file = io.BytesIO(whole.replace(pickle.dumps({}, 2), pickled))
-    with pytest.raises(CheckpointError, match="a key of tuples in tuples|malformed"):
+    with pytest.raises(CheckpointError, match="a key of tuples in tuples"):
         load_generator(file)
 
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from styleclip_ops.errors import CheckpointError, ConfigError
 from tasks.bundles import BundleError, Weights, bundle_url, describe_bundle, read_bundle
@@ -21,7 +22,7 @@ def own(models, tmp_path) -> str:
 
 
 def test_a_bundle_is_sound(models):
-    rows = verify_bundle(models, "cpu")
+    rows = verify_bundle(open_models(models, "cpu"))
     assert [row["role"] for row in rows] == ["generator", "encoder", "clip", "identity"]
     assert not any(row["error"] for row in rows)
     assert all(len(row["fingerprint"]) == 16 for row in rows)
@@ -55,6 +56,24 @@ def test_weights_are_added_with_licence_and_source(own, tmp_path):
     assert read_bundle(own).weights["generator"].uri == "generator.safetensors"
 
 
+def test_the_bundle_of_the_product_takes_no_weights(own):
+    with pytest.raises(BundleError, match="expected the path of a JSON file"):
+        add_to_bundle("demo", "generator", Weights(read_bundle(own).locate("generator")))
+    assert not Path("demo").is_file()
+
+
+def test_a_folder_of_weights_may_hold_other_folders_and_is_for_clip_alone(own):
+    folder = Path(read_bundle(own).locate("clip"))
+    before = open_models(own, "cpu").fingerprint("clip")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"another")
+    networks = Models(read_bundle(own), torch.device("cpu"))
+    assert networks.fingerprint("clip") == before
+    networks.load("clip")
+    with pytest.raises(BundleError, match="clip: got a folder, expected a file of weights"):
+        add_to_bundle(own, "encoder", Weights(str(folder)))
+
+
 def test_a_device_that_torch_does_not_know_is_told_with_those_it_does(own):
     with pytest.raises(ConfigError, match="device: got 'gpu', expected auto, cpu, cuda, cuda:1"):
         open_models(own, "gpu")
@@ -74,7 +93,9 @@ def test_an_encoder_of_another_generator_is_found(own, tmp_path, models):
     small = open_models(models, "cpu").encoder.config
     encoder = E4eEncoder(E4eConfig(10, small.w_dim, 32, small.trunk))
     save_safetensors(encoder, tmp_path / "models" / "encoder.safetensors")
-    errors = {row["role"]: row["error"] for row in verify_bundle(own, "cpu") if row["error"]}
+    errors = {
+        row["role"]: row["error"] for row in verify_bundle(open_models(own, "cpu")) if row["error"]
+    }
     assert errors == {
         "encoder": "encoder: got latents W+ of [10, 28], expected the generator's [8, 28]"
     }
