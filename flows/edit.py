@@ -21,7 +21,7 @@ from tasks.arithmetic import AUTO, name_arithmetic
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.edits import edit_pairs_shard
-from tasks.forecast import EditOptions, Forecast, StageForecast
+from tasks.forecast import Forecast, StageForecast
 from tasks.frozen import freeze_manifest, read_card
 from tasks.manifest_files import Manifest
 from tasks.models import open_models
@@ -29,7 +29,6 @@ from tasks.runs import (
     ImageFormat,
     OutputLayout,
     begun_directions,
-    check_run,
     failed_rows,
     open_run,
     require_latents,
@@ -37,7 +36,6 @@ from tasks.runs import (
     run_folder,
     settings_for,
     shards_to_do,
-    statuses_to_retry,
 )
 from tasks.selection import (
     NOTHING,
@@ -45,9 +43,10 @@ from tasks.selection import (
     read_selection,
     require_no_selection,
     shards_to_redo,
+    statuses_to_retry,
 )
 from tasks.store.folders import Folder
-from tasks.surveys import survey_manifest
+from tasks.surveys import check_edits, survey_manifest
 
 # Shorter preparations are not mentioned.
 _TOLD_PREPARATION = 2.0
@@ -115,19 +114,13 @@ def edit_dataset(
     again, arithmetic = read_selection(redo), name_arithmetic(arithmetic)
     if dry_run:
         require_no_selection(again)
-        options = EditOptions(
-            relevance=relevance,
-            image_format=image_format,
-            output=output,
-            batch_size=batch_size,
-            arithmetic=arithmetic,
-            shard_size=shard_size,
-            retry=retry,
-            update=update,
-        )
 
         def stages(forecast: Forecast) -> Iterator[StageForecast]:
-            yield from forecast.edit(run, survey_manifest(manifest), Manifest(manifest), options)
+            settings = settings_for(
+                workspace, models, device, image_format, output, batch_size, arithmetic
+            )
+            rows = survey_manifest(manifest), Manifest(manifest)
+            yield from forecast.edit(run, *rows, settings, relevance, shard_size, retry, update)
 
         return estimate(workspace, models, device, price_per_hour, stages)
     by = read_engine(engine)
@@ -136,21 +129,21 @@ def edit_dataset(
     folder = run_folder(workspace, run)
     prepared = 0.0
     if share.prepares:
-        needs = survey_manifest(manifest)
+        needs, asked = survey_manifest(manifest), Manifest(manifest)
         settings = settings_for(
             workspace, models, device, image_format, output, batch_size, arithmetic
         )
         networks, measured = open_models(models, device), None
-        if needs.num_channels and not read_card(folder):
-            needs.require_channels(networks.generator)
         if "global" in needs.methods:
             begun = begun_directions(folder)
             measured = settle_relevance(workspace, models, device, relevance, begun)
-        check_run(folder, settings, networks, measured, update)
+        check_edits(folder, needs, asked, settings, networks, measured, update)
         require_latents(settings)
         assets = make_assets(workspace, needs, models, measured, device, workers, engine)
+        # It took hours, and others may have written meanwhile.
+        needs.require_unchanged(asked)
         open_run(folder, settings.with_assets(*assets), update)
-        rows = freeze_manifest(folder, Manifest(manifest), shard_size, update)
+        rows = freeze_manifest(folder, asked, shard_size, update)
         prepared = time.monotonic() - began
     else:
         rows = read_card(folder).get("rows", 0)

@@ -20,7 +20,8 @@ from manifests.schemas import ALL_FAILURES
 from tasks.arithmetic import AUTO, name_arithmetic
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
-from tasks.forecast import EditOptions, Forecast, StageForecast, rows_to_come
+from tasks.forecast import Forecast, RowsToCome, StageForecast
+from tasks.frozen import read_card
 from tasks.latents import latent_folder
 from tasks.manifest_files import build_manifest, read_prompts, usable_faces
 from tasks.models import open_models
@@ -31,10 +32,17 @@ from tasks.runs import (
     OutputLayout,
     require_run_name,
     run_folder,
+    settings_for,
+)
+from tasks.selection import (
+    NOTHING,
+    Redo,
+    read_selection,
+    require_no_selection,
     statuses_to_retry,
 )
-from tasks.selection import NOTHING, Redo, read_selection, require_no_selection
 from tasks.store.folders import Folder
+from tasks.surveys import survey_prompts
 
 
 @guarded_flow("run-pipeline")
@@ -88,7 +96,7 @@ def run_pipeline(
             compiled`, or auto: float32, or in large runs on devices with units for bfloat16 what
             is measured to be fastest and changes pixels by less than half a level of 8 bits.
         shard_size: Rows of a shard; one that is stopped begins again.
-        workers: Shards at a time.
+        workers: Shards at a time; of photographs two at least.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         retry_failed: Do edits again whose status is one of these, separated by commas. Where none
             is named, all that are not ok, and look again at photographs without a face.
@@ -104,16 +112,6 @@ def run_pipeline(
     retry, again = statuses_to_retry(retry_failed), read_selection(redo)
     if dry_run:
         require_no_selection(again)
-        options = EditOptions(
-            relevance=relevance,
-            image_format=image_format,
-            output=output,
-            batch_size=batch_size,
-            arithmetic=arithmetic,
-            shard_size=shard_size,
-            retry=retry,
-            update=update,
-        )
 
         def stages(forecast: Forecast) -> Iterator[StageForecast]:
             alignment = AlignmentConfig(crop_size, faces, float(minimum_face))
@@ -121,12 +119,21 @@ def run_pipeline(
             yield stage
             yield forecast.invert(len(more), batch_size)
             known = [*_faces_for(workspace, models, device), *more]
-            yield from forecast.edit(run, *rows_to_come(known, read_prompts(prompts)), options)
+            settings = settings_for(
+                workspace, models, device, image_format, output, batch_size, arithmetic
+            )
+            asked = read_prompts(prompts)
+            rows = survey_prompts(asked), RowsToCome(known, asked)
+            yield from forecast.edit(run, *rows, settings, relevance, shard_size, retry, update)
             yield forecast.evaluate()
 
         return estimate(workspace, models, device, price_per_hour, stages)
     asked, began = read_prompts(prompts), time.monotonic()
-    open_models(models, device).bundle.require(*ROLES_OF_A_RUN)
+    networks, folder = open_models(models, device), run_folder(workspace, run)
+    networks.bundle.require(*ROLES_OF_A_RUN)
+    # Of a run that continues they were told when it was begun.
+    if update or not read_card(folder):
+        survey_prompts(asked).require_doable(networks)
     # Photographs and faces have other statuses than rows, and those have no names here.
     all_failures = retry_failed if retry_failed == ALL_FAILURES else ""
     align = step(align_photos)(
@@ -150,7 +157,7 @@ def run_pipeline(
         retry_failed=all_failures,
     )
     say(invert.line)
-    manifest = run_folder(workspace, run).url_of("pairs.parquet")
+    manifest = folder.url_of("pairs.parquet")
     build_manifest(_faces_for(workspace, models, device), asked, manifest)
     edit = step(edit_dataset)(
         workspace,

@@ -28,7 +28,15 @@ from tasks.report.tuning_page import write_tuning_page
 from tasks.runs import settings_for
 from tasks.store.folders import is_file
 from tasks.surveys import survey_prompts
-from tasks.tuning import MOST, Search, Tuned, choose_images, prompts_to_tune, tune_prompt
+from tasks.tuning import (
+    MOST,
+    Search,
+    Tuned,
+    TuningError,
+    choose_images,
+    prompts_to_tune,
+    tune_prompt,
+)
 
 _TARGET = StrengthTarget()
 # The means of a strength that are told, in this order.
@@ -95,13 +103,14 @@ def tune_strengths(
     search = Search(goal, (*(alpha or ()),), (*(num_channels or ()),), bisections, batch_size)
     asked = prompts_to_tune(given)
     if num_channels and all(one.method != "global" for one in asked):
-        raise ValueError(
+        raise TuningError(
             f"num_channels: got {num_channels}, expected none, which only the method global has"
         )
     check_store(workspace)
     needs, measured = survey_prompts(asked), None
     if "global" in needs.methods:
         measured = settle_relevance(workspace, models, device, relevance)
+    needs.require_doable(open_models(models, device))
     assets = make_assets(workspace, needs, models, measured, device)
     made = settings_for(workspace, models, device, "png", "files", batch_size).with_assets(*assets)
     images = choose_images(made, image or (), sample, sample_seed)

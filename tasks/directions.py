@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from zarr.core.common import AccessModeLiteral as AccessMode
 
+from styleclip_ops.errors import check_integers
 from styleclip_ops.relevance import (
     CHECK_IMAGES,
     ChannelSums,
@@ -73,11 +74,13 @@ class RelevanceConfig:
     seed: int = 5
 
     def __post_init__(self) -> None:
-        if self.num_images < 1 or self.num_statistics < 2 or not self.step > 0:
+        if self.num_images < 1 or self.num_statistics < 2 or not 0 < self.step < math.inf:
             raise DirectionStoreError(
                 f"relevance: got {self.num_images} images, {self.num_statistics} samples, step "
                 f"{self.step}, expected at least 1, at least 2, above 0"
             )
+        # Of numpy's generator.
+        check_integers(0, 2**32 - 1, seed=self.seed)
         # Equal settings have one address.
         object.__setattr__(self, "step", float(self.step))
 
@@ -207,6 +210,7 @@ class DirectionStore:
             )
         with self._reading():
             agreements = np.asarray(self._array("slope_agreement", "r")[:])
+        self._require_finite(agreements)
         totals = [torch.from_numpy(self._sum(shard)) for shard in checks]
         return check_slopes([*map(ChannelSums, totals, torch.from_numpy(agreements))])
 
@@ -401,7 +405,8 @@ def choose_relevance(
 
     Returns:
         What is asked for. If nothing is: as for the directions of the run; as usual, if that was
-            begun; as for the complete directions of most images; as usual if there are none.
+            begun; as for the complete directions of most images, imported ones where none were
+            measured; as usual if there are none.
     """
     if asked is not None:
         return asked
@@ -413,7 +418,11 @@ def choose_relevance(
     usual = RelevanceConfig()
     if DirectionStore(direction_folder(workspace, models, usual)).exists:
         return usual
-    return max(measured.values(), key=lambda config: config.num_images, default=usual)
+    return max(
+        measured.values(),
+        key=lambda config: (config.mode != "imported", config.num_images),
+        default=usual,
+    )
 
 
 def _measured(workspace: Folder, models: Models) -> dict[str, RelevanceConfig]:

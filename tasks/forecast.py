@@ -6,8 +6,9 @@ not in the forecast: edits are written behind the networks' work.
 
 import uuid
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,13 @@ from tasks.directions import (
     plan_blocks,
 )
 from tasks.edits import mapper_url, rows_together
-from tasks.frozen import manifest_card, require_same_manifest, row_marks
+from tasks.frozen import (
+    are_among,
+    manifest_card,
+    require_same_manifest,
+    row_hashes,
+    sort_hashes,
+)
 from tasks.inversion import INVERT_SHARD
 from tasks.latents import LatentStore, latent_folder
 from tasks.mappers import MapperConfig, mapper_fingerprint, mapper_folder
@@ -36,21 +43,17 @@ from tasks.photos.faces import faces_ledger, faces_table
 from tasks.photos.listing import list_photos
 from tasks.rehearsal import Rehearsal
 from tasks.runs import (
-    ImageFormat,
-    OutputLayout,
     RunSettings,
     begun_directions,
-    check_run,
     is_stale,
     run_folder,
     run_ledger,
-    settings_for,
     store_of,
 )
 from tasks.store.folders import Folder
 from tasks.store.ledger import Row
 from tasks.store.redaction import unsigned
-from tasks.surveys import Survey, survey_prompts
+from tasks.surveys import Survey, check_edits
 
 # Of a result row in its part, about.
 _ROW_BYTES = 400
@@ -79,31 +82,6 @@ class StageForecast:
     bytes: int = 0
 
 
-@dataclass(frozen=True)
-class EditOptions:
-    """How edits are made, as the flow takes it.
-
-    Attributes:
-        relevance: How directions are measured; as those that are there were, where None.
-        image_format: Of the edited images.
-        output: Single files, or tars.
-        batch_size: Edits that are read and scored together; the generator takes lots of its own.
-        arithmetic: That they are rendered in.
-        shard_size: Rows of a shard.
-        retry: Statuses of rows to make again.
-        update: Whether rows that depend on something else than the run has now are made again.
-    """
-
-    relevance: RelevanceConfig | None
-    image_format: ImageFormat
-    output: OutputLayout
-    batch_size: int
-    arithmetic: str
-    shard_size: int
-    retry: Sequence[str]
-    update: bool
-
-
 @dataclass
 class _Kind:
     """Rows of one method and its options that are to do, and the batches that they come in."""
@@ -117,6 +95,7 @@ class _Kind:
 class _Work:
     rows: int = 0
     done: int = 0
+    hashes: list[NDArray[np.uint64]] = field(default_factory=list)
     kinds: dict[Hashable, _Kind] = field(default_factory=dict)
 
 
@@ -192,37 +171,34 @@ class Forecast:
         self,
         run: str,
         survey: Survey,
-        batches: Iterable[pa.RecordBatch],
-        options: EditOptions,
+        rows: Iterable[pa.RecordBatch],
+        settings: RunSettings,
+        relevance: RelevanceConfig | None,
+        shard_size: int,
+        retry: Sequence[str] = (),
+        update: bool = False,
     ) -> Iterator[StageForecast]:
         """Estimate the edits of a manifest, and the directions and mappers that they need.
 
         Args:
             run: Name of the run, or its URL.
             survey: What the rows need.
-            batches: The rows.
-            options: How they are made.
+            rows: The rows, which may be read several times.
+            settings: What they are made with.
+            relevance: How directions are measured; as those that are there were, where None.
+            shard_size: Rows of a shard.
+            retry: Statuses of rows to make again.
+            update: Whether rows that depend on something else than the run has now are made again.
 
         Raises:
-            RunError: The run was begun with something else and is not to be updated.
-            ManifestError: Rows ask for more style channels than there are.
+            ManifestError, ConfigError, RunError: See `tasks.surveys.check_edits`.
         """
         directions, mappers, config = None, dict[str, str](), None
         folder, root = run_folder(self._workspace, run), Folder(self._workspace)
-        settings = settings_for(
-            self._workspace,
-            self._models,
-            self._device,
-            options.image_format,
-            options.output,
-            options.batch_size,
-            options.arithmetic,
-        )
         if "global" in survey.methods:
             begun = begun_directions(folder)
-            config = choose_relevance(root, self._networks, options.relevance, begun)
-        check_run(folder, settings, self._networks, config, options.update)
-        survey.require_channels(self._networks.generator)
+            config = choose_relevance(root, self._networks, relevance, begun)
+        check_edits(folder, survey, rows, settings, self._networks, config, update)
         if config:
             stage, directions = self._relevance(config)
             yield stage
@@ -232,13 +208,16 @@ class Forecast:
         # Timed as single files, which tars do not differ from much.
         settings = replace(settings, output="files")
         settings = settings.with_assets(directions, [*survey.mapper_uris, *mappers.values()])
-        work = self._work(folder, settings, batches, options)
+        stays = partial(_stays, settings, retry, update)
+        work = _count_work(folder, stays, rows, shard_size, settings.batch_size)
+        if not update:
+            require_same_manifest(folder, manifest_card(work.hashes), rows)
         # Measured in the sample's workspace, since nothing may be written in the run's.
         measured = choose_arithmetic(
             settings.arithmetic, self._rehearsal.workspace, self._networks, lambda: work.rows
         )
         settings = replace(settings, arithmetic=str(measured))
-        shards = -(-(work.rows - work.done) // options.shard_size)
+        shards = -(-(work.rows - work.done) // shard_size)
         seconds, size = 0.0, 0.0
         settings, names = self._with_latents(settings)
         if directions is None and "global" in survey.methods:
@@ -316,44 +295,48 @@ class Forecast:
                     return replace(settings, latents=store.folder.url), names
         return settings, []
 
-    def _work(
-        self,
-        folder: Folder,
-        settings: RunSettings,
-        batches: Iterable[pa.RecordBatch],
-        options: EditOptions,
-    ) -> _Work:
-        """Find out which rows are to do, and count their batches."""
-        ledger, kept = run_ledger(folder), [np.zeros(0, np.uint64)]
-        for table in ledger.results():
-            stays = [
-                row["status"] not in options.retry
-                and not (options.update and is_stale(row, settings))
-                for row in table.to_pylist()
-            ]
-            kept.append(row_marks(table.filter(pa.array(stays, pa.bool_()))))
-        done, work, grouped, marks = np.concatenate(kept), _Work(), 0, list[NDArray[np.uint64]]()
-        for table in regroup(batches, options.shard_size):
-            marks.append(row_marks(table))
-            is_done = np.isin(marks[-1], done)
-            work.rows, work.done = work.rows + len(table), work.done + int(is_done.sum())
-            if grouped < _MOST_GROUPED:
-                rows = table.filter(pa.array(~is_done)).to_pylist()
-                grouped += len(rows)
-                _count_batches(rows, options.batch_size, work)
-        if not options.update:
-            require_same_manifest(folder, manifest_card(marks))
-        for kind in work.kinds.values():
-            scale = (work.rows - work.done) / grouped
-            kind.rows, kind.batches = kind.rows * scale, kind.batches * scale
-        return work
+
+def _stays(settings: RunSettings, retry: Sequence[str], update: bool, row: Row) -> bool:
+    """Whether a result row is not made again."""
+    return row["status"] not in retry and not (update and is_stale(row, settings))
 
 
-def rows_to_come(
-    image_ids: Sequence[str], prompts: Sequence[Instruction]
-) -> tuple[Survey, Iterator[pa.RecordBatch]]:
-    """Return the rows of faces with prompts, and what they need."""
-    return survey_prompts(prompts), build_edits(image_ids, prompts)
+def _count_work(
+    folder: Folder,
+    stays: Callable[[Row], bool],
+    batches: Iterable[pa.RecordBatch],
+    shard_size: int,
+    batch_size: int,
+) -> _Work:
+    """Find out which rows of a run are to do, and count their batches."""
+    kept, work, grouped = list[NDArray[np.uint64]](), _Work(), 0
+    for table in run_ledger(folder).results():
+        chosen = pa.array(map(stays, table.to_pylist()), pa.bool_())
+        kept.append(row_hashes(table.filter(chosen)))
+    done = sort_hashes(kept)
+    for table in regroup(batches, shard_size):
+        work.hashes.append(row_hashes(table))
+        is_done = are_among(work.hashes[-1], done)
+        work.rows, work.done = work.rows + len(table), work.done + int(is_done.sum())
+        if grouped < _MOST_GROUPED:
+            rows = table.filter(pa.array(~is_done)).to_pylist()
+            grouped += len(rows)
+            _count_batches(rows, batch_size, work)
+    for kind in work.kinds.values():
+        scale = (work.rows - work.done) / grouped
+        kind.rows, kind.batches = kind.rows * scale, kind.batches * scale
+    return work
+
+
+@dataclass(frozen=True)
+class RowsToCome:
+    """The rows of faces with prompts, built anew each time that they are iterated."""
+
+    image_ids: Sequence[str]
+    prompts: Sequence[Instruction]
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return build_edits(self.image_ids, self.prompts)
 
 
 def _count_batches(rows: Sequence[Row], batch_size: int, work: _Work) -> None:

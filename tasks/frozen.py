@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from manifests.building import ROW_GROUP, regroup
 from manifests.errors import shown
 from manifests.schemas import EDITS
-from tasks.runs import RunError, generation_name, latest_generation, run_ledger
+from tasks.runs import RunError, run_ledger
 from tasks.store.folders import Folder, sha256
-from tasks.store.ledger import PLANS, Ledger, LedgerError
+from tasks.store.ledger import PLANS, Ledger, LedgerError, generation_name, latest_generation
 
 MANIFEST = "manifest.json"
 # Changed rows that are compared column by column.
@@ -88,7 +88,10 @@ def freeze_manifest(
     """
     ledger = run_ledger(folder)
     if not folder.exists(MANIFEST):
+        with suppress(LedgerError):
+            return _begin(folder, ledger, batches, shard_size)
         try:
+            # Another process may begin it too, with shards of another size.
             return _begin(folder, ledger, batches, shard_size)
         except LedgerError:
             # Begun with other rows, and stopped before all of them were planned.
@@ -98,7 +101,7 @@ def freeze_manifest(
                 folder.create(MANIFEST, _bytes(manifest_card(_planned(ledger))))
     number = latest_generation(folder, MANIFEST)
     card = json.loads(folder.read(generation_name(MANIFEST, number)))
-    got = manifest_card(map(row_marks, regroup(batches, ROW_GROUP)))
+    got = manifest_card(map(row_hashes, regroup(batches, ROW_GROUP)))
     if got != card:
         if not update:
             raise _refused(folder, _compare(ledger, batches))
@@ -119,14 +122,28 @@ def freeze_manifest(
     return int(got["rows"])
 
 
-def manifest_card(marks: Iterable[NDArray[np.uint64]]) -> dict[str, Any]:
+def manifest_card(hashes: Iterable[NDArray[np.uint64]]) -> dict[str, Any]:
     """Count rows and digest them, in whatever order and parts they come.
 
     Args:
-        marks: A hash of each row.
+        hashes: A hash of each row.
     """
-    every = np.sort(np.concatenate([np.zeros(0, np.uint64), *marks]))
+    every = sort_hashes(hashes)
     return {"rows": len(every), "sha256": sha256(every.tobytes())}
+
+
+def sort_hashes(parts: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """Join parts and sort them, once for all questions of `are_among`."""
+    return np.sort(np.concatenate([np.zeros(0, np.uint64), *parts]))
+
+
+def are_among(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which hashes are among others, which are sorted."""
+    places = np.searchsorted(known, hashes)
+    found = np.zeros(len(hashes), np.bool_)
+    inside = places < len(known)
+    found[inside] = known[places[inside]] == hashes[inside]
+    return found
 
 
 def refreeze_manifest(folder: Folder) -> None:
@@ -146,21 +163,24 @@ def read_card(folder: Folder) -> dict[str, Any]:
     return card
 
 
-def require_same_manifest(folder: Folder, card: Mapping[str, Any]) -> None:
+def require_same_manifest(
+    folder: Folder, card: Mapping[str, Any], batches: Iterable[pa.RecordBatch]
+) -> None:
     """Refuse another manifest than a run was begun with, where it was begun.
 
     Args:
         folder: Of the run.
         card: See `manifest_card`.
+        batches: The rows, which are read again where they differ.
 
     Raises:
         RunError: It is another.
     """
     if read_card(folder) not in ({}, card):
-        raise _refused(folder, f"{card['rows']:,} rows, others than those")
+        raise _refused(folder, _compare(run_ledger(folder), batches))
 
 
-def _refused(folder: Folder, change: ManifestChange | str) -> RunError:
+def _refused(folder: Folder, change: ManifestChange) -> RunError:
     return RunError(
         f"run {folder.url}: got another manifest than it was begun with: {change}; "
         "give --update to compute what is new and take removed rows out of the results, or a new "
@@ -184,14 +204,14 @@ def _begin(
     if ledger.plans():
         # Stopped before: the shards have the size that they were begun with, if one still tells.
         shard_size = len(ledger.units(0)) or shard_size
-    marks = list[NDArray[np.uint64]]()
+    hashes = list[NDArray[np.uint64]]()
     for shard, table in enumerate(regroup(batches, shard_size)):
         ledger.plan_shard(shard, table)
-        marks.append(row_marks(table))
-    _require_rows(len(marks))
-    if len(ledger.plans()) != len(marks):
+        hashes.append(row_hashes(table))
+    _require_rows(len(hashes))
+    if len(ledger.plans()) != len(hashes):
         raise LedgerError(f"{folder.url}: got fewer rows than those planned before")
-    card = manifest_card(marks)
+    card = manifest_card(hashes)
     try:
         folder.create(MANIFEST, _bytes(card))
     except FileExistsError:
@@ -205,14 +225,14 @@ def _begin(
 
 def _replan(ledger: Ledger, batches: Iterable[pa.RecordBatch], shard_size: int) -> None:
     """Make the plans hold the rows of the manifest and no other, whatever they hold now."""
-    wanted = np.concatenate([marks for _, marks in _marked(batches)])
+    wanted = sort_hashes(hashes for _, hashes in _with_hashes(batches))
     for shard in ledger.plans():
         units = ledger.units(shard)
-        kept = np.isin(row_marks(units), wanted)
+        kept = are_among(row_hashes(units), wanted)
         if not kept.all():
             ledger.replan_shard(shard, units.filter(pa.array(kept)))
     while True:
-        planned = np.concatenate(_planned(ledger))
+        planned = sort_hashes(_planned(ledger))
         fresh = regroup(_fresh(batches, planned), shard_size)
         try:
             for shard, units in enumerate(fresh, ledger.plans()[-1] + 1):
@@ -227,33 +247,33 @@ def _fresh(
     batches: Iterable[pa.RecordBatch], planned: NDArray[np.uint64]
 ) -> Iterator[pa.RecordBatch]:
     """The rows that are not planned."""
-    for table, marks in _marked(batches):
-        yield from table.filter(pa.array(~np.isin(marks, planned))).to_batches()
+    for table, hashes in _with_hashes(batches):
+        yield from table.filter(pa.array(~are_among(hashes, planned))).to_batches()
 
 
 def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> ManifestChange:
     """Say how a manifest differs from the plans; 16 bytes a row are held."""
     change, before = ManifestChange(), dict[str, dict[str, Any]]()
     wanted, names = list[NDArray[np.uint64]](), list[NDArray[np.uint64]]()
-    for table, marks in _marked(batches):
-        wanted.append(marks)
+    for table, hashes in _with_hashes(batches):
+        wanted.append(hashes)
         names.append(_hashes(table["pair_id"].to_pylist()))
     _require_rows(len(wanted))
-    all_wanted, all_names = np.concatenate(wanted), np.concatenate(names)
+    all_wanted, all_names = sort_hashes(wanted), sort_hashes(names)
     left = list[NDArray[np.uint64]]()
     for shard in ledger.plans():
         units = ledger.units(shard)
-        gone = units.filter(pa.array(~np.isin(row_marks(units), all_wanted))).to_pylist()
+        gone = units.filter(pa.array(~are_among(row_hashes(units), all_wanted))).to_pylist()
         hashes = _hashes([row["pair_id"] for row in gone])
         left.append(hashes)
-        for row, renamed in zip(gone, np.isin(hashes, all_names), strict=True):
+        for row, renamed in zip(gone, are_among(hashes, all_names), strict=True):
             change.note("changed" if renamed else "removed", row)
             if renamed and len(before) < _COMPARED:
                 before[row["pair_id"]] = row
-    planned, all_left = np.concatenate(_planned(ledger)), np.concatenate(left)
-    for table, marks in _marked(batches):
-        fresh = table.filter(pa.array(~np.isin(marks, planned))).to_pylist()
-        changed = np.isin(_hashes([row["pair_id"] for row in fresh]), all_left)
+    planned, all_left = sort_hashes(_planned(ledger)), sort_hashes(left)
+    for table, hashes in _with_hashes(batches):
+        fresh = table.filter(pa.array(~are_among(hashes, planned))).to_pylist()
+        changed = are_among(_hashes([row["pair_id"] for row in fresh]), all_left)
         for row, is_changed in zip(fresh, changed, strict=True):
             if not is_changed:
                 change.note("added", row)
@@ -262,16 +282,18 @@ def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> ManifestChang
     return change
 
 
-def _marked(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Table, NDArray[np.uint64]]]:
+def _with_hashes(
+    batches: Iterable[pa.RecordBatch],
+) -> Iterator[tuple[pa.Table, NDArray[np.uint64]]]:
     for table in regroup(batches, ROW_GROUP):
-        yield table, row_marks(table)
+        yield table, row_hashes(table)
 
 
 def _planned(ledger: Ledger) -> list[NDArray[np.uint64]]:
-    return [row_marks(ledger.units(shard)) for shard in ledger.plans()]
+    return [row_hashes(ledger.units(shard)) for shard in ledger.plans()]
 
 
-def row_marks(table: pa.Table) -> NDArray[np.uint64]:
+def row_hashes(table: pa.Table) -> NDArray[np.uint64]:
     """A hash of every row of a manifest."""
     return _hashes([json.dumps([*row.values()]) for row in table.select(EDITS.names).to_pylist()])
 

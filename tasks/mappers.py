@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import pickle
 import re
 import time
@@ -28,7 +29,7 @@ from styleclip_ops.mapper import (
 from styleclip_ops.mapper_training import MapperLossConfig, SourceBatch, train_mapper
 from styleclip_ops.ranger import Ranger
 from tasks.bundles import Role
-from tasks.models import Models, open_models
+from tasks.models import Models, NamedContent, open_models
 from tasks.places import MAPPERS
 from tasks.provenance import CODE_VERSION
 from tasks.store.folders import Folder, sha256
@@ -93,8 +94,12 @@ class MapperConfig:
             )
         counts = {name: getattr(self, name) for name in ("steps", "batch_size", "num_latents")}
         check_integers(1, 1_000_000, **counts)
-        if not self.learning_rate > 0:
+        # Of the torch generator, as for the options of a manifest.
+        check_integers(0, 2**31 - 1, seed=self.seed)
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate: got {self.learning_rate}, expected one above 0")
+        if not math.isfinite(self.truncation_psi):
+            raise ConfigError(f"truncation_psi: got {self.truncation_psi}, expected a number")
         self.loss_config()
         # Equal settings have one address.
         for field in fields(self):
@@ -145,7 +150,8 @@ def read_mapper(folder: Folder, models: Models) -> tuple[Mapper, str]:
                 f"{models.fingerprint('generator')}; train one for this generator"
             )
     content = folder.read(WEIGHTS)
-    mapper = load_mapper(io.BytesIO(content)).to(models.device).eval().requires_grad_(False)
+    mapper = load_mapper(NamedContent(content, folder.url_of(WEIGHTS)))
+    mapper = mapper.to(models.device).eval().requires_grad_(False)
     return mapper, sha256(content)[:16]
 
 
@@ -221,6 +227,11 @@ def train_prompt_mapper(
     )
     began = time.monotonic()
     for loss in losses:
+        if not loss.total.isfinite():
+            raise ConfigError(
+                f"mapper of {target_prompt!r}: got a loss of {float(loss.total)} in step "
+                f"{len(log)}, expected a number; the training diverged: give a lower learning_rate"
+            )
         row = {"step": len(log), "loss": float(loss.total), "clip": float(loss.clip)}
         row |= {"identity": float(loss.identity), "l2": float(loss.l2)}
         log.append(row | {"seconds": time.monotonic() - began})

@@ -1,16 +1,24 @@
 """What edits need beside networks and latents, from the rows that ask for them."""
 
 import json
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from manifests.errors import ManifestError
 from manifests.instructions import Instruction
 from styleclip_ops.generator import Generator
-from tasks.manifest_files import stream_manifest
-from tasks.mappers import MapperConfig
+from tasks.directions import RelevanceConfig
+from tasks.frozen import manifest_card, read_card, require_same_manifest, row_hashes
+from tasks.manifest_files import Manifest, stream_manifest
+from tasks.mappers import MapperConfig, require_mappers
+from tasks.models import Models
+from tasks.runs import RunError, RunSettings, check_run
+from tasks.store.folders import Folder
 
 
 class Survey(NamedTuple):
@@ -21,19 +29,46 @@ class Survey(NamedTuple):
         mappers: Prompts and settings of the mappers that are to be trained.
         mapper_uris: Mappers that they name.
         num_channels: The most style channels that one asks for; 0 where none says how many.
+        card: Of the rows, see `tasks.frozen.manifest_card`; None of prompts.
+        version: Of the file when it was read.
     """
 
     methods: set[str]
     mappers: list[tuple[str, MapperConfig]]
     mapper_uris: list[str]
     num_channels: int = 0
+    card: Mapping[str, Any] | None = None
+    version: str = ""
 
-    def require_channels(self, generator: Generator) -> None:
-        """Refuse rows that ask for more style channels than a generator has.
+    def require_doable(self, networks: Models) -> None:
+        """Refuse rows that networks cannot do, before hours of work for the others.
 
         Raises:
-            ManifestError: One does.
+            ManifestError: One asks for more style channels than there are.
+            ConfigError: A mapper that one names cannot be used.
+            TokenLimitError: A mapper is to be trained for a text that CLIP cannot embed.
         """
+        if self.num_channels:
+            self._require_channels(networks.generator)
+        require_mappers(self.mapper_uris, networks)
+        for prompt, _ in self.mappers:
+            networks.clip.tokenize([prompt])
+
+    def require_unchanged(self, manifest: Manifest) -> None:
+        """Refuse a manifest that was replaced since it was surveyed.
+
+        Raises:
+            RunError: It has other rows now.
+        """
+        if manifest.version() == self.version:
+            return
+        if manifest_card(map(row_hashes, manifest)) != self.card:
+            raise RunError(
+                f"manifest: got {manifest.url} with other rows than when this command began, "
+                "expected the same; another command may have written it: give this one again"
+            )
+
+    def _require_channels(self, generator: Generator) -> None:
         most = len(generator.layout.editable_channels)
         if self.num_channels > most:
             raise ManifestError(
@@ -49,8 +84,10 @@ def survey_manifest(manifest: str) -> Survey:
         ManifestError: It is not there, has no rows, or a row has a mistake.
     """
     methods, wanted = set[str](), dict[tuple[str, str | None], None]()
-    uris, num_channels = dict[str, None](), 0
+    uris, num_channels, hashes = dict[str, None](), 0, list[NDArray[np.uint64]]()
+    version = Manifest(manifest).version()
     for batch in stream_manifest(manifest):
+        hashes.append(row_hashes(batch))
         methods.update(batch["method"].to_pylist())
         num_channels = max(num_channels, pc.max(batch["num_channels"]).as_py() or 0)
         rows = batch.filter(pc.equal(batch["method"], "mapper"))
@@ -62,7 +99,8 @@ def survey_manifest(manifest: str) -> Survey:
                 uris[uri] = None
     if not methods:
         raise ManifestError("manifest: got no rows, expected at least one edit")
-    return Survey(methods, _trainings(wanted), [*uris], num_channels)
+    card = manifest_card(hashes)
+    return Survey(methods, _trainings(wanted), [*uris], num_channels, card, version)
 
 
 def survey_prompts(asked: Iterable[Instruction]) -> Survey:
@@ -73,6 +111,38 @@ def survey_prompts(asked: Iterable[Instruction]) -> Survey:
     uris = dict.fromkeys(m.mapper_uri for m in mappers if m.mapper_uri is not None)
     num_channels = max((one.num_channels or 0 for one in prompts), default=0)
     return Survey({one.method for one in prompts}, _trainings(wanted), [*uris], num_channels)
+
+
+def check_edits(
+    folder: Folder,
+    needs: Survey,
+    rows: Iterable[pa.RecordBatch],
+    settings: RunSettings,
+    networks: Models,
+    relevance: RelevanceConfig | None,
+    update: bool,
+) -> None:
+    """Refuse what a run cannot do, before anything is made for it.
+
+    Args:
+        folder: Of the run.
+        needs: Of its rows.
+        rows: The rows, which are read again where others are refused.
+        settings: What it is asked to be made with.
+        networks: That it is asked to be made with.
+        relevance: How its directions are measured; None where it needs none.
+        update: Whether it goes on with what can be computed again.
+
+    Raises:
+        ManifestError, ConfigError, TokenLimitError: See `Survey.require_doable`.
+        RunError: The run was begun with something else and is not to be updated.
+    """
+    check_run(folder, settings, networks, relevance, update)
+    if not update and needs.card:
+        require_same_manifest(folder, needs.card, rows)
+    # Rows of a run that continues were checked when it was begun.
+    if update or not read_card(folder):
+        needs.require_doable(networks)
 
 
 def _trainings(wanted: Iterable[tuple[str, str | None]]) -> list[tuple[str, MapperConfig]]:

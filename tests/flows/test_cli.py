@@ -14,9 +14,11 @@ from prefect import flow, flow_engine
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.engine import capture_sigterm
 
-from flows.cli import _COMMANDS, _with_statuses, app, refuse_unknown, start
+from flows.cli import _with_statuses, app, start
+from flows.commands import COMMANDS
 from flows.interchange import import_latents
 from flows.interruption import keep_signals
+from flows.mistyped import refuse_unknown
 from flows.signatures import options
 from tasks.models import best_device
 
@@ -606,14 +608,14 @@ def test_a_mistyped_path_is_told_before_anything_large_is_imported():
         assert f"got {words[-1]}, which is not there" in done.stderr
 
 
-@pytest.mark.parametrize("command", [*_COMMANDS])
+@pytest.mark.parametrize("command", [*COMMANDS])
 def test_the_source_of_a_command_tells_all_that_it_takes(command):
     chosen = app
     for word in command.split():
         chosen = chosen[word]
     arguments = chosen.assemble_argument_collection(default_parameter=app.default_parameter)
     parsed = [name for argument in arguments for name in argument.names]
-    assert set(options(_COMMANDS[command])) == {*parsed} - {"*"}
+    assert set(options(COMMANDS[command])) == {*parsed} - {"*"}
     refuse_unknown([*command.split(), "x", *(set(parsed) - {"*"}), "--json"])
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmarks.endurance.small_bundle import write_small_bundle
 from flows.align import align_photos
+from flows.assets import make_assets
 from flows.edit import edit_dataset
 from flows.interchange import export_latents, import_latents
 from flows.pipeline import run_pipeline
@@ -201,6 +202,59 @@ def edit(root: str, models: str, **options) -> dict[str, int]:
 
 def rows_of(root: str) -> dict[tuple[str, str], dict]:
     return {(r["image_id"], r["target_prompt"]): r for r in results(root, "run").to_pylist()}
+
+
+def test_a_manifest_that_another_command_replaced_meanwhile_is_refused(
+    tmp_path, latents, models, monkeypatch
+):
+    root, manifest = latents, tmp_path / "edits.csv"
+    header, first = "image_id,target_prompt,num_channels\n", "a-00000,a smiling face,20\n"
+    manifest.write_text(header + first)
+
+    def overtaken(*given, **named):
+        assets = make_assets(*given, **named)
+        manifest.write_text(header + "a-00000,an old man,20\n")
+        return assets
+
+    options = {"models": models, "relevance": RELEVANCE, "device": "cpu"}
+    monkeypatch.setattr("flows.edit.make_assets", overtaken)
+    with pytest.raises(RunError, match=r"other rows than when this command began.*give this one"):
+        edit_dataset(root, str(manifest), **options)
+    assert not Folder(f"{root}/runs/run").names()
+
+    def rewritten(*given, **named):
+        manifest.write_text(header + first)
+        return make_assets(*given, **named)
+
+    monkeypatch.setattr("flows.edit.make_assets", rewritten)
+    manifest.write_text(header + first)
+    assert edit_dataset(root, str(manifest), **options).counts == {"ok": 1}
+    # Another manifest is refused before anything is made for it.
+    monkeypatch.setattr("flows.edit.make_assets", make_assets)
+    manifest.write_text(header.strip() + ",method\na-00000,a sad face,,mapper\n")
+    with pytest.raises(RunError, match="1 row added"):
+        edit_dataset(root, str(manifest), **options)
+    assert not Folder(f"{root}/mappers").names()
+    assert "run.1.json" not in Folder(f"{root}/runs/run").names()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("global,99999,,", "num_channels: got 99999"),
+        ("mapper,,mappers/x,", "mapper_uri: got mappers/x, expected the whole path"),
+    ],
+)
+def test_prompts_that_networks_cannot_do_are_told_before_any_photograph(
+    tmp_path, portrait, models, row, said
+):
+    root = str(tmp_path / "ws")
+    photos = fill(root, portrait)
+    table = f"target_prompt,method,num_channels,mapper_uri,options\na smiling face,{row}\n"
+    Folder(root).write("prompts.csv", table.encode())
+    with pytest.raises(ValueError, match=said):
+        run(root, photos, models)
+    assert not Folder(f"{root}/faces").names()
 
 
 def test_failed_rows_are_done_again_on_request_and_no_others(tmp_path, latents, models):

@@ -114,6 +114,23 @@ def test_lost_statistics_are_no_zeros(tmp_path, models, measure_directions, name
             store.channel_std()
 
 
+def test_a_lost_agreement_of_slopes_is_named(tmp_path, models):
+    config = RelevanceConfig(4, num_statistics=50, mode="fast")
+    store = plan_relevance(str(tmp_path), models, "cpu", config)
+    for shard in store.pending(CHECK):
+        compute_relevance_shard(str(tmp_path), models, "cpu", config, shard, batch_size=4)
+    for chunk in tmp_path.rglob("slope_agreement/c/*/*"):
+        chunk.unlink()
+    with pytest.raises(DirectionStoreError, match="got NaN, expected numbers; a chunk is lost"):
+        store.slope_check()
+
+
+@pytest.mark.parametrize("values", [{"step": np.inf}, {"seed": -1}, {"seed": 2**32}])
+def test_settings_that_cannot_be_measured_with_are_refused(values):
+    with pytest.raises(ValueError, match=r"step inf, expected|seed: got"):
+        RelevanceConfig(**values)
+
+
 def test_sums_that_changed_after_their_commit_are_not_combined(tmp_path, models):
     root = str(tmp_path)
     store = plan_relevance(root, models, "cpu", CONFIG)

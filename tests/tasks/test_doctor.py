@@ -135,7 +135,10 @@ def test_assets_of_other_networks_are_left_alone(finished):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"encoder": "other.safetensors"}, "got 6, 28, expected 8, 28"),
+        (
+            {"encoder": "other.safetensors"},
+            "got latents W+ of [6, 28], expected the generator's [8, 28]",
+        ),
         ({"identity": None}, "got no identity, expected one"),
         ({"generator": "bundle.json"}, "generator"),
     ],

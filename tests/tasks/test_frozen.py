@@ -2,13 +2,14 @@
 
 from itertools import chain
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from manifests.edits import Edit, edits_batch
 from manifests.instructions import Instruction
 from manifests.schemas import RESULTS
-from tasks.frozen import freeze_manifest
+from tasks.frozen import are_among, freeze_manifest, sort_hashes
 from tasks.runs import RunError, run_ledger
 from tasks.store.folders import Folder
 from tasks.store.ledger import Ledger
@@ -156,3 +157,24 @@ def test_two_processes_that_update_plan_every_row_once(folder, monkeypatch):
     monkeypatch.setattr(Ledger, "plan_shard", overtaken)
     assert freeze_manifest(folder, OTHER, 3, update=True) == 4
     assert ids(run_ledger(folder)) == [["p1"], ["p3"], ["p2"], ["p4"]]
+
+
+def test_processes_that_begin_with_shards_of_other_sizes_agree(folder, monkeypatch):
+    create, ledger = Folder.create, run_ledger(folder)
+    (batch,) = BEGUN
+
+    def overtaken(self: Folder, name: str, content: bytes) -> None:
+        monkeypatch.setattr(Folder, "create", create)
+        ledger.plan_shard(0, pa.Table.from_batches([batch]).slice(0, 3).combine_chunks())
+        create(self, name, content)
+
+    monkeypatch.setattr(Folder, "create", overtaken)
+    assert freeze_manifest(folder, BEGUN, 2) == 4
+    assert ids(ledger) == [["p0", "p1", "p2"], ["p3"]]
+
+
+def test_hashes_are_found_among_sorted_ones():
+    known = sort_hashes([np.array([7, 3], np.uint64), np.array([2**64 - 1], np.uint64)])
+    asked = np.array([3, 4, 2**64 - 1, 0, 7], np.uint64)
+    assert are_among(asked, known).tolist() == [True, False, True, False, True]
+    assert not are_among(asked, sort_hashes([])).any()

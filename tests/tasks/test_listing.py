@@ -179,7 +179,8 @@ wide,i.jpg,j
 """
 
 MESSAGES = """\
-got 10 mistakes, expected none:
+listing: got 10 mistakes, expected none; rows of CSV are counted as a spreadsheet does, of \
+Parquet from 1:
   row 3, column image_id: got 'up/../down', expected {name}; rename it
   row 4, column image_id: got nothing, expected {name}; rename it
   row 5, column path: got nothing, expected a path or URL of at most 4,096 characters; correct the \

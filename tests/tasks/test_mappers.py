@@ -1,11 +1,12 @@
 """Mapper assets: a stopped training ends with the same weights as one that was not."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from styleclip_ops.errors import ConfigError
+from styleclip_ops.errors import CheckpointError, ConfigError
 from tasks.directions import RelevanceConfig, direction_folder
 from tasks.mappers import (
     MapperConfig,
@@ -87,6 +88,20 @@ def test_mappers_that_a_manifest_names_are_checked(tmp_path, models, monkeypatch
     folder.write("mapper.safetensors", b"cut off")
     with pytest.raises(ConfigError, match=f"mapper_uri: {folder.url}: "):
         require_mappers([folder.url], networks)
+
+
+def test_a_training_that_diverges_makes_no_mapper(tmp_path, models):
+    wild = replace(CONFIG, learning_rate=1e30)
+    with pytest.raises(ConfigError, match=r"'a sad face': got a loss of nan in step .* a lower"):
+        train_prompt_mapper(str(tmp_path), models, "cpu", "a sad face", wild)
+    assert not [*tmp_path.rglob("mapper.safetensors")]
+
+
+def test_a_damaged_mapper_is_named_by_its_address(tmp_path, models):
+    folder = train(str(tmp_path), models)
+    folder.write("mapper.safetensors", b"nothing")
+    with pytest.raises(CheckpointError, match=rf"{folder.url}/mapper\.safetensors: "):
+        read_mapper(folder, open_models(models, "cpu"))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, models):
