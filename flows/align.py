@@ -23,8 +23,8 @@ from tasks.photos.alignment import (
 )
 from tasks.photos.faces import crowded_photos, faces_ledger, has_faces, unusable_photos
 from tasks.photos.listing import require_photos
-from tasks.places import CROPS
-from tasks.runs import statuses_to_retry
+from tasks.places import CROPS, WorkspaceError
+from tasks.selection import statuses_to_retry
 from tasks.store.folders import Folder
 from tasks.store.ledger import LOOKED_AT
 
@@ -109,7 +109,7 @@ def align_photos(
     # Of several workers, others may have found some.
     alone = share.prepares and share.works
     if alone and counts and not counts.get("ok") and not has_faces(workspace):
-        raise ValueError(
+        raise WorkspaceError(
             f"photos: got no usable face in any photograph of {photos}, expected some; "
             f"`styleclip faces {workspace}` says why of each"
         )

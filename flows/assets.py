@@ -11,7 +11,6 @@ from tasks.directions import (
     direction_folder,
     relevance_options,
 )
-from tasks.mappers import require_mappers
 from tasks.models import open_models
 from tasks.store.folders import Folder
 from tasks.surveys import Survey
@@ -61,12 +60,8 @@ def make_assets(
 
     Returns:
         The directions, None where there are none, and the URLs of all mappers.
-
-    Raises:
-        ConfigError: A mapper that rows name cannot be used; nothing is made then.
     """
     directions, networks = None, open_models(models, device)
-    require_mappers(needs.mapper_uris, networks)
     if relevance is not None:
         step(build_relevance)(
             workspace,

@@ -5,6 +5,7 @@ from typing import Any
 from manifests.schemas import FACE_STATUSES
 from tasks.latents import imported_images
 from tasks.photos.faces import faces_ledger
+from tasks.places import WorkspaceError
 from tasks.store.folders import Folder
 
 
@@ -28,7 +29,7 @@ def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
         for name in imported_images(workspace)
     ]
     if not found:
-        raise ValueError(
+        raise WorkspaceError(
             f"workspace: got {workspace}, expected one with faces; `styleclip align PHOTOS "
             f"{workspace}` finds them"
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from tasks.bundles import read_bundle
 from tasks.manifest_files import read_prompts, require_manifest, require_parquet
 from tasks.photos.listing import require_photos
+from tasks.places import WorkspaceError
 from tasks.store.folders import Folder, is_file, nearest
 
 # Arguments that mean the same in all commands, and what refuses those that name nothing.
@@ -35,8 +36,9 @@ def check_inputs(command: str, given: Mapping[str, str]) -> None:
         given: Its texts, see `flows.signatures.given_texts`.
 
     Raises:
-        ValueError: What names a bundle, photographs, a table or a workspace to read from names
-            none, or a table to write is none.
+        ValueError: What names a bundle, photographs or a table to read from names none, or a
+            table to write is none.
+        WorkspaceError: There is no such workspace to read from.
     """
     # A worker of several reads what another machine prepared.
     if given.get("worker"):
@@ -54,7 +56,7 @@ def check_inputs(command: str, given: Mapping[str, str]) -> None:
     workspace, run = given.get("workspace", ""), given.get("run", "")
     # A run's URL says all.
     if workspace and command in _READERS and "/" not in run and not Folder(workspace).names():
-        raise ValueError(
+        raise WorkspaceError(
             f"workspace: got {workspace}, which is not there or empty{nearest(workspace)}; "
             f"`styleclip align PHOTOS {workspace}` begins one"
         )

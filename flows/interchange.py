@@ -15,11 +15,12 @@ from tasks.interchange import (
     names_beside,
     plan_import,
     read_directions,
+    read_names,
     write_directions,
     write_latents,
 )
 from tasks.inversion import INVERT_SHARD, invert_faces_shard
-from tasks.store.folders import is_file, read_url
+from tasks.store.folders import is_file
 
 _IMPORTED = RelevanceConfig(mode="imported")
 
@@ -53,7 +54,7 @@ def import_latents(
     if not names and is_file(beside):
         names = beside
         say(f"import: takes the names in {names}")
-    image_ids = read_url(names).decode().split() if names else None
+    image_ids = read_names(names) if names else None
     shards = plan_import(workspace, source, image_ids, models, device, shard_size)
     arguments = {
         "workspace": workspace,

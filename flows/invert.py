@@ -23,7 +23,8 @@ from tasks.inversion import (
 from tasks.latents import LatentStore, latent_folder
 from tasks.models import open_models
 from tasks.photos.faces import faces_ledger
-from tasks.runs import statuses_to_retry
+from tasks.places import WorkspaceError
+from tasks.selection import statuses_to_retry
 from tasks.store.folders import Folder
 
 
@@ -59,7 +60,7 @@ def invert_faces(
     retry = statuses_to_retry(retry_failed, LATENT_FAILURES)
     store = LatentStore(latent_folder(Folder(workspace), open_models(models, device)))
     if not faces_ledger(workspace).plans() and not store.ledger.plans():
-        raise ValueError(
+        raise WorkspaceError(
             f"{workspace}: got no faces, expected those that `styleclip align PHOTOS {workspace}` "
             "finds"
         )
@@ -67,7 +68,7 @@ def invert_faces(
     if share.prepares:
         plan_inversion(workspace, models, device, shard_size)
         if not store.ledger.plans():
-            raise ValueError(
+            raise WorkspaceError(
                 f"{workspace}: got no usable face in any photograph; "
                 "`styleclip align` told why, and its table of faces does"
             )

@@ -3,6 +3,7 @@
 from functools import cache
 
 from flows.progress import say
+from tasks.places import WorkspaceError
 from tasks.store.folders import Folder
 from tasks.store.guarantees import probe_store
 
@@ -14,12 +15,12 @@ def check_store(workspace: str) -> None:
 
     Raises:
         StoreError: It cannot be read or written.
-        ValueError: It is no folder, or none that this user may write.
+        WorkspaceError: It is no folder, or none that this user may write.
     """
     try:
         _announce(Folder(workspace).url)
     except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
-        raise ValueError(
+        raise WorkspaceError(
             f"workspace: got {workspace}, where no file can be made ({error.strerror or error}); "
             "expected a folder that can be written, or a URL"
         ) from error

@@ -64,7 +64,7 @@ def read_instructions(file: BinaryIO) -> list[Instruction]:
                 if instruction in rows_of:
                     errors.append(_repetition(row, rows_of[instruction], instruction))
                 rows_of.setdefault(instruction, row)
-    require_no_errors(sorted(errors, key=lambda error: error.row))
+    require_no_errors(sorted(errors, key=lambda error: error.row), "prompt table")
     if not rows_of:
         raise ManifestError("prompt table: got no rows, expected at least one target_prompt")
     return [*rows_of]

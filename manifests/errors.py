@@ -79,8 +79,12 @@ class ManifestError(ValueError):
         self.errors, self.count = errors, count
 
 
-def require_no_errors(errors: Iterable[RowError]) -> None:
-    """Exhaust the errors of a manifest.
+def require_no_errors(errors: Iterable[RowError], table: str = "manifest") -> None:
+    """Exhaust the errors of a table.
+
+    Args:
+        errors: Of its rows.
+        table: What it is called.
 
     Raises:
         ManifestError: There are some; it holds the first 20 and counts all.
@@ -94,7 +98,7 @@ def require_no_errors(errors: Iterable[RowError]) -> None:
     which = f", the first {len(first)} are" if count > len(first) else ""
     lines = "".join(f"\n  {error}" for error in first)
     raise ManifestError(
-        f"manifest: got {count:,} {noun}, expected none; rows of CSV are counted as a spreadsheet "
+        f"{table}: got {count:,} {noun}, expected none; rows of CSV are counted as a spreadsheet "
         f"does, of Parquet from 1{which}:{lines}",
         first,
         count,

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,7 +110,7 @@ def edit_pairs_shard(
                 later(partial(edited.write, output))
     with watch.spend(WRITING):
         output.close()
-    facts: Row = {"statuses": _counts(rows)}
+    facts: Row = {"statuses": dict(Counter(row["status"] for row in rows))}
     facts |= watch.facts() | {"made": datetime.now(UTC).isoformat()}
     # With these `verify` makes the rows again; of those that were kept, an earlier commit says it.
     facts |= {"device": describe_device(networks.device), "arithmetic": str(editor.arithmetic)}
@@ -119,7 +120,7 @@ def edit_pairs_shard(
         output.discard()
         return {}
     log_failures(folder.url, shard, "pair_id", new)
-    return _counts(new)
+    return dict(Counter(row["status"] for row in new))
 
 
 @dataclass(frozen=True)
@@ -583,10 +584,3 @@ def _check_fingerprints(settings: RunSettings, networks: Models) -> None:
                 f"{role}: got weights {networks.fingerprint(role)}, "  # type: ignore[arg-type]
                 f"expected {wanted}, which the run was begun with"
             )
-
-
-def _counts(rows: Iterable[Row]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
-    return counts

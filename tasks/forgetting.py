@@ -26,6 +26,7 @@ from manifests.schemas import EDITS
 from tasks.frozen import refreeze_manifest
 from tasks.latents import STORE, LatentStore
 from tasks.manifest_files import usable_faces
+from tasks.outputs import without_samples
 from tasks.photos.faces import faces_ledger
 from tasks.places import CROPS, IMAGES, IMPORTS, INVERSIONS, LATENT_STORES, REPORT, RUNS
 from tasks.runs import RUN, run_ledger
@@ -279,7 +280,7 @@ class Forgetting:
     def _erase_from_tar(self, images: Folder, name: str) -> None:
         content = images.read(name)
         try:
-            kept, removed = _without_samples(content, self._id)
+            kept, removed = without_samples(content, self._id)
         except tarfile.TarError as error:
             raise ForgettingError(
                 f"{images.url_of(name)}: got a damaged tar ({error}), expected one that can be "
@@ -437,34 +438,3 @@ def _write(batches: Iterator[pa.RecordBatch], schema: pa.Schema, sink: io.BytesI
             writer.write_batch(batch)
             rows += len(batch)
     return rows
-
-
-def _without_samples(content: bytes, image_id: str) -> tuple[bytes, int]:
-    """Take the samples of a face out of a tar; also how many members these had."""
-    keys, sink = _sample_keys(content, image_id), io.BytesIO()
-    removed = 0
-    with (
-        tarfile.open(fileobj=io.BytesIO(content), mode="r:") as old,
-        tarfile.open(fileobj=sink, mode="w") as new,
-    ):
-        for entry in old:
-            if _key(entry.name) in keys:
-                removed += 1
-            else:
-                new.addfile(entry, old.extractfile(entry))
-    return sink.getvalue(), removed
-
-
-def _sample_keys(content: bytes, image_id: str) -> Collection[str]:
-    keys = set[str]()
-    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-        for entry in tar:
-            file = tar.extractfile(entry) if entry.name.endswith(".json") else None
-            if file is not None and json.loads(file.read())["image_id"] == image_id:
-                keys.add(_key(entry.name))
-    return keys
-
-
-def _key(name: str) -> str:
-    """What the members of a sample have in common: their name up to its dot."""
-    return name.partition(".")[0]

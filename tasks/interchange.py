@@ -90,6 +90,18 @@ def names_beside(url: str) -> str:
     return folder.url_of(f"{_stem(name)}.txt")
 
 
+def read_names(url: str) -> list[str]:
+    """Read image ids, one a line.
+
+    Raises:
+        LatentStoreError: It is no text.
+    """
+    try:
+        return read_url(url).decode("utf-8-sig").split()
+    except UnicodeDecodeError as error:
+        raise LatentStoreError(f"{url}: got {error}, expected names in UTF-8") from error
+
+
 def write_latents(workspace: str, destination: str, models: str, device: str) -> int:
     """Write all latents as `.npy` or `.pt` [N, num_ws, w_dim], their names beside as `.txt`.
 
@@ -255,8 +267,13 @@ def _npy(content: bytes) -> NDArray[Any]:
 
 def _tensor(content: bytes) -> NDArray[Any]:
     data = read_data(io.BytesIO(content))
-    is_tensor = isinstance(data, torch.Tensor) and data.layout == torch.strided
-    if not is_tensor or not data.is_floating_point():
+    is_dense = (
+        isinstance(data, torch.Tensor)
+        and data.layout == torch.strided
+        and data.device.type == "cpu"
+        and not data.is_nested
+    )
+    if not is_dense or not data.is_floating_point():
         raise ValueError(f"got {type(data).__name__}, expected a dense tensor of floats")
     if data.numel() * data.element_size() > data.untyped_storage().nbytes():
         raise ValueError(f"got a tensor of shape {list(data.shape)} that repeats its values")

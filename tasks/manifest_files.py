@@ -142,13 +142,13 @@ def read_asked(
         settings: Likewise.
 
     Raises:
-        ValueError: See `require_asked`; or there are alphas or settings beside a table.
+        ManifestError: See `require_asked`; or there are alphas or settings beside a table.
     """
     require_asked(prompts, targets)
     beside = [n for n, value in settings.items() if value not in (None, *_UNSAID)]
     beside += ["alpha"] if [*alphas] else []
     if prompts and beside:
-        raise ValueError(
+        raise ManifestError(
             f"prompts: got the table {prompts} and {', '.join(beside)} beside it, expected the "
             "table alone; these are columns of it"
         )
@@ -163,11 +163,10 @@ def require_asked(prompts: str, targets: Sequence[str]) -> None:
         targets: Target prompts.
 
     Raises:
-        ValueError: Both are given, or neither.
-        ManifestError: A target is a table.
+        ManifestError: Both are given, or neither; or a target is a table.
     """
     if bool(prompts) == bool(targets):
-        raise ValueError(
+        raise ManifestError(
             f"prompts: got {prompts or 'none'} and targets {[*targets] or 'none'}, expected one of "
             "--prompts TABLE and --target PROMPT"
         )
@@ -200,6 +199,14 @@ class Manifest:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return stream_manifest(self.url)
+
+    def version(self) -> str:
+        """Return what changes when the file is replaced; empty where there is none."""
+        folder, name = split_url(self.url)
+        try:
+            return folder.version(name)
+        except FileNotFoundError:
+            return ""
 
 
 @contextmanager

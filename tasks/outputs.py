@@ -123,6 +123,44 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(entry, io.BytesIO(content))
 
 
+def without_samples(content: bytes, image_id: str) -> tuple[bytes, int]:
+    """Take the samples of a face out of a tar that `TarOutput` wrote.
+
+    Returns:
+        The other members as a tar, and how many were taken out.
+
+    Raises:
+        tarfile.TarError: It is none.
+    """
+    keys, sink = _sample_keys(content, image_id), io.BytesIO()
+    removed = 0
+    with (
+        tarfile.open(fileobj=io.BytesIO(content), mode="r:") as old,
+        tarfile.open(fileobj=sink, mode="w") as new,
+    ):
+        for entry in old:
+            if _key(entry.name) in keys:
+                removed += 1
+            else:
+                new.addfile(entry, old.extractfile(entry))
+    return sink.getvalue(), removed
+
+
+def _sample_keys(content: bytes, image_id: str) -> set[str]:
+    keys = set[str]()
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+        for entry in tar:
+            file = tar.extractfile(entry) if entry.name.endswith(".json") else None
+            if file is not None and json.loads(file.read())["image_id"] == image_id:
+                keys.add(_key(entry.name))
+    return keys
+
+
+def _key(name: str) -> str:
+    """What the members of a sample have in common: their name up to its dot."""
+    return name.partition(".")[0]
+
+
 def keep_picture(folder: Folder, image_id: str, content: bytes) -> tuple[str, str]:
     """Write `<image_id>.png`, which is never replaced, and return its URI and sha256.
 

@@ -19,6 +19,10 @@ OWN_FOLDERS = (
 IMAGES, REPORT = "images", "report"
 
 
+class WorkspaceError(ValueError):
+    """A workspace is not there, cannot be written, or lacks what a command goes on from."""
+
+
 @dataclass(frozen=True)
 class RunPlaces:
     """Where a run and its workspace are.

@@ -37,7 +37,7 @@ from tasks.overlap import behind
 from tasks.photos.alignment import AlignmentConfig, align_photos_shard, align_threads
 from tasks.photos.faces import faces_ledger
 from tasks.places import CROPS, DIRECTION_STORES, INVERSIONS, LATENT_STORES
-from tasks.runs import RunSettings, open_run, run_folder
+from tasks.runs import ROLES_OF_A_RUN, RunSettings, open_run, run_folder
 from tasks.stopwatch import Stopwatch
 from tasks.store.folders import Folder
 from tasks.store.ledger import Row, read_table
@@ -112,8 +112,7 @@ class Rehearsal:
     def load(self) -> float:
         """Load the networks, and return the seconds."""
         began, networks = time.monotonic(), self.networks
-        for role in ("generator", "encoder", "clip", "identity", "judge"):
-            _ = getattr(networks, role) if networks.has(role) else None
+        networks.load(*(role for role in (*ROLES_OF_A_RUN, "judge") if networks.has(role)))
         return time.monotonic() - began
 
     def align(self, photos: pa.Table, config: AlignmentConfig) -> Sampled:

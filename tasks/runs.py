@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.schemas import ALL_FAILURES, RESULT_FAILURES, RESULTS
+from manifests.schemas import RESULTS
 from styleclip_ops.arithmetic import PLAIN
 from tasks.arithmetic import AUTO
 from tasks.bundles import Role, bundle_url, fingerprint_name
@@ -21,7 +21,7 @@ from tasks.models import Models, open_models
 from tasks.places import RUNS
 from tasks.provenance import CODE_VERSION
 from tasks.store.folders import Folder, split_url
-from tasks.store.ledger import LOOKED_AT, Ledger
+from tasks.store.ledger import LOOKED_AT, Ledger, generation_name, latest_generation
 
 RUN = "run.json"
 # Of those that are there, where one is not.
@@ -109,10 +109,10 @@ def require_run_name(run: str) -> None:
     """Refuse a name of a run to be made that would lead out of its workspace.
 
     Raises:
-        ValueError: It is a path.
+        RunError: It is a path.
     """
     if not run.strip(".") or {"/", "\\"} & {*run}:
-        raise ValueError(f"run: got {run!r}, expected a name without slashes, as in smiles-1")
+        raise RunError(f"run: got {run!r}, expected a name without slashes, as in smiles-1")
 
 
 def run_folder(workspace: str, run: str) -> Folder:
@@ -335,27 +335,6 @@ def failed_rows(
         yield status, count, examples[status]
 
 
-def statuses_to_retry(named: str, failures: Sequence[str] = RESULT_FAILURES) -> list[str]:
-    """Return the statuses that a comma-separated text names, all but ok for `all`.
-
-    Args:
-        named: The text.
-        failures: What it may name.
-
-    Raises:
-        RunError: There is no such status.
-    """
-    if named == ALL_FAILURES:
-        return [*failures]
-    statuses = [status.strip() for status in named.split(",") if status.strip()]
-    unknown = [status for status in statuses if status not in failures]
-    if unknown:
-        raise RunError(
-            f"retry_failed: got {', '.join(unknown)}, expected some of {', '.join(failures)}"
-        )
-    return statuses
-
-
 def shards_to_do(
     folder: Folder,
     retry: Collection[str] = (),
@@ -410,17 +389,3 @@ def _differs(name: str, got: Mapping[str, Any], wanted: Mapping[str, Any]) -> bo
         known = got.get(name, {})
         return any(known.get(url, mark) != mark for url, mark in wanted[name].items())
     return bool(got.get(name) != wanted[name])
-
-
-def generation_name(name: str, number: int) -> str:
-    """Return the name of a file that supersedes `name`: run.json, run.1.json, ..."""
-    stem, suffix = name.rsplit(".", 1)
-    return f"{stem}.{number}.{suffix}" if number else name
-
-
-def latest_generation(folder: Folder, name: str) -> int:
-    """Return how often a file was superseded."""
-    number = 0
-    while folder.exists(generation_name(name, number + 1)):
-        number += 1
-    return number

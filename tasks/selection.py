@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from manifests.schemas import RESULT_STATUSES
+from manifests.schemas import ALL_FAILURES, RESULT_FAILURES, RESULT_STATUSES
 from tasks.runs import RunError, run_ledger
 from tasks.store.folders import Folder
 from tasks.store.ledger import Ledger
@@ -99,20 +99,42 @@ def read_selection(redo: Redo) -> Selection | None:
     """
     if not any(astuple(redo)):
         return None
-    names = tuple(name.strip() for name in redo.only_status.split(",") if name.strip())
-    unknown = [name for name in names if name not in RESULT_STATUSES]
-    if unknown:
-        raise RunError(
-            f"only_status: got {', '.join(unknown)}, expected some of {', '.join(RESULT_STATUSES)}"
-        )
+    statuses = read_statuses("only_status", redo.only_status, RESULT_STATUSES)
     now = datetime.now(UTC)
     return Selection(
         min(_date("before", redo.before), now) if redo.before else now,
         redo.only_prompt,
         redo.only_image,
-        names,
+        tuple(statuses),
         _date("since", redo.since) if redo.since else None,
     )
+
+
+def statuses_to_retry(named: str, failures: Sequence[str] = RESULT_FAILURES) -> list[str]:
+    """Return the statuses that `retry_failed` names, of those that a stage gives.
+
+    Raises:
+        RunError: There is no such status.
+    """
+    return [*failures] if named == ALL_FAILURES else read_statuses("retry_failed", named, failures)
+
+
+def read_statuses(option: str, named: str, known: Sequence[str]) -> list[str]:
+    """Return the statuses that a comma-separated text names.
+
+    Args:
+        option: That the text was given by.
+        named: The text.
+        known: What it may name.
+
+    Raises:
+        RunError: There is no such status.
+    """
+    statuses = [status.strip() for status in named.split(",") if status.strip()]
+    unknown = [status for status in statuses if status not in known]
+    if unknown:
+        raise RunError(f"{option}: got {', '.join(unknown)}, expected some of {', '.join(known)}")
+    return statuses
 
 
 def shards_to_redo(

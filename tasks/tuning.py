@@ -233,6 +233,9 @@ def tune_prompt(
         images: What to try it on.
         search: What to reach, and how to look for it.
         on_progress: Told the strengths that are scored.
+
+    Raises:
+        TuningError: No image of the sample has a sound latent.
     """
     trial = _Trial(settings, device, search, on_progress)
     budgets = tuple(
@@ -256,7 +259,11 @@ def tune_prompt(
     )
     if not images.others:
         return tuned
-    check = trial.score(tuned.instruction, images.others)(point.alpha)
+    try:
+        check = trial.score(tuned.instruction, images.others)(point.alpha)
+    except TuningError:
+        # What was found stands, unchecked: none of the others has a sound latent.
+        return tuned
     return replace(tuned, check=check, check_reached=check.reaches(search.target))
 
 

@@ -10,7 +10,7 @@ from demo.train.averaging import WeightAverage
 from demo.train.descent import Schedule, descend
 from demo.train.device import mixed_precision
 from demo.train.discriminator import Discriminator
-from demo.train.judging import HeldOut
+from demo.train.held_out import HeldOut
 from demo.train.losses import reconstruction_loss
 from demo.train.shards import PortraitShards
 from demo.train.synthesis import ConditionedGenerator

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from demo.train.averaging import WeightAverage
 from demo.train.descent import Schedule, descend
 from demo.train.device import mixed_precision
-from demo.train.judging import HeldOut
+from demo.train.held_out import HeldOut
 from demo.train.losses import reconstruction_loss
 from demo.train.networks import ParameterToW
 from demo.train.shards import PortraitShards

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from demo.train.judging import Drawer, HeldOut
+from demo.train.held_out import Drawer, HeldOut
 from demo.train.randomness import step_generator
 from demo.train.shards import PortraitShards, level_source, to_pictures
 

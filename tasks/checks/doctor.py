@@ -29,7 +29,9 @@ from tasks.latents import STORE as LATENT_ARRAYS
 from tasks.mappers import CARD, WEIGHTS
 from tasks.models import Models, describe_device, read_models
 from tasks.places import DIRECTION_STORES, LATENT_STORES, MAPPERS
+from tasks.runs import ROLES_OF_A_RUN
 from tasks.store.folders import Folder, nearest
+from tasks.weights import verify_bundle
 
 # Median cosine of measured and stored directions. On the demo networks 4 images measure
 # what 12 stored with 0.79, 8 with 0.93; directions of other channels give 0.1, of another generator
@@ -100,28 +102,17 @@ def _reachable(root: Folder) -> Finding:
 
 
 def _networks(networks: Models) -> Iterator[Finding]:
-    """Read every network, and compare their sizes."""
-    for role in ("generator", "encoder", "clip", "identity"):
+    """Read every network, and see that they fit each other."""
+    for role in ROLES_OF_A_RUN:
         if not networks.has(role):
             remedy = f"add it with `styleclip weights add {role}`"
             yield Finding(f"bundle {networks.bundle.url}", f"no {role}", "one", remedy)
-    sound = True
-    for role in networks.bundle.weights:
-        what = f"{role} {networks.bundle.locate(role)}"
-        try:
-            getattr(networks, role)
-            yield Finding(what, networks.fingerprint(role), "readable weights", verdict="sound")
-        except _BROKEN as error:
-            sound = False
-            yield Finding(what, str(error), "readable weights", "restore or fetch them again")
-    if sound and networks.has("generator") and networks.has("encoder"):
-        config, generator = networks.encoder.config, networks.generator
-        yield _same(
-            "latents of the encoder, layers and width",
-            (config.num_ws, config.w_dim),
-            (generator.num_ws, generator.config.w_dim),
-            "take the encoder that was trained for this generator",
-        )
+    for row in verify_bundle(networks):
+        what, remedy = f"{row['role']} {row['url']}", "restore or fetch them again"
+        if row["error"]:
+            yield Finding(what, row["error"], "readable weights that fit the others", remedy)
+        else:
+            yield Finding(what, row["fingerprint"], "readable weights", verdict="sound")
 
 
 def _directions(root: Folder, networks: Models, channels: int, images: int) -> Iterator[Finding]:

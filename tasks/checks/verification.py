@@ -20,7 +20,7 @@ from tasks.checks.findings import Finding
 from tasks.checks.rerendering import EvenDraw, render_again
 from tasks.directions import DirectionStore
 from tasks.edits import mapper_url
-from tasks.frozen import manifest_card, read_card, row_marks
+from tasks.frozen import manifest_card, read_card, row_hashes
 from tasks.latents import BINDING, CHUNK, LatentStore
 from tasks.mappers import mapper_fingerprint
 from tasks.models import read_models
@@ -113,7 +113,7 @@ class Verification:
 
     def check_results(self, advance: OnProgress) -> Iterator[Finding]:
         """Compare plans, commits, parts, rows and images with each other."""
-        index, marks, seen = IdIndex(), list[NDArray[np.uint64]](), 0
+        index, hashes, seen = IdIndex(), list[NDArray[np.uint64]](), 0
         plans = self._ledger.plans()
         committed = self._ledger.committed()
         yield from _orphans(self._ledger, plans, committed)
@@ -124,7 +124,7 @@ class Verification:
             except _UNREADABLE as error:
                 yield _unreadable(f"plan of shard {shard} in {self._ledger.folder.url}", error)
                 continue
-            marks.append(row_marks(units))
+            hashes.append(row_hashes(units))
             self.counts["shards"] += 1
             if shard not in done:
                 yield Finding(
@@ -138,7 +138,7 @@ class Verification:
                 yield from self._check_shard(shard, units, index, numbers)
             seen += len(units)
             advance(seen)
-        yield from self._check_card(manifest_card(marks))
+        yield from self._check_card(manifest_card(hashes))
         yield from self._check_mappers()
 
     def check_latents(self, advance: OnProgress) -> Iterator[Finding]:

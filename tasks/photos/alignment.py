@@ -92,9 +92,11 @@ def plan_photos(
     photos = list_photos(source, workspace)
     _take_signatures(photos["source_uri"].to_pylist(), ledger)
     while True:
-        new = _with_new_ids(photos, ledger)
+        planned = ledger.plans()
+        new = _with_new_ids(photos, ledger, planned)
+        check, last = partial(_refuse_taken_ids, new), max(planned, default=-1)
         try:
-            ledger.extend(new, "source_uri", shard_size, partial(_refuse_taken_ids, new))
+            ledger.extend(new, "source_uri", shard_size, check, last)
         except _TakenIdError:
             continue
         return shards_to_align(ledger, retry)
@@ -278,14 +280,14 @@ def _take_signatures(uris: Iterable[str], ledger: Ledger) -> None:
             ledger.readdress_shard(shard, units.set_column(place, units.field(place), column))
 
 
-def _with_new_ids(photos: pa.Table, ledger: Ledger) -> pa.Table:
-    """Return the photographs that are not planned, with ids that no other one has.
+def _with_new_ids(photos: pa.Table, ledger: Ledger, shards: Sequence[int]) -> pa.Table:
+    """Return the photographs that these shards do not plan, with ids that no other one has.
 
     A photograph whose URL was only signed anew is planned.
     """
     planned = {
         _first_face(unit["image_id"]): unit["source_uri"]
-        for shard in ledger.plans()
+        for shard in shards
         for unit in ledger.units(shard).to_pylist()
     }
     known = {*map(unsigned, planned.values())}

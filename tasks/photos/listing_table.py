@@ -5,7 +5,7 @@ import re
 from itertools import repeat
 from typing import NamedTuple
 
-from manifests.errors import ManifestError, Mistake, RowError
+from manifests.errors import ManifestError, Mistake, RowError, require_no_errors
 from manifests.tables import RawBatch, stream_table
 from tasks.store.folders import Folder, split_url
 from tasks.store.redaction import unsigned
@@ -20,7 +20,6 @@ _ID_COLUMN = "image_id"
 _LONGEST_ID = 112
 _LONGEST_URI = 4096
 _ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{_LONGEST_ID - 1}}}")
-_SHOWN_ERRORS = 20
 IMAGE_ID_RULE = (
     f"a name of at most {_LONGEST_ID} letters, digits, '.', '_' and '-' that begins with a letter "
     "or digit and does not end like '.face1'"
@@ -59,13 +58,9 @@ def read_listing(url: str) -> list[Photo]:
         with folder.open(name) as file:
             for batch in stream_table(file, [*_URI_COLUMNS, _ID_COLUMN], {}):
                 reader.read(batch)
+        require_no_errors(sorted(reader.errors, key=lambda error: error.row), "listing")
     except ManifestError as error:
         raise ListingError(f"{url}: {error}") from error
-    errors = sorted(reader.errors, key=lambda error: error.row)
-    if errors:
-        noun = "mistake" if len(errors) == 1 else "mistakes"
-        lines = "".join(f"\n  {error}" for error in errors[:_SHOWN_ERRORS])
-        raise ListingError(f"{url}: got {len(errors):,} {noun}, expected none:{lines}")
     return reader.photos
 
 

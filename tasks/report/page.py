@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from tasks.report.comparison import DRIFT_TOLERANCES, Comparison
@@ -15,7 +14,7 @@ from tasks.report.examples import RANK, Kind
 from tasks.report.judgement import Judgement
 from tasks.report.pictures import Picture
 from tasks.report.plots import Plot
-from tasks.report.templates import open_templates
+from tasks.report.templates import open_templates, read_part
 from tasks.run_tables import Stage
 from tasks.stopwatch import describe_duration
 
@@ -189,29 +188,24 @@ def render_page(page: Page) -> str:
         "signed": _signed,
         "signed_range": _signed_range,
     }
-    texts = {name: _source(templates, name) for name in ("page.css", "page.js")}
-    tile = tile_side(page.side)
-    style = f":root{{--tile:{tile}px;--large:{tile * 3 // 2}px}}\n{texts['page.css']}"
+    tile, script = tile_side(page.side), read_part("page.js")
+    sizes = f":root{{--tile:{tile}px;--large:{tile * 3 // 2}px}}\n"
+    style = Markup(sizes) + read_part("page.css")  # noqa: S704 numbers only
     return templates.get_template("page.html").render(
         page=page,
         rank=RANK,
         compared=[*DRIFT_TOLERANCES],
         tile=tile,
-        style=Markup(style),  # noqa: S704 our own file
-        script=Markup(texts["page.js"]),  # noqa: S704
+        style=style,
+        script=script,
         style_hash=_csp_hash(style),
-        script_hash=_csp_hash(texts["page.js"]),
+        script_hash=_csp_hash(script),
     )
 
 
 def tile_side(side: int) -> int:
     """Return the CSS pixels at which to show a picture: for a small one a multiple of its own."""
     return side * max(1, round(_TILE / side)) if 0 < side < _TILE else _TILE
-
-
-def _source(templates: jinja2.Environment, name: str) -> str:
-    loader = templates.loader
-    return loader.get_source(templates, name)[0] if loader else ""
 
 
 def _csp_hash(text: str) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from manifests.schemas import METRICS
 from styleclip_ops.errors import ConfigError
+from styleclip_ops.strength import LEAST_DIRECTIONAL, LEAST_IDENTITY
 
 SHARES = ("success", "identity_kept", "success_and_identity")
 # What `score_rows` adds to the metrics of a row.
@@ -35,8 +36,8 @@ class Criteria:
         ConfigError: A value is outside its range.
     """
 
-    directional: float = 0.1
-    identity: float = 0.5
+    directional: float = LEAST_DIRECTIONAL
+    identity: float = LEAST_IDENTITY
     confidence: float = 0.95
     resamples: int = 1000
 

@@ -1,6 +1,9 @@
 """The templates of pages, in which every text of a user is escaped."""
 
+from importlib.resources import files
+
 import jinja2
+from markupsafe import Markup
 
 
 def open_templates() -> jinja2.Environment:
@@ -12,3 +15,9 @@ def open_templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def read_part(name: str) -> Markup:
+    """Return a file of `page_parts` that is no template."""
+    part = files("tasks.report").joinpath("page_parts", name)
+    return Markup(part.read_text(encoding="utf-8"))  # noqa: S704 our own file

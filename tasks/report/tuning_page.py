@@ -9,7 +9,7 @@ from styleclip_ops.strength import StrengthPoint
 from tasks.report.evaluation import Estimate, Group
 from tasks.report.plots import Plot, frontier_plot
 from tasks.report.scoring import Criteria
-from tasks.report.templates import open_templates
+from tasks.report.templates import open_templates, read_part
 from tasks.report.thumbnails import thumbnail_bytes
 from tasks.store.folders import split_url
 from tasks.tuning import MOST, ImageSet, Search, Tuned
@@ -37,17 +37,19 @@ def write_tuning_page(
     templates = open_templates()
     templates.filters["base64"] = lambda content: base64.b64encode(content).decode()
     templates.filters["webp"] = thumbnail_bytes
+    folder, name = split_url(destination)
+    name = name.removesuffix(".parquet")
     html = templates.get_template("tuning.html").render(
+        name=name,
+        style=read_part("page.css"),
         tuned=[(one, _plot(one, search)) for one in tuned],
         images=images,
         target=search.target,
         judged_by_itself=judged_by_itself,
         most=MOST,
     )
-    folder, name = split_url(destination)
-    page = f"{name.removesuffix('.parquet')}.html"
-    folder.write(page, html.encode())
-    return folder.url_of(page)
+    folder.write(f"{name}.html", html.encode())
+    return folder.url_of(f"{name}.html")
 
 
 def _plot(tuned: Tuned, search: Search) -> Plot | None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import cache
@@ -185,10 +185,16 @@ class Folder:
             entries = _endure(self._fs, self._path, lambda: self._fs.ls(self._path, detail=True))
         except FileNotFoundError:
             return ()
-        marks = ("ETag", "etag", "mtime", "created", "size")
-        return tuple(
-            sorted((e["name"], str([e[mark] for mark in marks if mark in e])) for e in entries)
-        )
+        return tuple(sorted((entry["name"], _version(entry)) for entry in entries))
+
+    def version(self, name: str) -> str:
+        """Return what changes when a file is replaced.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        path = self._join(name)
+        return _version(_endure(self._fs, path, lambda: self._fs.info(path)))
 
     def files(self) -> list[str]:
         """Return the sorted names of all files inside, at any depth; linked folders are left out.
@@ -326,6 +332,11 @@ def _file_system(protocol: str, **options: Any) -> AbstractFileSystem:
 
         return EnduringS3(**_OPTIONS, **options)
     return fsspec.filesystem(protocol, **_OPTIONS, **options)
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    marks = ("ETag", "etag", "mtime", "created", "size")
+    return str([entry[mark] for mark in marks if mark in entry])
 
 
 def _endure(fs: AbstractFileSystem, path: str, call: Callable[[], T]) -> T:

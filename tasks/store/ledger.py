@@ -135,7 +135,7 @@ class Ledger:
         Raises:
             LedgerError: Another writer superseded the plan meanwhile, in another way.
         """
-        generation = self._latest(_plan_name, shard) + 1
+        generation = latest_generation(self.folder, _plan_name(shard)) + 1
         try:
             self.folder.create(_plan_name(shard, generation), table_bytes(units))
         except FileExistsError:
@@ -164,6 +164,7 @@ class Ledger:
         key: str,
         shard_size: int,
         check: Callable[[pa.Table], None] | None = None,
+        after: int = -1,
     ) -> list[int]:
         """Plan the units whose key is in no plan yet, in new shards.
 
@@ -173,12 +174,13 @@ class Ledger:
             shard_size: Most units in a shard.
             check: Called with the units of each plan that is there; raises where new ones may not
                 stand beside them.
+            after: The last plan that is known to have none of the units; later ones are read.
 
         Returns:
             The numbers of the new shards. Units that another writer planned meanwhile are not
             planned twice.
         """
-        new, known, read = list[int](), set[str](), -1
+        new, known, read = list[int](), set[str](), after
         while True:
             plans = self.plans()
             for planned in (self.units(shard) for shard in plans if shard > read):
@@ -200,7 +202,9 @@ class Ledger:
 
     def units(self, shard: int) -> pa.Table:
         """Return the units of a planned shard."""
-        name = _plan_name(shard, self._latest(_plan_name, shard) if self._key else 0)
+        name = _plan_name(
+            shard, latest_generation(self.folder, _plan_name(shard)) if self._key else 0
+        )
         return self._read_plan(name)
 
     def commit(
@@ -281,7 +285,7 @@ class Ledger:
 
     def read_commit(self, shard: int) -> Commit:
         """Return the record of a committed shard."""
-        return self._read_commit(shard, self._latest(_commit_name, shard))
+        return self._read_commit(shard, latest_generation(self.folder, _commit_name(shard)))
 
     def work(self) -> tuple[int, float]:
         """Return the result rows of the committed shards, and the seconds that all commits took.
@@ -301,7 +305,9 @@ class Ledger:
         Raises:
             LedgerError: A part is not what was committed.
         """
-        latest = self._latest(_commit_name, shard) if self.is_committed(shard) else -1
+        latest = (
+            latest_generation(self.folder, _commit_name(shard)) if self.is_committed(shard) else -1
+        )
         for generation in range(latest + 1):
             commit = self._read_commit(shard, generation)
             yield commit, self._rows(commit, superseded=False)
@@ -437,12 +443,6 @@ class Ledger:
             found[shard] = max(generation, found.get(shard, 0))
         return found
 
-    def _latest(self, name: Callable[[int, int], str], shard: int) -> int:
-        generation = 0
-        while self.folder.exists(name(shard, generation + 1)):
-            generation += 1
-        return generation
-
     def _read_part(self, part: Part) -> pa.Table:
         try:
             content = (self.folder / PARTS).read(part.name)
@@ -485,16 +485,26 @@ def _without(units: pa.Table, key: str, known: Collection[str]) -> pa.Table:
     )
 
 
+def generation_name(name: str, number: int) -> str:
+    """Return the name of a file that supersedes `name`: run.json, run.1.json, ..."""
+    stem, suffix = name.rsplit(".", 1)
+    return f"{stem}.{number}.{suffix}" if number else name
+
+
+def latest_generation(folder: Folder, name: str) -> int:
+    """Return how often a file was superseded."""
+    number = 0
+    while folder.exists(generation_name(name, number + 1)):
+        number += 1
+    return number
+
+
 def _plan_name(shard: int, generation: int = 0) -> str:
-    return f"{PLANS}/{_shard_name(shard, generation)}.parquet"
+    return generation_name(f"{PLANS}/shard-{shard:05d}.parquet", generation)
 
 
 def _commit_name(shard: int, generation: int = 0) -> str:
-    return f"{COMMITS}/{_shard_name(shard, generation)}.json"
-
-
-def _shard_name(shard: int, generation: int) -> str:
-    return f"shard-{shard:05d}.{generation}" if generation else f"shard-{shard:05d}"
+    return generation_name(f"{COMMITS}/shard-{shard:05d}.json", generation)
 
 
 def _numbers(name: str) -> tuple[int, int]:
