@@ -290,7 +290,9 @@ def tensors_of(data: Any, what: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{what}: got {describe(data)}, expected a state dict")
     for name, value in data.items():
         if not isinstance(name, str):
-            raise CheckpointError(f"{what}: got a name of the type {type(name).__name__}, expected text")
+            raise CheckpointError(
+                f"{what}: got a name of the type {type(name).__name__}, expected text"
+            )
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{what}: entry {name} is {describe(value)}, expected a tensor")
     _check_sharing(data, what)

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 # Pixels of a lot, and the most images: beyond these, more images at a time gain little.
-_PROCESSOR = (2**17, 4)
+_PROCESSOR = (2**17, 8)
 _ACCELERATOR = (2**21, 16)
+# Optimizations at a time on processors, at most: they end at different steps, and a lot is whole
+# until its last one ends.
+_OPTIMIZATIONS = 4
 
 
 def lot_size(resolution: int, device: torch.device) -> int:
@@ -22,10 +25,21 @@ def lot_size(resolution: int, device: torch.device) -> int:
         device: Where they are computed.
 
     Returns:
-        On processors 4, or 2 from 256 px on; on accelerators 16, or 8 at 512 and 2 at 1024 px.
+        On processors 8, or 2 from 256 px on; on accelerators 16, or 8 at 512 and 2 at 1024 px.
     """
     pixels, most = _PROCESSOR if device.type == "cpu" else _ACCELERATOR
     return min(max(pixels // resolution**2, 2), most)
+
+
+def optimization_lot_size(resolution: int, device: torch.device) -> int:
+    """Return how many optimizations are at work at a time: as `lot_size`, on processors at most 4.
+
+    Args:
+        resolution: Of the images, in pixels.
+        device: Where they are computed.
+    """
+    lot = lot_size(resolution, device)
+    return min(lot, _OPTIMIZATIONS) if device.type == "cpu" else lot
 
 
 def fill_up(count: int, lot: int) -> list[int]:

@@ -356,7 +356,7 @@ class Editor:
             config,
             identity,
             start=start,
-            batch_size=networks.lot,
+            batch_size=networks.optimization_lot,
         )
         return FoundEdit(latents, found - latents, self._render(in_style_space))
 

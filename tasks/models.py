@@ -21,7 +21,7 @@ from styleclip_ops.encoder import E4eEncoder
 from styleclip_ops.errors import ConfigError
 from styleclip_ops.generator import Generator
 from styleclip_ops.identity import ArcFace
-from styleclip_ops.lots import lot_size
+from styleclip_ops.lots import lot_size, optimization_lot_size
 from styleclip_ops.lpips import Lpips, load_lpips
 from tasks.bundles import Bundle, BundleError, Role, fingerprint_name, read_bundle
 from tasks.memory import keep_freed_memory
@@ -59,6 +59,11 @@ class Models:
     def lot(self) -> int:
         """How many images the networks of an edit get at a time, see `styleclip_ops.lots`."""
         return lot_size(self.generator.resolution, self.device)
+
+    @property
+    def optimization_lot(self) -> int:
+        """How many optimizations are at work at a time."""
+        return optimization_lot_size(self.generator.resolution, self.device)
 
     @property
     def encoder(self) -> E4eEncoder:

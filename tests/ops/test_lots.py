@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from styleclip_ops.lots import fill_up, in_lots, lot_size
+from styleclip_ops.lots import fill_up, in_lots, lot_size, optimization_lot_size
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
@@ -25,8 +25,11 @@ def test_the_last_item_fills_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "sizes"), [("cpu", [4, 4, 2, 2, 2]), ("cuda", [16, 16, 16, 8, 2])]
+    ("device", "sizes"), [("cpu", [8, 8, 2, 2, 2]), ("cuda", [16, 16, 16, 8, 2])]
 )
 def test_a_lot_has_as_many_images_as_gain_from_it(device: str, sizes: list[int]) -> None:
     resolutions = (64, 128, 256, 512, 1024)
     assert [lot_size(pixels, torch.device(device)) for pixels in resolutions] == sizes
+    most = 4 if device == "cpu" else 16
+    found = [optimization_lot_size(pixels, torch.device(device)) for pixels in resolutions]
+    assert found == [min(size, most) for size in sizes]
