@@ -171,14 +171,17 @@ class StyledConv(ModulatedConv):
             # The weights, which are smaller here than the activations, are modulated.
             weight = self.weight * style[0, :, None, None] * demodulation[0, :, None, None, None]
             x = self._convolve(x, weight, bias)
+            noise = self._noise(x, noise_mode)
+            x = x if noise is None else x.add_(noise)
         else:
             x = self._convolve(x * style[:, :, None, None], self.weight)
-            x = (x * demodulation[:, :, None, None]).to(x.dtype) + bias[:, None, None]
-        noise = self._noise(x, noise_mode)
+            added, noise = bias[:, None, None], self._noise(x, noise_mode)
+            added = added if noise is None else added + noise
+            x = torch.addcmul(added, x, demodulation[:, :, None, None]).to(x.dtype)
         if differentiable:
-            x = F.leaky_relu(x if noise is None else x + noise, 0.2)
+            x = F.leaky_relu(x, 0.2)
             return x if clamp is None else x.clamp(-clamp, clamp)
-        F.leaky_relu_(x if noise is None else x.add_(noise), 0.2)
+        F.leaky_relu_(x, 0.2)
         return x if clamp is None else x.clamp_(-clamp, clamp)
 
     def goes_alone(self, x: Tensor) -> bool:
