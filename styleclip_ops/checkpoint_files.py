@@ -28,6 +28,7 @@ from styleclip_ops.unpickling import (
     LEGACY_TORCH,
     check_keys,
     load_network_pickle,
+    numpy_scalar,
     unsafe_or_malformed,
 )
 
@@ -43,17 +44,12 @@ _LARGEST_EXPANSION, _FREE_EXPANSION = 2, 64 * 2**20
 _MOST_SHARED = 4
 
 
-def _numpy_scalar(dtype: np.dtype[Any], data: bytes) -> Any:
-    """A number of numpy's from its bytes; numpy itself makes zeros of any size where none are."""
-    return np.frombuffer(data, dtype, 1)[0]
-
-
 _PLAIN_TYPES: list[Any] = [
     argparse.Namespace,
     np.dtype,
     *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "u1", "?")),
-    (_numpy_scalar, "numpy.core.multiarray.scalar"),
-    (_numpy_scalar, "numpy._core.multiarray.scalar"),
+    (numpy_scalar, "numpy.core.multiarray.scalar"),
+    (numpy_scalar, "numpy._core.multiarray.scalar"),
 ]
 
 _READING = threading.Lock()
@@ -124,6 +120,8 @@ def _is_torchscript(file: BinaryIO) -> bool:
         file.seek(start)
         with zipfile.ZipFile(file) as archive:
             _check_expansion(size, sum(member.file_size for member in archive.infolist()))
+            if len({*archive.namelist()}) < len(archive.namelist()):
+                raise CheckpointError("zip archive: got a name twice, expected each once")
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except CheckpointError:
         raise

@@ -32,8 +32,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         [N, O, r, r]. In float32 on a processor it differs by about 1e-4 of a typical value from the
         direct form at 64 px and above, and each image is computed by itself.
     """
-    trained = weight.requires_grad and torch.is_grad_enabled()
-    if trained or not winograd_pays(x):
+    if is_differentiated(weight, bias) or not winograd_pays(x):
         return F.conv2d(x, weight, bias, padding=1)
     result: Tensor = _winograd(x, weight, bias)
     return result
@@ -63,14 +62,18 @@ def upsample_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
 
 def phases_pay(x: Tensor, weight: Tensor) -> bool:
     """Return whether `upsample_conv3x3` computes even and odd places apart for such a batch."""
-    is_fixed = not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
     return (
-        is_fixed
+        not is_differentiated(x, weight)
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.shape[1] >= _MANY_CHANNELS
         and x.shape[-1] >= _SMALLEST_UPSAMPLED
     )
+
+
+def is_differentiated(*tensors: Tensor | None) -> bool:
+    """Return whether gradients reach what is computed from tensors."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def winograd_pays(x: Tensor) -> bool:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styleclip_ops.convolution import conv3x3, upsample_conv3x3
+from styleclip_ops.convolution import conv3x3, is_differentiated, upsample_conv3x3
 from styleclip_ops.errors import MAX_WIDTH, ConfigError, check_integers, check_shape
 from styleclip_ops.layers import (
     EqualizedLinear,
@@ -164,8 +164,7 @@ class StyledConv(ModulatedConv):
         # The gain of the activation is in all that is added up before it.
         with _exact_sums(x):
             demodulation = (style.to(energy).square() @ energy.t() + 1e-8).rsqrt() * _SQRT2
-        inputs = (x, style, self.weight, self.bias)
-        differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+        differentiable = is_differentiated(x, style, self.weight, self.bias)
         bias = self.bias * _SQRT2
         if len(x) == 1 and not differentiable and self.goes_alone(x):
             # The weights, which are smaller here than the activations, are modulated.
@@ -276,8 +275,7 @@ class SynthesisNetwork(nn.Module):
         module, features = self.style_layer(layer), state.features
         if not isinstance(module, StyledConv) or not module.goes_alone(features):
             return False
-        inputs = (features, s, module.weight)
-        return not (torch.is_grad_enabled() and any(t.requires_grad for t in inputs))
+        return not is_differentiated(features, s, module.weight, module.bias)
 
     def forward(
         self,

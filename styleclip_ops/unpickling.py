@@ -243,18 +243,33 @@ def _checked(opcode: bytes, keys: slice) -> tuple[int, Callable[[Any], None]]:
     return opcode[0], check_and_do
 
 
+# Without the opcodes that make room for bytes before there are any; checkpoints have none of them.
+_PLAIN_OPCODES = {
+    opcode: work
+    for opcode, work in pickle._Unpickler.dispatch.items()
+    if opcode not in (pickle.BYTEARRAY8[0], pickle.NEXT_BUFFER[0])
+}
+
+
 # The Python reader: the C one sizes its memo by an index that a stranger chose.
 class _DataUnpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(
         [
-            *pickle._Unpickler.dispatch.items(),
+            *_PLAIN_OPCODES.items(),
             _checked(pickle.SETITEM, slice(-2, -1)),
             *(_checked(opcode, slice(0, None, 2)) for opcode in (pickle.SETITEMS, pickle.DICT)),
             *(_checked(opcode, slice(None)) for opcode in (pickle.ADDITEMS, pickle.FROZENSET)),
         ]
     )
 
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="utf-8")
+        # Tensors share a storage, however often they name it.
+        self._storage = cache(_storage_from_bytes)
+
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            return _Constructor(self._storage)
         if module == "torch" and name in _STORAGE_DTYPES:
             return _STORAGE_DTYPES[name]
         if module == "torch" and name in _DTYPES:
@@ -271,7 +286,6 @@ class _DataUnpickler(pickle._Unpickler):
 class _ScriptUnpickler(_DataUnpickler):
     def __init__(self, file: BinaryIO, read_storage: Callable[[str], bytes]) -> None:
         super().__init__(file)
-        # Tensors share a storage, however often they name it.
         self._read_storage = cache(lambda key: bytearray(read_storage(key)))
 
     def find_class(self, module: str, name: str) -> Any:
@@ -281,17 +295,24 @@ class _ScriptUnpickler(_DataUnpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, size = pid
+        _require_text(key)
         if not size:
             return torch.empty(0, dtype=dtype)
         return torch.frombuffer(self._read_storage(key), dtype=dtype, count=size)
 
 
+def _require_text(value: object) -> str:
+    """Return a text; to write down or to hash anything else may take years."""
+    if not isinstance(value, str):
+        raise CheckpointError(f"pickle: got a {type(value).__name__} as a name, expected text")
+    return value
+
+
 def _reconstruct_persistent_obj(meta: dict[str, Any]) -> PersistentObject:
-    if meta.get("type") != "class" or not isinstance(meta.get("state"), dict):
-        raise CheckpointError(
-            f"network pickle: got a persistent object of type {meta.get('type')!r}"
-        )
-    return PersistentObject(str(meta["class_name"]), meta["state"])
+    kind = _require_text(meta.get("type"))
+    if kind != "class" or not isinstance(meta.get("state"), dict):
+        raise CheckpointError(f"network pickle: got a persistent object of type {kind!r}")
+    return PersistentObject(_require_text(meta["class_name"]), meta["state"])
 
 
 def _storage_from_bytes(data: bytes) -> Tensor:
@@ -324,8 +345,9 @@ def _rebuild_parameter(data: Tensor, *_: object) -> Tensor:
     return data
 
 
-def _numpy_scalar(dtype: _DataType, data: bytes) -> Any:
-    return np.frombuffer(data, dtype.dtype)[0].item()
+def numpy_scalar(dtype: np.dtype[Any] | _DataType, data: bytes) -> Any:
+    """A number of numpy's from its bytes; numpy itself makes zeros of any size where none are."""
+    return np.frombuffer(data, getattr(dtype, "dtype", dtype), 1)[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -370,17 +392,16 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor"): _Constructor(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Constructor(_rebuild_tensor),
     ("torch._utils", "_rebuild_parameter"): _Constructor(_rebuild_parameter),
-    ("torch.storage", "_load_from_bytes"): _Constructor(_storage_from_bytes),
     ("torch.jit._pickle", "build_intlist"): _Constructor(list),
     ("torch.jit._pickle", "build_doublelist"): _Constructor(list),
     ("torch.jit._pickle", "build_boollist"): _Constructor(list),
     ("torch.jit._pickle", "build_tensorlist"): _Constructor(list),
     ("torch.jit._pickle", "restore_type_tag"): _Constructor(_first),
     ("torch", "Size"): _Constructor(tuple),
-    ("torch", "device"): _Constructor(lambda *parts: ":".join(map(str, parts))),
+    ("torch", "device"): _Constructor(lambda kind, *_: _require_text(kind)),
     ("numpy", "dtype"): _DataType,
-    ("numpy.core.multiarray", "scalar"): _Constructor(_numpy_scalar),
-    ("numpy._core.multiarray", "scalar"): _Constructor(_numpy_scalar),
+    ("numpy.core.multiarray", "scalar"): _Constructor(lambda *parts: numpy_scalar(*parts).item()),
+    ("numpy._core.multiarray", "scalar"): _Constructor(lambda *parts: numpy_scalar(*parts).item()),
 }
 
 
@@ -393,9 +414,6 @@ class _Inert:
     def __call__(self, *_: object) -> "_Inert":
         return _Inert()
 
-    def __setstate__(self, state: object) -> None:
-        pass
-
     def __setitem__(self, key: object, value: object) -> None:
         pass
 
@@ -405,60 +423,101 @@ class _Inert:
     add = extend = update = append
 
 
-def _check_mapping(items: object = ()) -> _Inert:
-    """Look at the keys of a dictionary that the other reader makes in one call."""
+def _check_pairs(items: object = ()) -> _Inert:
+    """Look at the keys of a dictionary that the other reader makes, or adds to, in one call."""
     if isinstance(items, list | tuple | set | frozenset):
         _check_keys(item[0] for item in items if isinstance(item, list | tuple) and item)
     return _Inert()
 
 
-def _check_set(items: object = ()) -> _Inert:
+def _check_items(items: object = ()) -> _Inert:
     """Look at the items of a set, or of what counts items, likewise."""
     if isinstance(items, list | tuple | set | frozenset):
         _check_keys(items)
     return _Inert()
 
 
-def _check_bytes(content: object = b"", *_: object) -> _Inert:
-    if isinstance(content, int):
-        raise CheckpointError("pickle: got a number of zero bytes, expected the bytes themselves")
+def _check_encoding(_: object, encoding: object = "") -> _Inert:
+    if encoding not in ("latin1", "latin-1"):
+        raise CheckpointError("pickle: got bytes in another encoding than latin1")
     return _Inert()
 
 
-# What torch's reader calls besides its own, and what is looked at of it.
-_CHECKS: dict[str, Callable[..., _Inert]] = {
-    "OrderedDict": _check_mapping,
-    "Counter": _check_set,
-    "set": _check_set,
-    "frozenset": _check_set,
-    "bytearray": _check_bytes,
+# What torch's reader may call for a file of weights, and what is looked at of it. It would call
+# more, which makes much of few bytes.
+_LOOKED_AT: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): _Constructor(_check_pairs),
+    ("collections", "Counter"): _Constructor(_check_items),
+    ("_codecs", "encode"): _Constructor(_check_encoding),
+    **{
+        (module, name): _Constructor(_check_items)
+        for module in ("builtins", "__builtin__")
+        for name in ("set", "frozenset")
+    },
+}
+_MADE = {
+    "argparse": ("Namespace",),
+    "numpy": ("dtype",),
+    "numpy.core.multiarray": ("scalar",),
+    "numpy._core.multiarray": ("scalar",),
+    "torch": ("Size", "device", "Tensor"),
+    "torch.nn.parameter": ("Parameter",),
+    "torch.serialization": ("_get_layout",),
+    "torch.storage": ("UntypedStorage", "TypedStorage"),
+    "torch._utils": (
+        "_rebuild_tensor",
+        "_rebuild_tensor_v2",
+        "_rebuild_tensor_v3",
+        "_rebuild_parameter",
+        "_rebuild_parameter_with_state",
+        "_rebuild_sparse_tensor",
+        "_rebuild_meta_tensor_no_storage",
+    ),
 }
 
 
 class _KeyReader(_DataUnpickler):
-    def find_class(self, _: str, name: str) -> Any:
-        return _Constructor(_CHECKS[name]) if name in _CHECKS else _Inert
+    """Goes through a pickle that torch will read, and makes nothing of it."""
 
-    def persistent_load(self, _: Any) -> Any:
+    def find_class(self, module: str, name: str) -> Any:
+        is_type = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if is_type or (module in ("torch", "torch.cuda") and name.endswith("Storage")):
+            return _Inert
+        if name in _MADE.get(module, ()) or module == "numpy.dtypes":
+            return _Inert
+        return _LOOKED_AT.get((module, name)) or super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind, _, key, *_ = pid
+        _require_text(kind)
+        _require_text(key)
         return _Inert()
+
+    def _build(self: Any) -> None:
+        _check_pairs(self.stack.pop())
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **_DataUnpickler.dispatch,
+        pickle.BUILD[0]: _build,
+    }
 
 
 def check_keys(file: BinaryIO, pickles: int) -> None:
     """Go through pickles in a row, which another reader will read, for what costs it too much.
 
-    That is keys that take years, and bytes that nobody wrote.
+    That is keys that take years, and bytes that nobody wrote. What this one cannot read is refused,
+    since nobody knows what the other makes of it.
 
     Raises:
-        CheckpointError: There is one.
+        UnsafeCheckpointError: A pickle names what no file of weights needs.
+        CheckpointError: It is too costly, truncated or malformed.
     """
+    found: Any = None
     for _ in range(pickles):
-        try:
-            _KeyReader(file).load()
-        except CheckpointError:
-            raise
-        except Exception:
-            # What else is wrong, the other reader says.
-            return
+        found = _load(_KeyReader(file))
+    # The last one of several is the list of the storages' keys.
+    for key in found if pickles > 1 and isinstance(found, list) else ():
+        _require_text(key)
 
 
 def unsafe_or_malformed(what: str, error: pickle.UnpicklingError) -> CheckpointError:

@@ -191,7 +191,7 @@ class Forecast:
             update: Whether rows that depend on something else than the run has now are made again.
 
         Raises:
-            ManifestError, ConfigError, RunError: See `tasks.surveys.check_edits`.
+            ManifestError, ConfigError, TokenLimitError, RunError: See `tasks.surveys.check_edits`.
         """
         directions, mappers, config = None, dict[str, str](), None
         folder, root = run_folder(self._workspace, run), Folder(self._workspace)
@@ -210,7 +210,7 @@ class Forecast:
         settings = settings.with_assets(directions, [*survey.mapper_uris, *mappers.values()])
         stays = partial(_stays, settings, retry, update)
         work = _count_work(folder, stays, rows, shard_size, settings.batch_size)
-        if not update:
+        if not update and not survey.card:
             require_same_manifest(folder, manifest_card(work.hashes), rows)
         # Measured in the sample's workspace, since nothing may be written in the run's.
         measured = choose_arithmetic(

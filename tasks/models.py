@@ -171,7 +171,9 @@ class Models:
         with self._lock:
             if role not in self._networks:
                 self.fingerprint(role)
-                network = read_weights(self.bundle.locate(role), read)
+                # Those of Hugging Face.
+                is_clip = role in ("clip", "judge")
+                network = read_weights(self.bundle.locate(role), read, folders=is_clip)
                 network = network.to(self.device).eval().requires_grad_(False)
                 self._networks[role] = network
             return cast(M, self._networks[role])
@@ -185,14 +187,14 @@ class NamedContent(io.BytesIO):
         self.name = url
 
 
-def read_weights(url: str, read: Callable[[Any], M]) -> M:
-    """Read a file, or the folder of a Hugging Face CLIP, by a function; errors name the URL."""
+def read_weights(url: str, read: Callable[[Any], M], folders: bool = False) -> M:
+    """Read a file by a function, or where it takes folders one of them; errors name the URL."""
     folder, name = split_url(url)
     inside = folder / name
     names = _files(inside)
     if not names:
         return read(NamedContent(folder.read(name), url))
-    if read is not load_clip:
+    if not folders:
         raise BundleError(f"{url}: got a folder, expected a file of weights")
     # transformers reads folders of this machine only.
     with tempfile.TemporaryDirectory() as copy:

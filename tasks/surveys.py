@@ -72,7 +72,7 @@ class Survey(NamedTuple):
         most = len(generator.layout.editable_channels)
         if self.num_channels > most:
             raise ManifestError(
-                f"num_channels: got {self.num_channels} in the manifest, expected at most {most}, "
+                f"num_channels: got {self.num_channels}, expected at most {most}, "
                 "the editable style channels of this generator; give less, or another --models"
             )
 

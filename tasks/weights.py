@@ -107,4 +107,7 @@ def _mismatch(networks: Models) -> str:
     wanted, got = (generator.num_ws, generator.config.w_dim), (encoder.num_ws, encoder.w_dim)
     if wanted == got:
         return ""
-    return f"encoder: got latents W+ of {[*got]}, expected the generator's {[*wanted]}"
+    return (
+        f"encoder: got latents W+ of {[*got]}, expected the generator's {[*wanted]}; take the one "
+        "that was trained for this generator"
+    )

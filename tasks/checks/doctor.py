@@ -108,7 +108,7 @@ def _networks(networks: Models) -> Iterator[Finding]:
             remedy = f"add it with `styleclip weights add {role}`"
             yield Finding(f"bundle {networks.bundle.url}", f"no {role}", "one", remedy)
     for row in verify_bundle(networks):
-        what, remedy = f"{row['role']} {row['url']}", "restore or fetch them again"
+        what, remedy = f"{row['role']} {row['url']}", "restore, fetch or replace it"
         if row["error"]:
             yield Finding(what, row["error"], "readable weights that fit the others", remedy)
         else:

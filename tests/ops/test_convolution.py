@@ -41,9 +41,12 @@ def test_upsampling_equals_the_transposed_convolution(
 
 def test_kernels_in_training_get_their_gradient() -> None:
     weight = torch.randn(4, 3, 3, 3, requires_grad=True)
-    conv3x3(torch.randn(1, 3, 64, 64), weight).square().sum().backward()
-    assert weight.grad is not None
-    assert (weight.grad != 0).all()
+    bias = torch.randn(4, requires_grad=True)
+    conv3x3(torch.randn(1, 3, 64, 64), weight, bias).square().sum().backward()
+    conv3x3(torch.randn(1, 3, 64, 64), weight.detach(), bias).square().sum().backward()
+    for trained in (weight, bias):
+        assert trained.grad is not None
+        assert (trained.grad != 0).all()
 
 
 def test_only_what_it_pays_for() -> None:

@@ -110,8 +110,23 @@ def test_noise_modes(generator: Generator, s: Tensor) -> None:
     assert not torch.allclose(const, generator.synthesize(s[:1], noise_mode="none"))
     random = [generator.synthesize(s[:1], noise_mode="random") for _ in range(2)]
     assert not torch.allclose(*random)
+    # Images of a batch that are rendered alone draw noise of their own.
+    together = generator.synthesize(s[:1].expand(2, -1), noise_mode="random")
+    assert not torch.allclose(together[0], together[1])
     with pytest.raises(ConfigError, match="noise_mode: got 'loud'"):
         generator.synthesize(s, noise_mode="loud")  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch", [1, 3])
+def test_features_stay_in_the_low_precision(generator: Generator, s: Tensor, batch: int) -> None:
+    synthesis = generator.synthesis
+    state = synthesis.initial_state(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        for layer in generator.layout.layers[:4]:
+            state = synthesis.step(state, layer, s[:batch, layer.span], "const")
+            if layer.name.startswith("conv"):
+                assert state.features.dtype == torch.bfloat16
 
 
 def test_synthesis_can_start_at_any_layer(generator: Generator, s: Tensor) -> None:

@@ -97,7 +97,8 @@ def test_an_encoder_of_another_generator_is_found(own, tmp_path, models):
         row["role"]: row["error"] for row in verify_bundle(open_models(own, "cpu")) if row["error"]
     }
     assert errors == {
-        "encoder": "encoder: got latents W+ of [10, 28], expected the generator's [8, 28]"
+        "encoder": "encoder: got latents W+ of [10, 28], expected the generator's [8, 28]; take "
+        "the one that was trained for this generator"
     }
 
 
