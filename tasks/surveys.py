@@ -140,9 +140,11 @@ def check_edits(
     check_run(folder, settings, networks, relevance, update)
     if not update and needs.card:
         require_same_manifest(folder, needs.card, rows)
-    # Rows of a run that continues were checked when it was begun.
     if update or not read_card(folder):
         needs.require_doable(networks)
+    else:
+        # All else was checked when the run was begun, and does not go away.
+        require_mappers(needs.mapper_uris, networks)
 
 
 def _trainings(wanted: Iterable[tuple[str, str | None]]) -> list[tuple[str, MapperConfig]]:

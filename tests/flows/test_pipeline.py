@@ -18,6 +18,7 @@ from flows.interchange import export_latents, import_latents
 from flows.pipeline import run_pipeline
 from manifests.errors import ManifestError
 from manifests.schemas import RESULTS
+from styleclip_ops.errors import ConfigError
 from tasks.directions import RelevanceConfig
 from tasks.latents import latent_folder
 from tasks.manifest_files import usable_faces
@@ -236,6 +237,22 @@ def test_a_manifest_that_another_command_replaced_meanwhile_is_refused(
         edit_dataset(root, str(manifest), **options)
     assert not Folder(f"{root}/mappers").names()
     assert "run.1.json" not in Folder(f"{root}/runs/run").names()
+
+
+def test_a_mapper_that_is_gone_is_missed_where_a_run_continues(tmp_path, latents, models):
+    manifest, options = tmp_path / "edits.csv", {"models": models, "device": "cpu"}
+    manifest.write_text(
+        'image_id,target_prompt,method,options\na-00000,a sad face,mapper,"{""steps"": 2}"\n'
+    )
+    edit_dataset(latents, str(manifest), run="trained", **options)
+    (mapper,) = (tmp_path / "ws" / "mappers").iterdir()
+    manifest.write_text(
+        f"image_id,target_prompt,method,mapper_uri\na-00000,a sad face,mapper,{mapper}\n"
+    )
+    assert edit_dataset(latents, str(manifest), **options).counts == {"ok": 1}
+    (mapper / "mapper.safetensors").unlink()
+    with pytest.raises(ConfigError, match="expected a finished mapper"):
+        edit_dataset(latents, str(manifest), **options)
 
 
 @pytest.mark.parametrize(
