@@ -1,8 +1,10 @@
 """Alignment against the published procedure: the whole photograph searched, one after the other.
 
     python -m benchmarks.alignment --photos FOLDER --megapixels 12 24
+    python -m benchmarks.alignment --photos FOLDER --quads
 
-compares on the JPEG and PNG photographs of a folder, each with a face, at the sizes of cameras.
+The first compares on the JPEG and PNG photographs of a folder, each with a face, at the sizes of
+cameras; the second counts the photographs whose quad is that of the published search.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from PIL import Image
 from benchmarks.paired import Ratio, compare
 from styleclip_ops.alignment import align_face, ffhq_quad
 from tasks.photos.alignment import align_photos_shard, plan_photos
-from tasks.photos.detection import landmark_model
+from tasks.photos.detection import MINIMUM_SCORE, FaceDetector, landmark_model
 from tasks.photos.faces import faces_table
 
 Quads = npt.NDArray[np.float64]
@@ -36,6 +38,10 @@ MINIMUM_FACE = 64
 TOLERANCE = 2.0
 
 
+# Megapixels at which the published search of a photograph still takes a second.
+MEGAPIXELS_OF_QUADS = 2.0
+
+
 class PublishedAligner:
     """Decode whole, search at twice the size, read landmarks, crop; the best detection is taken."""
 
@@ -47,10 +53,20 @@ class PublishedAligner:
         """Write the crop beside the photograph, and return its quad [4, 2]."""
         photo = Image.open(path).convert("RGB")
         pixels = np.array(photo)
-        points = self._predictor(pixels, self._detector(pixels, 1)[0]).parts()
-        landmarks = np.array([[point.x, point.y] for point in points], np.float64)
+        landmarks = self._landmarks(pixels, self._detector(pixels, 1)[0])
         align_face(photo, landmarks, CROP_SIZE).save(path.with_suffix(".crop.png"))
         return ffhq_quad(landmarks)
+
+    def quads(self, photo: Image.Image) -> list[Quads]:
+        """Quads [4, 2] of all faces, the largest first."""
+        pixels = np.array(photo)
+        boxes, _, _ = self._detector.run(pixels, 1, MINIMUM_SCORE)
+        quads = [ffhq_quad(self._landmarks(pixels, box)) for box in boxes]
+        return sorted(quads, key=lambda quad: -float(np.hypot(*(quad[3] - quad[0]))))
+
+    def _landmarks(self, pixels: npt.NDArray[np.uint8], box: Any) -> npt.NDArray[np.float64]:
+        points = self._predictor(pixels, box).parts()
+        return np.array([[point.x, point.y] for point in points], np.float64)
 
 
 def run() -> Iterator[Ratio]:
@@ -88,6 +104,27 @@ def _ours(folder: str, runs: Iterator[int]) -> Quads:
     return np.array(faces_table(workspace)["quad"].to_pylist()).reshape(-1, 4, 2)
 
 
+def compare_quads(photos: Sequence[Path]) -> Iterator[tuple[str, str, float]]:
+    """Compare the largest face of photographs: name, kind of search, pixels that quads differ by.
+
+    The difference is infinite where only one of the two searches finds a face.
+    """
+    published, detector = PublishedAligner(), FaceDetector()
+    for path in photos:
+        photo = Image.open(path).convert("RGB")
+        scale = (MEGAPIXELS_OF_QUADS * 1e6 / (photo.width * photo.height)) ** 0.5
+        if scale < 1:
+            size = (round(photo.width * scale), round(photo.height * scale))
+            photo = photo.resize(size, Image.Resampling.BICUBIC)
+        theirs = published.quads(photo)
+        for kind in ("quick", "thorough"):
+            ours = detector.find_faces(photo, MINIMUM_FACE, only_largest=kind == "quick")
+            if theirs and ours:
+                yield path.name, kind, float(np.abs(theirs[0] - ours[0].quad).max())
+            elif theirs or ours:
+                yield path.name, kind, float("inf")
+
+
 def _photographs(
     photos: Sequence[Path], megapixels: float | None, copies: int, folder: Path
 ) -> Iterator[Path]:
@@ -108,11 +145,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, default=PHOTOS)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[12.0, 24.0])
+    parser.add_argument("--quads", action="store_true")
     arguments = parser.parse_args()
     names = NAMES if arguments.photos == PHOTOS else ("*.jpg", "*.png")
     photos = sorted(path for name in names for path in arguments.photos.glob(name))
+    if arguments.quads:
+        _print_quads(photos)
+        return
     for ratio in compare_sizes(photos, [(size, 1, 1) for size in arguments.megapixels]):
         print(f"{ratio.name}: {ratio.median:.1f}, {ratio.ours_s / len(photos):.2f} s a photo")
+
+
+def _print_quads(photos: Sequence[Path]) -> None:
+    found = list(compare_quads(photos))
+    for name, kind, pixels in found:
+        if pixels > TOLERANCE:
+            print(f"{name}: {pixels:.1f} px, {kind} search")
+    for kind in ("quick", "thorough"):
+        differences = [pixels for _, other, pixels in found if other == kind]
+        within = sum(pixels <= TOLERANCE for pixels in differences)
+        equal = sum(pixels == 0 for pixels in differences)
+        total = len(differences)
+        print(f"{kind} search: {within} of {total} within {TOLERANCE:g} px, {equal} equal")
 
 
 if __name__ == "__main__":

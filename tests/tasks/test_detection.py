@@ -47,8 +47,54 @@ def test_a_thorough_search_finds_what_the_published_code_finds(name):
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_quick_search_finds_the_same_quad(name):
-    (face,) = face_detector().find_faces(golden_photograph(name), 64, only_largest=True)
+    face, *_ = face_detector().find_faces(golden_photograph(name), 64, only_largest=True)
     np.testing.assert_allclose(face.quad, golden(name)["det0_quad"].numpy(), atol=2)
+
+
+def published_boxes(photo: Image.Image) -> list[tuple[int, int, int, int]]:
+    boxes, _, _ = dlib.get_frontal_face_detector().run(np.ascontiguousarray(photo), 1, 0.15)
+    return [(box.left(), box.top(), box.right(), box.bottom()) for box in boxes]
+
+
+# At some of these sizes the face fits the smallest window of a level, or one that is smaller yet.
+@pytest.mark.parametrize("scale", [0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4])
+@pytest.mark.parametrize("name", ["astronaut.png", "grace_hopper.jpg"])
+def test_a_quick_search_finds_the_same_box_at_any_size(name, scale):
+    photo = photograph(name)
+    size = (round(photo.width * scale), round(photo.height * scale))
+    photo = photo.resize(size, Image.Resampling.BICUBIC)
+    face, *_ = face_detector().find_faces(photo, 64, only_largest=True)
+    assert face.box == published_boxes(photo)[0]
+
+
+@pytest.mark.parametrize(("left", "top"), [(185, 0), (207, 0), (226, 0), (0, 144), (0, 176)])
+def test_a_face_cut_off_by_the_edge_has_the_same_box(left, top):
+    # A window that begins outside is wider than it is high, or higher than it is wide.
+    photo = photograph("grace_hopper.jpg")
+    photo = photo.crop((left, top, photo.width, photo.height))
+    face, *_ = face_detector().find_faces(photo, 64, only_largest=True)
+    assert face.box[0] < 0 or face.box[1] < 0
+    assert face.box == published_boxes(photo)[0]
+
+
+@given(st.integers(20, 300), st.integers(20, 300), st.integers(1, 9))
+def test_levels_have_the_sizes_that_dlib_gives_them(width, height, levels):
+    pixels = np.zeros((*detection._level_size((width, height), 0)[::-1], 3), np.uint8)
+    shrink = dlib.pyramid_down(6)
+    for _ in range(levels):
+        pixels = shrink(pixels)
+    size = detection._level_size((width, height), levels)
+    assert size == (pixels.shape[1], pixels.shape[0])
+
+
+def test_small_photographs_are_searched_in_dlibs_own_pixels():
+    photo = photograph("astronaut.png")
+    boxes, scores, _ = dlib.get_frontal_face_detector().run(np.ascontiguousarray(photo), 1, 0.15)
+    for level in (0, 1, 2):
+        (face,) = face_detector().find_faces(photo, smallest_side(level) + 0.1)
+        assert finest_level(*photo.size, smallest_side(level) + 0.1) == level
+        assert face.score == scores[0]
+        assert face.box[0] == boxes[0].left()
 
 
 def test_a_large_photograph_gives_the_quad_of_a_search_at_full_size():
