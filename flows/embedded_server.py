@@ -8,10 +8,13 @@ event loop: `watched_loop` here, by an environment variable that only this serve
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from contextlib import ExitStack
 from functools import wraps
+from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from uvicorn.loops.auto import auto_loop_factory
 
@@ -21,6 +24,11 @@ from flows.progress import say
 _COMMAND = "STYLECLIP_SERVER_OF"
 # For the server to write down what it was told last.
 _GRACE_SECONDS = 10.0
+# Prefect takes a server that ends at its start for one whose port was taken, and tries another
+# port, for minutes; one that fails so often has another reason.
+_TRIES = 2
+# Bytes that a new database needs.
+_ROOM = 1 << 20
 # Until the process ends.
 _settings = ExitStack()
 
@@ -36,6 +44,7 @@ def end_server_with_command() -> None:
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_HOME,
         temporary_settings,
     )
 
@@ -47,8 +56,18 @@ def end_server_with_command() -> None:
     if hasattr(start, "__wrapped__"):
         return
 
+    tries = WeakKeyDictionary[SubprocessASGIServer, int]()
+
     @wraps(start)
     def watched(server: SubprocessASGIServer) -> Any:
+        home = PREFECT_HOME.value()
+        tries[server] = tries.get(server, 0) + 1
+        if tries[server] > _TRIES:
+            raise RuntimeError(
+                f"Prefect's server: got an end at its start, {_TRIES} times, for the reason above; "
+                f"its database is in {home} (PREFECT_HOME); --no-server does without one"
+            )
+        _require_room(home)
         say("starting a Prefect server for this command (--no-server does without one)")
         mine = {_COMMAND: str(os.getpid()), "UVICORN_LOOP": f"{__name__}:watched_loop"}
         os.environ.update(mine)  # noqa: TID251
@@ -66,6 +85,19 @@ def watched_loop() -> asyncio.AbstractEventLoop:
     """Make the event loop of a server, in its process, and watch its command from now on."""
     end_with(int(os.environ[_COMMAND]), _stop)  # noqa: TID251
     return auto_loop_factory()()
+
+
+def _require_room(home: Path) -> None:
+    """Refuse a folder in which a server cannot keep its database."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home) as file:
+            file.write(bytes(_ROOM))
+    except OSError as error:
+        raise RuntimeError(
+            f"PREFECT_HOME: got {home}, where no file can be made ({error.strerror}), expected a "
+            "folder that can be written and has room; set another, or give --no-server"
+        ) from error
 
 
 def _stop() -> None:

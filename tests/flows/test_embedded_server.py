@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
 # The second server is killed before it has begun to watch.
@@ -61,3 +62,42 @@ def test_the_server_of_a_killed_command_ends(tmp_path):
 def test_a_server_of_a_command_gets_no_heartbeats():
     # tests/flows/conftest.py asks for one.
     assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() is None
+
+
+def said_of_a_start(place: Path, home: Path) -> str:
+    """Return what a command says whose server cannot start."""
+    photos = place / "photos"
+    photos.mkdir()
+    Image.new("RGB", (80, 80)).save(photos / "nobody.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "align", str(photos), str(place / "ws")],
+        env=os.environ | {"PREFECT_API_URL": "", "PREFECT_HOME": str(home)},  # noqa: TID251
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 1
+    return " ".join(done.stderr.split())
+
+
+def test_a_home_that_cannot_be_written_is_told_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    home = tmp_path / "file" / "home"
+    said = said_of_a_start(tmp_path, home)
+    assert said.endswith(
+        f"PREFECT_HOME: got {home}, where no file can be made (Not a directory), expected a folder "
+        "that can be written and has room; set another, or give --no-server"
+    )
+
+
+def test_a_server_that_fails_at_its_start_is_tried_twice(tmp_path):
+    # A folder where the database should be.
+    (tmp_path / "prefect.db").mkdir()
+    said = said_of_a_start(tmp_path, tmp_path)
+    assert said.count("starting a Prefect server for this command") == 2
+    assert "got an end at its start, 2 times, for the reason above" in said
+    assert said.endswith(
+        f"its database is in {tmp_path} (PREFECT_HOME); --no-server does without one"
+    )
