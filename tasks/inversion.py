@@ -23,10 +23,10 @@ from tasks.latents import FACE_UNITS, Latents, LatentStore, latent_folder
 from tasks.models import Models, open_models
 from tasks.outputs import keep_picture
 from tasks.photos.faces import faces_table
-from tasks.places import INVERSIONS
+from tasks.places import INVERSIONS, moved
 from tasks.provenance import CODE_VERSION, PICTURE_ERRORS, png_bytes
 from tasks.row_logs import log_failures
-from tasks.store.folders import Folder, read_url, sha256
+from tasks.store.folders import Folder, is_file, read_url, sha256
 from tasks.store.ledger import LOOKED_AT, Ledger, Row
 
 # Faces of a shard where nothing else is asked for.
@@ -124,7 +124,7 @@ def invert_faces_shard(
     root, networks = Folder(workspace), open_models(models, device)
     store = LatentStore(latent_folder(root, networks))
     before = store.ledger.read_commit(shard) if store.ledger.is_committed(shard) else None
-    units, rows, kept = _begin(store, shard, retry)
+    units, rows, kept = _begin(root, store, shard, retry)
     if before and not units:
         return {}
     # Other networks draw the same faces in another way.
@@ -154,7 +154,7 @@ def invert_faces_shard(
 
 
 def _begin(
-    store: LatentStore, shard: int, retry: Collection[str]
+    root: Folder, store: LatentStore, shard: int, retry: Collection[str]
 ) -> tuple[list[Row], list[Row], list[Row]]:
     """Units to invert, their rows as they begin, and rows of the shard that stay as they are."""
     units, kept, first = store.ledger.units(shard), list[Row](), shard * store.shard_size
@@ -163,10 +163,22 @@ def _begin(
         committed = store.ledger.rows(shard)
         numbers = _named(committed, retry)
         kept = [row for row in committed.to_pylist() if row["image_id"] not in numbers]
-    chosen = [unit for unit in units.to_pylist() if unit["image_id"] in numbers]
+    asked = [unit for unit in units.to_pylist() if unit["image_id"] in numbers]
+    chosen = [_since_moved(unit, root) for unit in asked]
     nothing = dict.fromkeys(LATENTS.names) | {"status": "ok", "source_sha256": ""}
     names = [unit["image_id"] for unit in chosen]
     return chosen, [nothing | {"image_id": name, "row": numbers[name]} for name in names], kept
+
+
+def _since_moved(unit: Row, root: Folder) -> Row:
+    """Return a unit with the URLs of today, if it was planned before the workspace was moved."""
+    for name in ("crop_uri", "w_plus_uri"):
+        uri = unit[name] or ""
+        place = moved(uri, root)
+        # What is nowhere in this workspace is another's, as in a rehearsal.
+        if place != uri and is_file(place):
+            unit = unit | {name: place}
+    return unit
 
 
 def _invert_batch(

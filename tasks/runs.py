@@ -18,7 +18,7 @@ from tasks.directions import DirectionStore, RelevanceConfig, measured_otherwise
 from tasks.latents import LatentStore, latent_folder
 from tasks.mappers import mapper_fingerprint
 from tasks.models import Models, open_models
-from tasks.places import RUNS
+from tasks.places import RUNS, workspace_of
 from tasks.provenance import CODE_VERSION
 from tasks.store.folders import Folder, split_url
 from tasks.store.ledger import LOOKED_AT, Ledger, generation_name, latest_generation
@@ -258,6 +258,8 @@ def read_settings(folder: Folder) -> RunSettings:
 def read_run_values(folder: Folder) -> dict[str, Any]:
     """Return run.json, or the latest that superseded it, as plain values.
 
+    URLs in a workspace that was moved since are those of today.
+
     Raises:
         RunError: There is no such run.
     """
@@ -278,7 +280,20 @@ def read_run_values(folder: Folder) -> dict[str, Any]:
             f"{folder.url}/{name}: got a damaged file, expected the settings of a run; restore it "
             "from a copy"
         ) from error
-    return values
+    return _since_moved(folder, values)
+
+
+def _since_moved(folder: Folder, values: dict[str, Any]) -> dict[str, Any]:
+    began = str(values.get("workspace") or "")
+    now = workspace_of(folder, values)
+
+    def place(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {place(key): inner for key, inner in value.items()}
+        inside = isinstance(value, str) and f"{value}/".startswith(f"{began}/")
+        return now + value.removeprefix(began) if inside else value
+
+    return {name: place(value) for name, value in values.items()} if began else values
 
 
 def store_of(settings: RunSettings) -> LatentStore:

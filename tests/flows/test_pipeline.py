@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +16,14 @@ from flows.align import align_photos
 from flows.assets import make_assets
 from flows.edit import edit_dataset
 from flows.interchange import export_latents, import_latents
+from flows.invert import invert_faces
 from flows.pipeline import run_pipeline
+from flows.verify import verify_run
 from manifests.errors import ManifestError
 from manifests.schemas import RESULTS
 from styleclip_ops.errors import ConfigError
 from tasks.directions import RelevanceConfig
+from tasks.inversion import plan_inversion
 from tasks.latents import latent_folder
 from tasks.manifest_files import usable_faces
 from tasks.models import open_models
@@ -389,6 +393,32 @@ def test_a_single_latent_is_not_taken_for_a_batch(tmp_path, models):
         ValueError, match=r"latents of shape \[8, 28\], expected floats \[N, 8, 28\]"
     ):
         import_latents(str(tmp_path), str(tmp_path / "one.npy"), models=models, device="cpu")
+
+
+def test_a_workspace_that_was_moved_goes_on_in_its_runs_and_in_new_ones(
+    tmp_path, portrait, models
+):
+    photos, began = fill(str(tmp_path / "in"), portrait), str(tmp_path / "ws")
+    Folder(began).write("prompts.csv", PROMPTS)
+    run(began, photos, models)
+    moved = str(shutil.move(began, tmp_path / "moved"))
+    assert run(moved, photos, models).counts == {}
+    Folder(moved).write("prompts.csv", PROMPTS + b"an old face,global,1,20,\n")
+    with pytest.raises(RunError, match="1 row added"):
+        run(moved, photos, models)
+    assert run(moved, photos, models, update=True).counts == {"ok": 1}
+    assert run(moved, photos, models, run="other").counts == {"ok": 5}
+    for name in ("run", "other"):
+        assert verify_run(moved, name, sample=3, device="cpu").counts["wrong"] == 0
+    report = read_url(f"{moved}/runs/run/report/index.html").decode()
+    assert report.count("an old face") > 1
+
+
+def test_crops_are_inverted_where_the_workspace_is_now(tmp_path, portrait, models):
+    align_photos(fill(str(tmp_path / "ws"), portrait), str(tmp_path / "ws"), crop_size=64)
+    plan_inversion(str(tmp_path / "ws"), models, "cpu", 8)
+    moved = str(shutil.move(tmp_path / "ws", tmp_path / "moved"))
+    assert invert_faces(moved, models=models, device="cpu").counts == {"ok": 1}
 
 
 def test_the_run_says_what_it_was_made_with(finished):
