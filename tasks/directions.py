@@ -404,8 +404,8 @@ def choose_relevance(
         begun: URL of the directions that a run was begun with, if it was.
 
     Returns:
-        What is asked for. If nothing is: as for the directions of the run; as usual, if that was
-            begun; as for the complete directions of most images, imported ones where none were
+        What is asked for. If nothing is: as for the directions of the run; as usual, if those are
+            complete; as for the complete directions of most images, imported ones where none were
             measured; as usual if there are none.
     """
     if asked is not None:
@@ -416,7 +416,7 @@ def choose_relevance(
         if begun.endswith("/" + Folder(url).name):
             return config
     usual = RelevanceConfig()
-    if DirectionStore(direction_folder(workspace, models, usual)).exists:
+    if usual in measured.values():
         return usual
     return max(
         measured.values(),

@@ -177,9 +177,9 @@ def test_directions_that_are_there_are_taken_where_nothing_is_asked(
     assert choose_relevance(root, networks, None) == CONFIG
     assert choose_relevance(root, networks, fewer) == fewer
     assert choose_relevance(root, networks, None, f"moved/{Folder(begun).name}") == fewer
-    # What is measured as usual is meant to be used, finished or not.
+    # A measurement that was begun and given up does not stand in the way of a finished one.
     plan_relevance(root.url, models, "cpu", usual)
-    assert choose_relevance(root, networks, None) == usual
+    assert choose_relevance(root, networks, None) == CONFIG
     assert choose_relevance(root, networks, None, begun) == fewer
 
 
