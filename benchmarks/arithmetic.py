@@ -1,9 +1,5 @@
-"""Synthesis in other arithmetics against plain float32: what a calibration chooses from.
+"""Synthesis in other arithmetics against plain float32: what a calibration chooses from."""
 
-Run it alone, also on an accelerator, with `python -m benchmarks.arithmetic --device cuda`.
-"""
-
-import argparse
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,7 +9,7 @@ from torch import Tensor
 from benchmarks.networks import large_networks, random_latents
 from benchmarks.paired import Ratio, compare
 from styleclip_ops.arithmetic import Arithmetic, Synthesizer, synthesizer
-from tasks.models import has_bfloat16_units, settle
+from tasks.models import has_bfloat16_units
 
 BATCH = 4
 ARITHMETICS = (
@@ -28,9 +24,9 @@ ARITHMETICS = (
 
 def run(device: str = "cpu") -> Iterator[Ratio]:
     """Compare at 256 px and published widths."""
-    generator = large_networks().generator.to(device)
+    generator = large_networks(device).generator
     with torch.no_grad():
-        s = generator.w_plus_to_s(random_latents(generator, BATCH).to(device))
+        s = generator.w_plus_to_s(random_latents(generator, BATCH))
     plain = partial(_render, generator.synthesize, s)
     for arithmetic in ARITHMETICS:
         if arithmetic.precision == "bfloat16" and not has_bfloat16_units(s.device):
@@ -44,11 +40,3 @@ def run(device: str = "cpu") -> Iterator[Ratio]:
 @torch.no_grad()
 def _render(synthesize: Synthesizer, s: Tensor) -> None:
     synthesize(s)
-    settle(s.device)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu")
-    for ratio in run(parser.parse_args().device):
-        print(f"{ratio.name:<70} {ratio.median:6.2f} ({ratio.low:.2f} to {ratio.high:.2f})")

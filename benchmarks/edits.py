@@ -147,10 +147,10 @@ class Job:
         return [codes[start : start + BATCH] for start in range(0, len(codes), BATCH)]
 
 
-def run() -> Iterator[Ratio]:
+def run(device: str = "cpu") -> Iterator[Ratio]:
     """Compare on 128 rows of the demo's networks, and on 64 rows of a generator of 256 px."""
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(Path(folder), 16)
+        job = Job(Path(folder), 16, device=device)
         job.prepare()
         codes, runs = job.style_codes(), count()
         edit, rows = partial(job.edit, runs), f"{len(codes) * BATCH} rows"
@@ -164,7 +164,7 @@ def run() -> Iterator[Ratio]:
         plain = partial(one_by_one, job, codes)
         yield compare(f"bulk edits, {rows}: against load, synthesize, score, save", edit, plain, 3)
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(Path(folder), 8, write_large_bundle(Path(folder)), _RANDOM)
+        job = Job(Path(folder), 8, write_large_bundle(Path(folder)), _RANDOM, device)
         job.prepare()
         codes = job.style_codes()
         yield compare(
@@ -200,8 +200,3 @@ def one_by_one(job: Job, codes: Sequence[Tensor]) -> None:
             cosine_similarity(networks.judge.embed_images(picture), texts[:1])
         cosine_similarity(networks.identity.embed(image), networks.identity.embed(source))
         tensor_to_images(image)[0].save(place / f"{index}.png")
-
-
-if __name__ == "__main__":
-    for ratio in run():
-        print(f"{ratio.name}: {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")

@@ -2,10 +2,11 @@
 
 What is gained on processors, at 256 px and batch 4 (profiles are in docs/speed.md): one convolution
 for all images of a batch where weights outweigh activations, weights modulated and images taken one
-by one where it is the other way round; Winograd's algorithm from 64 px on; the gain folded into the
-demodulation, bias and noise added together, activations in place. The bare convolutions are direct
-ones, so that Winograd's may fall below them. What of the ratios is freed memory that the pipeline
-keeps (`tasks.memory`) shows in the last one, where rosinality's form keeps it as well.
+by one where it is the other way round; Winograd's algorithm from 64 px on; upsampling by phases;
+the gain folded into the demodulation, the bias into the convolution, activations in place. The bare
+convolutions are direct ones, so that Winograd's may fall below them. What of the ratios is freed
+memory that the pipeline keeps (`tasks.memory`) shows in the last one, where rosinality's form keeps
+it as well.
 """
 
 from collections.abc import Iterator
@@ -19,12 +20,12 @@ from styleclip_ops.generator import Generator, GeneratorConfig
 
 
 @torch.no_grad()
-def run() -> Iterator[Ratio]:
+def run(device: str = "cpu") -> Iterator[Ratio]:
     """Compare at 256 px, in float32, one image and four."""
     torch.manual_seed(0)
-    generator = Generator(GeneratorConfig.from_channel_multiplier(256)).eval()
+    generator = Generator(GeneratorConfig.from_channel_multiplier(256)).eval().to(device)
     for batch in (1, 4):
-        s = generator.w_plus_to_s(torch.randn(batch, generator.num_ws, 512))
+        s = generator.w_plus_to_s(torch.randn(batch, generator.num_ws, 512).to(device))
         ours = partial(generator.synthesize, s)
         rosinality = partial(plain_generator.synthesize, generator, s)
         nvidia = partial(plain_generator.synthesize, generator, s, "nvidia")

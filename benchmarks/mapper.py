@@ -16,9 +16,9 @@ from styleclip_ops.mapper_training import MapperLossConfig, SourceBatch, train_m
 from styleclip_ops.ranger import Ranger
 
 
-def run() -> Iterator[Ratio]:
+def run(device: str = "cpu") -> Iterator[Ratio]:
     """Compare a step at 256 px with CLIP and identity losses."""
-    networks = large_networks()
+    networks = large_networks(device)
     generator, clip, identity = networks.generator, networks.clip, networks.identity
     w_plus = random_latents(generator, 2)
     text = clip.embed_texts([PROMPTS[0]])
@@ -27,7 +27,7 @@ def run() -> Iterator[Ratio]:
     losses: dict[str, float] = {}
 
     def ours() -> None:
-        mapper, optimizer = _fresh()
+        mapper, optimizer = _fresh(device)
         config = MapperLossConfig()
         training = train_mapper(
             generator, clip, mapper, optimizer, iter([batch]), text, config, identity
@@ -35,7 +35,7 @@ def run() -> Iterator[Ratio]:
         losses["ours"] = float(next(training).total)
 
     def published() -> None:
-        mapper, optimizer = _fresh()
+        mapper, optimizer = _fresh(device)
         edited = mapper.edit(w_plus)
         with torch.no_grad():
             before = plain_generator.synthesize(generator, generator.w_plus_to_s(w_plus))
@@ -56,7 +56,7 @@ def run() -> Iterator[Ratio]:
     yield ratio
 
 
-def _fresh() -> tuple[LevelsMapper, Ranger]:
+def _fresh(device: str) -> tuple[LevelsMapper, Ranger]:
     torch.manual_seed(0)
-    mapper = LevelsMapper()
+    mapper = LevelsMapper().to(device)
     return mapper, Ranger(mapper.parameters(), lr=0.5)

@@ -40,7 +40,7 @@ class Networks:
     identity: ArcFace
 
 
-def demo_networks() -> Networks:
+def demo_networks(device: str = "cpu") -> Networks:
     """Load the demo's networks: trained, 64 px."""
     models = resources.files("demo") / "models"
     networks = Networks(
@@ -49,15 +49,15 @@ def demo_networks() -> Networks:
         load_arcface(str(models / "identity.safetensors")),
     )
     for network in (networks.generator, networks.clip, networks.identity):
-        network.eval().requires_grad_(False)
+        network.to(device).eval().requires_grad_(False)
     return networks
 
 
-def large_networks() -> Networks:
+def large_networks(device: str = "cpu") -> Networks:
     """Put a generator of the published widths, 256 px and with random weights, in the demo's."""
     torch.manual_seed(0)
-    generator = Generator(GeneratorConfig.from_channel_multiplier(256))
-    demo = demo_networks()
+    generator = Generator(GeneratorConfig.from_channel_multiplier(256)).to(device)
+    demo = demo_networks(device)
     return Networks(generator.eval().requires_grad_(False), demo.clip, demo.identity)
 
 
@@ -82,4 +82,4 @@ def random_latents(generator: Generator, count: int, seed: int = 0) -> Tensor:
     random = torch.Generator().manual_seed(seed)
     z = torch.randn(count, generator.config.z_dim, generator=random)
     with torch.no_grad():
-        return generator.w_to_w_plus(generator.mapping(z), truncation_psi=0.7)
+        return generator.w_to_w_plus(generator.mapping(z.to(generator.w_avg)), truncation_psi=0.7)

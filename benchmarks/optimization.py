@@ -20,12 +20,12 @@ from styleclip_ops.optimize import OptimizeConfig, OptimizeLoss, optimize_latent
 _STEPS = 300
 
 
-def run() -> Iterator[Ratio]:
+def run(device: str = "cpu") -> Iterator[Ratio]:
     """Compare the time of a step, then the number of steps and the loss."""
-    ours, published = _step_of_two()
+    ours, published = _step_of_two(device)
     step = compare("latent optimization 256 px: a step of two images", ours, published, pairs=2)
     yield step
-    fewer, losses = _convergence(demo_networks(), images=4)
+    fewer, losses = _convergence(demo_networks(device), images=4)
     yield fewer
     yield losses
     name = "latent optimization: pairs per hour, the product of both"
@@ -33,8 +33,8 @@ def run() -> Iterator[Ratio]:
     yield Ratio(name, gain[0], gain[1], gain[2], 0.0)
 
 
-def _step_of_two() -> tuple["_Ours", "_Published"]:
-    networks = large_networks()
+def _step_of_two(device: str) -> tuple["_Ours", "_Published"]:
+    networks = large_networks(device)
     w_plus = random_latents(networks.generator, 2)
     text = networks.clip.embed_texts([PROMPTS[0]])
     return _Ours(networks, w_plus, text), _Published(networks, w_plus, text)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
 from tasks.memory import MMAP_MAX, TRIM_THRESHOLD, keep_freed_memory
 
 _MMAP_THRESHOLD = -3
@@ -86,7 +88,14 @@ def memory_as_it_comes() -> Iterator[None]:
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """Time a call."""
+    """Time a call, and on an accelerator what it has only been given."""
+    _settle()
     start = time.perf_counter()
     run()
+    _settle()
     return time.perf_counter() - start
+
+
+def _settle() -> None:
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()

@@ -7,7 +7,6 @@ channel as an image of its own, NVIDIA's is one depthwise convolution.
 import math
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -40,7 +39,7 @@ def bare_convolutions(generator: Generator, batch: int) -> None:
         module = generator.synthesis.style_layer(layer)
         upsample = isinstance(module, StyledConv) and module.upsample
         size = layer.resolution // 2 if upsample else layer.resolution
-        x = torch.zeros(batch, layer.channels, size, size)
+        x = module.weight.new_zeros(batch, layer.channels, size, size)
         if upsample:
             F.conv_transpose2d(x, module.weight.transpose(0, 1), stride=2)
         else:

@@ -43,8 +43,8 @@ _BATCH = 8
 class SmallClip:
     """A convolutional embedder: CLIP's share of the published loop is a tenth, and not compared."""
 
-    def __init__(self, dimensions: int) -> None:
-        self.weight = torch.randn(dimensions, 3, 16, 16) / 28
+    def __init__(self, dimensions: int, device: str) -> None:
+        self.weight = (torch.randn(dimensions, 3, 16, 16) / 28).to(device)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed [N, 3, R, R] as unit [N, dimensions]."""
@@ -52,10 +52,10 @@ class SmallClip:
         return F.normalize(features.mean(dim=(2, 3)), dim=1)
 
 
-def run() -> Iterator[Ratio]:
+def run(device: str = "cpu") -> Iterator[Ratio]:
     """Compare speed at 256 px, then fidelity on the demo's networks."""
-    share, main, *fidelity = _fidelity(images=8, every=6)
-    exact, slopes, prompt = _speed()
+    share, main, *fidelity = _fidelity(device, images=8, every=6)
+    exact, slopes, prompt = _speed(device)
     yield exact
     # In units of the published loop of one image.
     check = CHECK_IMAGES / _IMAGES
@@ -70,7 +70,7 @@ def run() -> Iterator[Ratio]:
     yield from fidelity
 
 
-def _speed() -> tuple[Ratio, Ratio, Ratio]:
+def _speed(device: str) -> tuple[Ratio, Ratio, Ratio]:
     """How many times faster than the published loop renders, slopes, and a prompt's slopes are.
 
     The published time of one image is that of some channels, spread over the layers, times their
@@ -78,12 +78,13 @@ def _speed() -> tuple[Ratio, Ratio, Ratio]:
     """
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig.from_channel_multiplier(256)).requires_grad_(False)
-    s = generator.w_plus_to_s(torch.randn(1, generator.num_ws, 512))
-    std = torch.full((generator.layout.size,), 0.2)
+    generator.to(device)
+    s = generator.w_plus_to_s(torch.randn(1, generator.num_ws, 512).to(device))
+    std = torch.full((generator.layout.size,), 0.2).to(device)
     layout = generator.layout
     editable = layout.editable_channels
     channels = editable[:: len(editable) // _CHANNELS][:_CHANNELS]
-    clip = SmallClip(64)
+    clip = SmallClip(64, device)
 
     @torch.no_grad()
     def published() -> Tensor:
@@ -122,7 +123,7 @@ def _speed() -> tuple[Ratio, Ratio, Ratio]:
             torch.autograd.grad(value, code, retain_graph=True)
 
     def prompt() -> Tensor:
-        return prompt_relevance(generator, clip, s, std, F.normalize(torch.ones(64), dim=0))
+        return prompt_relevance(generator, clip, s, std, F.normalize(s.new_ones(64), dim=0))
 
     agreement = F.cosine_similarity(published(), exact()).min()
     if agreement < 0.9999:
@@ -145,9 +146,9 @@ def _speed() -> tuple[Ratio, Ratio, Ratio]:
     return rendered, sloped, alone
 
 
-def _fidelity(images: int, every: int) -> tuple[float, float, Ratio, Ratio]:
+def _fidelity(device: str, images: int, every: int) -> tuple[float, float, Ratio, Ratio]:
     """Shares of channels and of dimensions, and cosines to exact: of channels and directions."""
-    networks = demo_networks()
+    networks = demo_networks(device)
     generator, clip = networks.generator, networks.clip
     std = style_statistics(generator, 1000).std
     s = torch.cat([*sample_style_codes(generator, images)])

@@ -395,9 +395,7 @@ def test_a_single_latent_is_not_taken_for_a_batch(tmp_path, models):
         import_latents(str(tmp_path), str(tmp_path / "one.npy"), models=models, device="cpu")
 
 
-def test_a_workspace_that_was_moved_goes_on_in_its_runs_and_in_new_ones(
-    tmp_path, portrait, models
-):
+def test_a_workspace_that_was_moved_goes_on_in_its_runs_and_in_new_ones(tmp_path, portrait, models):
     photos, began = fill(str(tmp_path / "in"), portrait), str(tmp_path / "ws")
     Folder(began).write("prompts.csv", PROMPTS)
     run(began, photos, models)

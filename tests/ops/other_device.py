@@ -95,7 +95,7 @@ def other_device() -> Iterator[str]:
             "device_count": lambda: 1,
             "synchronize": lambda device=None: None,
         },
-        torch.cuda: {
+        torch.cuda: {  # noqa: TID251
             "_lazy_init": lambda: None,
             "get_device_name": lambda device=None: "simulated",
             "is_bf16_supported": lambda including_emulation=True: False,
