@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import ManifestError, RowError, did_you_mean, shown
+from manifests.schemas import EDITS
 
 ROWS_AT_ONCE = 16_384
 _BUFFER = 1 << 20
@@ -280,16 +281,24 @@ def _plain(column: pa.Array) -> list[object]:
     return [cell if cell.is_valid else None for cell in column]
 
 
+def _column_remedy(name: str, names: Sequence[str], allowed: Collection[str]) -> str:
+    if name in ("image_id", "pair_id"):
+        return "a table that has it is a manifest, which `styleclip edit` takes"
+    if name in EDITS.names:
+        return "a table that has it is a manifest or has prompts: are two arguments swapped?"
+    known = any(one in allowed for one in names)
+    nameless = "is the first row the names of the columns? if it is, rename it"
+    return did_you_mean(name, allowed, "rename or remove it" if known else nameless)
+
+
 def _check_columns(
     names: Sequence[str], allowed: Collection[str], required: Mapping[str, str]
 ) -> None:
     for name in names:
         if name not in allowed:
-            remedy = did_you_mean(name, allowed, "remove it")
-            if name in ("image_id", "pair_id"):
-                remedy = "a table that has it is a manifest, which `styleclip edit` takes"
             raise ManifestError(
-                f"columns: got {shown(name)}, expected some of {', '.join(allowed)}; {remedy}"
+                f"columns: got {shown(name)}, expected some of {', '.join(allowed)}; "
+                f"{_column_remedy(name, names, allowed)}"
             )
         if names.count(name) > 1:
             raise ManifestError(f"columns: got {name} twice, expected each once; remove one")
