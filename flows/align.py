@@ -119,8 +119,12 @@ def align_photos(
 
 def _tell_unusable(workspace: str, shards: Collection[int], since: str = "") -> None:
     """Name some photographs that gave no face, and why."""
-    for photo, reason in islice(unusable_photos(workspace, shards), NAMED):
+    found = unusable_photos(workspace, shards)
+    for photo, reason in islice(found, NAMED):
         say(f"align: {since}{photo}: {reason}")
+    # Counting them would read every shard.
+    if next(found, None):
+        say(f"align: ... and more: `styleclip faces {workspace}` names all")
 
 
 def _tell_crowds(crowds: Mapping[str, int]) -> None:

@@ -321,6 +321,17 @@ def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
     assert "from before" not in call(capsys, *words)[2]
 
 
+@pytest.mark.parametrize("broken", [5, 6])
+def test_it_is_said_where_more_photographs_are_unusable_than_are_named(capsys, tmp_path, broken):
+    (tmp_path / "photos").mkdir()
+    for number in range(broken):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(b"no picture")
+    workspace = str(tmp_path / "ws")
+    _, _, err = call(capsys, "--no-server", "align", str(tmp_path / "photos"), workspace)
+    more = f"align: ... and more: `styleclip faces {workspace}` names all"
+    assert (err.count(".jpg: unreadable: "), more in err) == (5, broken > 5)
+
+
 def test_prompts_are_read_before_the_work(capsys, tmp_path, models):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"")
