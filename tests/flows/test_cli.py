@@ -170,6 +170,7 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["evaluate", "{place}", "--run", "b"], "runs there: autumn, summer"),
         (["evaluate", "{place}/ws", "--run", "b"], "ws, which is not there or empty; `styleclip"),
         (["invert", "{place}/ws"], "ws, which is not there or empty; `styleclip align PHOTOS"),
+        (["doctor", "{place}/ws"], "ws, which is not there or empty; `styleclip align PHOTOS"),
         (["verify", "{place}", "--run", "b"], "runs there: autumn, summer"),
         (["verify", "none", "--run", "{place}/runs/b"], "runs there: autumn, summer"),
         (["evaluate", "{place}", "autumn"], "is told by an option, as in `--run autumn`"),
@@ -277,7 +278,8 @@ def test_networks_that_a_bundle_lacks_are_told(capsys, tmp_path, models):
     named = {role: entry | {"uri": str(folder / entry["uri"])} for role, entry in values.items()}
     del named["clip"], named["identity"]
     (tmp_path / "half.json").write_text(json.dumps(named))
-    _, _, err = call(capsys, "weights", "verify", str(tmp_path / "half.json"))
+    status, out, err = call(capsys, "weights", "verify", str(tmp_path / "half.json"))
+    assert (status, "2 sound, 2 wrong" in out) == (1, True)
     assert "half.json names no clip, identity, which `styleclip run` needs" in " ".join(err.split())
 
 
@@ -468,10 +470,11 @@ def test_a_run_that_is_not_there_cannot_be_verified(capsys, tmp_path):
 
 
 def test_the_doctor_says_what_is_there_and_what_is_not(capsys, tmp_path, models):
+    (tmp_path / "edits.csv").touch()
     status, out, err = call(capsys, "--json", "doctor", str(tmp_path), "--models", models)
     assert (status, json.loads(out)["counts"]["wrong"]) == (0, 0)
     said = " ".join(err.split())
-    assert f"suspicious: workspace {tmp_path}: got nothing there, or nothing in it" in said
+    assert f"sound: workspace {tmp_path}: a folder of " in said
     assert "suspicious: directions" in said
     bundle = {"generator": {"uri": f"{tmp_path}/none.pt"}}
     (tmp_path / "bundle.json").write_text(json.dumps(bundle))
