@@ -115,6 +115,8 @@ def test_no_command_at_all_shows_the_help(capsys):
             ["edit", "ws", "edits.csv", "--modles", "m"],
             "got --modles, which edit does not take (did you mean --models?);",
         ),
+        (["manifest", "check"], "one of build, validate (did you mean validate?);"),
+        (["weights", "check"], "(did you mean verify?);"),
         (["manifest", "biuld"], "one of build, validate (did you mean build?);"),
         (["edi"], "got edi, which is no command, expected one of demo, run, align"),
         (["edit", "--no-update"], "which edit does not take (did you mean --update?);"),
