@@ -58,8 +58,8 @@ def align_photos(
         faces: If a photograph shows several people: take the largest face, all, or none of them
             (reject_several).
         crop_size: Side of the crops in pixels. The encoders see 256; larger ones are for people.
-        minimum_face: Smallest face crop to accept, in pixels of the photograph; by default all that
-            are found. The detector finds none below about 76, of 12 megapixels about 160.
+        minimum_face: Smallest face crop to accept, in pixels of the photograph. The detector finds
+            none below about 76, of 12 megapixels about 160, so that the default takes all.
         shard_size: Photographs of a shard.
         workers: Shards at a time.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
@@ -119,8 +119,12 @@ def align_photos(
 
 def _tell_unusable(workspace: str, shards: Collection[int], since: str = "") -> None:
     """Name some photographs that gave no face, and why."""
-    for photo, reason in islice(unusable_photos(workspace, shards), NAMED):
+    found = unusable_photos(workspace, shards)
+    for photo, reason in islice(found, NAMED):
         say(f"align: {since}{photo}: {reason}")
+    # Counting them would read every shard.
+    if next(found, None):
+        say(f"align: ... and more: `styleclip faces {workspace}` names all")
 
 
 def _tell_crowds(crowds: Mapping[str, int]) -> None:

@@ -12,7 +12,7 @@ from flows.engines import read_engine
 from flows.forecast import estimate
 from flows.guards import guarded_flow
 from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
-from flows.progress import say
+from flows.progress import describe_counts, say
 from flows.shards import run_shards
 from flows.share import Share, read_share
 from flows.store_check import check_store
@@ -52,6 +52,7 @@ from tasks.surveys import check_edits, survey_manifest
 _TOLD_PREPARATION = 2.0
 # Rows of a shard: of more, more would be lost to whoever stops a run of slow edits.
 EDIT_SHARD = 64
+_WITHOUT = "give this command without --only-..., --since and --before"
 
 
 @guarded_flow("edit-dataset")
@@ -150,11 +151,9 @@ def edit_dataset(
         share.require(rows > 0, folder.url)
     arguments = {"run": folder.url, "device": device, "retry": retry, "again": again}
     if again is None:
-        shards = shards_to_do(folder, retry, share.of)
+        shards, left = shards_to_do(folder, retry, share.of), 0
     else:
         shards, left = shards_to_redo(folder, again, retry, share.of)
-        if left:
-            say(f"{left} shards that were never done are left: select nothing to do them")
     counts = run_shards(
         "edit", edit_pairs_shard, shards, workers, arguments, share=share, engine=by
     )
@@ -167,7 +166,15 @@ def edit_dataset(
     if prepared >= _TOLD_PREPARATION:
         asides.append(f"{prepared:.0f} s of it for directions, mappers and the manifest")
     took = time.monotonic() - began
-    return Summary("edit", folder.url, counts, took, {"rows": rows}, aside="; ".join(asides))
+    return Summary(
+        "edit",
+        folder.url,
+        counts,
+        took,
+        {"rows": rows},
+        aside="; ".join(asides),
+        undone=f"{describe_counts({'rows': left})} never done: {_WITHOUT}" if left else "",
+    )
 
 
 def _tell_failed(

@@ -23,7 +23,7 @@ _MAKER = "weights add"
 _CONVERTERS = ("latents import", "latents import-directions", "weights convert")
 # These begin no workspace.
 _READERS = (
-    *("invert", "edit", "tune", "evaluate", "verify", "faces", "forget"),
+    *("invert", "edit", "tune", "evaluate", "verify", "doctor", "faces", "forget"),
     *("manifest build", "manifest validate", "latents export"),
 )
 

@@ -35,6 +35,9 @@ def train_mappers(
 ) -> Summary:
     """Train a mapper for each prompt that has none; a stopped training continues.
 
+    The defaults suit the published FFHQ generator. That of the demo takes --learning-rate 200,
+    --id-lambda 0.4, --l2-lambda 0.1, --steps 100, --batch-size 4. docs/choosing.md says more.
+
     Args:
         workspace: Folder or URL that holds all data.
         target: Target prompts, such as "a face with purple hair".

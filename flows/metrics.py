@@ -69,7 +69,9 @@ def bound_arguments(
 
 def place_of(arguments: Mapping[str, Any]) -> str:
     """Return the URL of the run or the workspace that a shard is of, without credentials."""
-    return redact(str(arguments.get("run") or arguments.get("workspace") or ""))
+    workspace = arguments.get("workspace")
+    # A workspace as people gave it may be relative; a run comes from a flow, with its URL.
+    return redact(str(arguments.get("run") or (Folder(workspace).url if workspace else "")))
 
 
 def write_metrics(event: str, **values: Any) -> None:

@@ -22,6 +22,8 @@ _ANYWHERE = ("--help", "-h", "--install-completion")
 _STRENGTHS = ("--alpha", "--alphas", "--strength", "--beta", "--method", "--prompt", "--target")
 # Several numbers where one is asked for.
 _SEVERAL = re.compile(r"\d[,;]\s*\d")
+# Words that other tools have for ours.
+_MEANT = {"check": ("validate", "verify"), "create": ("build",), "delete": ("forget",)}
 # From which on an option is taken for a mistyped one.
 _ALIKE = 0.65
 
@@ -94,7 +96,8 @@ def _refuse_unknown_options(command: str, tokens: Sequence[str]) -> None:
 
 
 def _refuse(mistake: str, word: str, known: Sequence[str], words: str) -> None:
-    alike = get_close_matches(word, known, 1, _ALIKE)
+    alike = [meant for meant in _MEANT.get(word, ()) if meant in known]
+    alike += get_close_matches(word, known, 1, _ALIKE)
     hint = f" (did you mean {alike[0]}?)" if alike else ""
     console.print(_told(mistake + hint, words))
     sys.exit(USER_ERROR)

@@ -86,8 +86,8 @@ def run_pipeline(
         faces: If a photograph shows several people: take the largest face, all, or none of them
             (reject_several).
         crop_size: Side of the crops in pixels. The encoders see 256; larger ones are for people.
-        minimum_face: Smallest face crop to accept, in pixels of the photograph; by default all that
-            are found. The detector finds none below about 76, of 12 megapixels about 160.
+        minimum_face: Smallest face crop to accept, in pixels of the photograph. The detector finds
+            none below about 76, of 12 megapixels about 160, so that the default takes all.
         image_format: Of the edited images; both are lossless and carry their provenance.
         output: Single files, or a tar a shard in the layout of webdataset.
         device: auto, cpu, cuda, cuda:1, mps.

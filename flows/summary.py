@@ -27,6 +27,7 @@ class Summary:
         seconds: How long it took.
         facts: Further plain values.
         aside: What else there is to say in the line: where time went, or how good it is.
+        undone: What is left to do all the same, and how; empty where nothing is.
     """
 
     stage: str
@@ -35,6 +36,7 @@ class Summary:
     seconds: float
     facts: Mapping[str, object] = field(default_factory=dict)
     aside: str = field(default="", kw_only=True)
+    undone: str = field(default="", kw_only=True)
 
     @property
     def failed(self) -> bool:
@@ -47,14 +49,17 @@ class Summary:
     @property
     def line(self) -> str:
         """One line for people."""
-        verb = "wrote" if any(self.counts.values()) else "it is all in"
+        verb = "see" if self.undone else "it is all in"
+        verb = "wrote" if any(self.counts.values()) else verb
         return f"{self.work}; {verb} {_address(self.wrote)}"
 
     @property
     def work(self) -> str:
         """What was done, and how long it took."""
-        counts = describe_counts(self.counts) or "nothing left to do"
-        aside = f" ({self.aside})" if self.aside else ""
+        nothing = "nothing done" if self.undone else "nothing left to do"
+        counts = describe_counts(self.counts) or nothing
+        told = "; ".join(filter(None, (self.aside, self.undone)))
+        aside = f" ({told})" if told else ""
         took = f" in {self.seconds:.0f} s" if self.seconds >= _TOLD_SECONDS else ""
         return f"{self.stage}: {counts}{took}{aside}"
 

@@ -48,10 +48,13 @@ def verify_weights(models: str = DEMO_MODELS, *, device: str = "auto") -> Summar
     wrong = [row for row in rows if row["error"]]
     lacking = {*ROLES_OF_A_RUN} - {row["role"] for row in rows}
     if lacking:
-        say(f"weights: {models} names no {', '.join(sorted(lacking))}, which `styleclip run` needs")
+        say(
+            f"weights: {models} names no {', '.join(sorted(lacking))}, which `styleclip run` needs"
+            "; `styleclip weights add` adds one"
+        )
     for row in wrong:
         say(f"{row['role']} ({row['url']}): {row['error']}")
-    counts = {"sound": len(rows) - len(wrong), "failed": len(wrong)}
+    counts = {"sound": len(rows) - len(wrong), "failed": len(wrong), "wrong": len(lacking)}
     return Check("weights", models, counts, time.monotonic() - began, {"weights": rows})
 
 

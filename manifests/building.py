@@ -60,10 +60,13 @@ def read_instructions(file: BinaryIO) -> list[Instruction]:
             except EditError as error:
                 errors += [RowError(row, *mistake) for mistake in error.mistakes]
                 continue
+            repetitions = dict[RowError, None]()
             for instruction in asked:
                 if instruction in rows_of:
-                    errors.append(_repetition(row, rows_of[instruction], instruction))
+                    repetitions[_repetition(row, rows_of[instruction], instruction)] = None
                 rows_of.setdefault(instruction, row)
+            # Once for all strengths of a cell.
+            errors += repetitions
     require_no_errors(sorted(errors, key=lambda error: error.row), "prompt table")
     if not rows_of:
         raise ManifestError("prompt table: got no rows, expected at least one target_prompt")

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import ManifestError, RowError, did_you_mean, shown
+from manifests.schemas import EDITS
 
 ROWS_AT_ONCE = 16_384
 _BUFFER = 1 << 20
+_SEPARATORS = {",": "comma", ";": "semicolon"}
 # Bounds on what a small file can make of itself, far above what any table of ours needs.
 _LONGEST_RECORD = 1 << 18
 _LONGEST_BATCH = 1 << 25
@@ -49,9 +51,9 @@ def stream_table(
 ) -> Iterator[RawBatch]:
     """Read a CSV or Parquet file a few thousand rows at a time.
 
-    CSV is UTF-8, with or without a byte order mark, separated by commas; cells may hold quoted
-    commas, quotes and line breaks; rows without any content are skipped. Parquet is told by its
-    first bytes.
+    CSV is UTF-8, with or without a byte order mark, separated by commas, or by semicolons as
+    spreadsheets write it where numbers have commas; cells may hold quoted separators, quotes and
+    line breaks; rows without any content are skipped. Parquet is told by its first bytes.
 
     Args:
         file: Seekable.
@@ -78,11 +80,12 @@ def _read_csv(
     # Bytes that are not UTF-8 become surrogates, which the check of the cell reports with its row.
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
-        records = _records(text)
+        separator = _separator(text)
+        records = _records(text, separator)
         names = _header(records)
         _check_columns(names, allowed, required)
         for part in _parts(records):
-            yield _csv_batch(names, part)
+            yield _csv_batch(names, part, _SEPARATORS[separator])
     finally:
         text.detach()
 
@@ -93,7 +96,18 @@ class _Unreadable(NamedTuple):
     reason: str
 
 
-def _records(text: io.TextIOWrapper) -> Iterator[tuple[int, list[str] | _Unreadable]]:
+def _separator(text: io.TextIOWrapper) -> str:
+    """What is between the cells; names of columns hold neither, so that the first row says it."""
+    line = "\n"
+    while line and not line.strip():
+        line = text.readline(_LONGEST_RECORD)
+    text.seek(0)
+    return ";" if ";" in line and "," not in line else ","
+
+
+def _records(
+    text: io.TextIOWrapper, separator: str
+) -> Iterator[tuple[int, list[str] | _Unreadable]]:
     """The rows of a CSV file that hold anything, with their numbers."""
     row, left = 0, _LONGEST_RECORD
 
@@ -106,7 +120,7 @@ def _records(text: io.TextIOWrapper) -> Iterator[tuple[int, list[str] | _Unreada
             yield line
 
     try:
-        for row, cells in enumerate(csv.reader(lines(), strict=True), start=1):
+        for row, cells in enumerate(csv.reader(lines(), delimiter=separator, strict=True), start=1):
             left = _LONGEST_RECORD
             if any(cells):
                 yield row, cells
@@ -136,9 +150,9 @@ def _header(records: Iterator[tuple[int, list[str] | _Unreadable]]) -> list[str]
     names = [name.strip() for name in cells]
     while names and not names[-1]:
         names.pop()
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
+    if len(names) == 1 and "\t" in names[0]:
         raise ManifestError(
-            f"header: got {shown(names[0])}, expected names separated by commas; "
+            f"header: got {shown(names[0])}, expected names separated by commas or semicolons; "
             "export the table with commas"
         )
     if any(map(_NO_TEXT.search, names)):
@@ -150,11 +164,11 @@ def _header(records: Iterator[tuple[int, list[str] | _Unreadable]]) -> list[str]
 
 
 def _csv_batch(
-    names: Sequence[str], part: Sequence[tuple[int, list[str] | _Unreadable]]
+    names: Sequence[str], part: Sequence[tuple[int, list[str] | _Unreadable]], separator: str
 ) -> RawBatch:
     rows, records, errors = list[int](), list[list[str | None]](), list[RowError]()
     for row, cells in part:
-        error = _row_error(row, cells, len(names))
+        error = _row_error(row, cells, len(names), separator)
         if error:
             errors.append(error)
         else:
@@ -166,14 +180,16 @@ def _csv_batch(
     return RawBatch(rows, dict(zip(names, columns if records else empty, strict=True)), errors)
 
 
-def _row_error(row: int, cells: list[str] | _Unreadable, width: int) -> RowError | None:
+def _row_error(
+    row: int, cells: list[str] | _Unreadable, width: int, separator: str
+) -> RowError | None:
     if isinstance(cells, _Unreadable):
         remedy = "close each quote and double those inside; the rows from here on were not read"
         return RowError(row, "", cells.reason, "quoted cells of CSV", remedy)
     if len(cells) < width:
-        remedy = "an empty cell still needs its comma"
+        remedy = f"an empty cell still needs its {separator}"
     elif any(cells[width:]):
-        remedy = "put a cell that holds a comma in quotes"
+        remedy = f"put a cell that holds a {separator} in quotes"
     else:
         return None
     return RowError(row, "", len(cells), f"{width} cells as in the header", remedy)
@@ -265,16 +281,24 @@ def _plain(column: pa.Array) -> list[object]:
     return [cell if cell.is_valid else None for cell in column]
 
 
+def _column_remedy(name: str, names: Sequence[str], allowed: Collection[str]) -> str:
+    if name in ("image_id", "pair_id"):
+        return "a table that has it is a manifest, which `styleclip edit` takes"
+    if name in EDITS.names:
+        return "a table that has it is a manifest or has prompts: are two arguments swapped?"
+    known = any(one in allowed for one in names)
+    nameless = "is the first row the names of the columns? if it is, rename it"
+    return did_you_mean(name, allowed, "rename or remove it" if known else nameless)
+
+
 def _check_columns(
     names: Sequence[str], allowed: Collection[str], required: Mapping[str, str]
 ) -> None:
     for name in names:
         if name not in allowed:
-            remedy = did_you_mean(name, allowed, "remove it")
-            if name in ("image_id", "pair_id"):
-                remedy = "a table that has it is a manifest, which `styleclip edit` takes"
             raise ManifestError(
-                f"columns: got {shown(name)}, expected some of {', '.join(allowed)}; {remedy}"
+                f"columns: got {shown(name)}, expected some of {', '.join(allowed)}; "
+                f"{_column_remedy(name, names, allowed)}"
             )
         if names.count(name) > 1:
             raise ManifestError(f"columns: got {name} twice, expected each once; remove one")

@@ -155,7 +155,7 @@ def shards_to_redo(
         own: Returns those of some shards that are looked at.
 
     Returns:
-        The shards, ascending, and how many were never done and are left.
+        The shards, ascending, and how many rows are left that were never done.
 
     Raises:
         RunError: A prompt or an image names no row.
@@ -177,7 +177,7 @@ def shards_to_redo(
             hit = any(_is_due(row, dates, selection, retry) for row in rows)
         else:
             hit = not asks_results and all(map(selection.names, rows))
-            left += not hit
+            left += 0 if hit else len(rows)
         chosen += [shard] if hit else []
     for option, names in unseen.items():
         # Who looks at a part of the shards cannot know.

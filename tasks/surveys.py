@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from manifests.errors import ManifestError
+from manifests.errors import ManifestError, shown
 from manifests.instructions import Instruction
 from styleclip_ops.generator import Generator
 from tasks.directions import RelevanceConfig
@@ -29,6 +29,7 @@ class Survey(NamedTuple):
         mappers: Prompts and settings of the mappers that are to be trained.
         mapper_uris: Mappers that they name.
         num_channels: The most style channels that one asks for; 0 where none says how many.
+        widest: Which one that is, in words.
         card: Of the rows, see `tasks.frozen.manifest_card`; None of prompts.
         version: Of the file when it was read.
     """
@@ -37,6 +38,7 @@ class Survey(NamedTuple):
     mappers: list[tuple[str, MapperConfig]]
     mapper_uris: list[str]
     num_channels: int = 0
+    widest: str = ""
     card: Mapping[str, Any] | None = None
     version: str = ""
 
@@ -72,7 +74,7 @@ class Survey(NamedTuple):
         most = len(generator.layout.editable_channels)
         if self.num_channels > most:
             raise ManifestError(
-                f"num_channels: got {self.num_channels}, expected at most {most}, "
+                f"{self.widest}: num_channels: got {self.num_channels}, expected at most {most}, "
                 "the editable style channels of this generator; give less, or another --models"
             )
 
@@ -85,11 +87,15 @@ def survey_manifest(manifest: str) -> Survey:
     """
     methods, wanted = set[str](), dict[tuple[str, str | None], None]()
     uris, num_channels, hashes = dict[str, None](), 0, list[NDArray[np.uint64]]()
+    widest = ""
     version = Manifest(manifest).version()
     for batch in stream_manifest(manifest):
         hashes.append(row_hashes(batch))
         methods.update(batch["method"].to_pylist())
-        num_channels = max(num_channels, pc.max(batch["num_channels"]).as_py() or 0)
+        most = pc.max(batch["num_channels"])
+        if (most.as_py() or 0) > num_channels:
+            num_channels, place = most.as_py(), pc.index(batch["num_channels"], most).as_py()
+            widest = f"{batch['image_id'][place]}, {shown(batch['target_prompt'][place].as_py())}"
         rows = batch.filter(pc.equal(batch["method"], "mapper"))
         columns = (rows[name].to_pylist() for name in ("mapper_uri", "target_prompt", "options"))
         for uri, prompt, options in zip(*columns, strict=True):
@@ -100,7 +106,7 @@ def survey_manifest(manifest: str) -> Survey:
     if not methods:
         raise ManifestError("manifest: got no rows, expected at least one edit")
     card = manifest_card(hashes)
-    return Survey(methods, _trainings(wanted), [*uris], num_channels, card, version)
+    return Survey(methods, _trainings(wanted), [*uris], num_channels, widest, card, version)
 
 
 def survey_prompts(asked: Iterable[Instruction]) -> Survey:
@@ -109,8 +115,9 @@ def survey_prompts(asked: Iterable[Instruction]) -> Survey:
     mappers = [one for one in prompts if one.method == "mapper"]
     wanted = dict.fromkeys((m.target_prompt, m.options) for m in mappers if m.mapper_uri is None)
     uris = dict.fromkeys(m.mapper_uri for m in mappers if m.mapper_uri is not None)
-    num_channels = max((one.num_channels or 0 for one in prompts), default=0)
-    return Survey({one.method for one in prompts}, _trainings(wanted), [*uris], num_channels)
+    widths = [(one.num_channels or 0, shown(one.target_prompt)) for one in prompts]
+    methods: set[str] = {one.method for one in prompts}
+    return Survey(methods, _trainings(wanted), [*uris], *max(widths, default=(0, "")))
 
 
 def check_edits(

@@ -18,6 +18,11 @@ MAX_SCANNED_PIXELS = 4_000_000_000
 
 # Pillow's other readers are rarely used, and some of them run programs.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# How files of telephones that none of these readers takes begin, after their first four bytes.
+_BRANDS = {
+    **dict.fromkeys((b"ftypheic", b"ftypheix", b"ftypheim", b"ftypmif1", b"ftyphevc"), "HEIC"),
+    **dict.fromkeys((b"ftypavif", b"ftypavis"), "AVIF"),
+}
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -102,6 +107,8 @@ def read_photo(content: bytes) -> Image.Image:
     except UnidentifiedImageError:
         names = ", ".join(_FORMATS)
         message = f"got {len(content):,} bytes of something else, expected an image of {names}"
+        if brand := _BRANDS.get(content[4:12]):
+            message = f"got a {brand} picture, expected one of {names}; convert it to JPEG"
         raise PhotoError("unreadable", message) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoError("unreadable", _too_many_pixels("many more")) from None

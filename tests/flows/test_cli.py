@@ -115,6 +115,8 @@ def test_no_command_at_all_shows_the_help(capsys):
             ["edit", "ws", "edits.csv", "--modles", "m"],
             "got --modles, which edit does not take (did you mean --models?);",
         ),
+        (["manifest", "check"], "one of build, validate (did you mean validate?);"),
+        (["weights", "check"], "(did you mean verify?);"),
         (["manifest", "biuld"], "one of build, validate (did you mean build?);"),
         (["edi"], "got edi, which is no command, expected one of demo, run, align"),
         (["edit", "--no-update"], "which edit does not take (did you mean --update?);"),
@@ -170,6 +172,7 @@ def test_what_is_wrong_with_the_arguments_is_told_with_where_to_look(capsys, wor
         (["evaluate", "{place}", "--run", "b"], "runs there: autumn, summer"),
         (["evaluate", "{place}/ws", "--run", "b"], "ws, which is not there or empty; `styleclip"),
         (["invert", "{place}/ws"], "ws, which is not there or empty; `styleclip align PHOTOS"),
+        (["doctor", "{place}/ws"], "ws, which is not there or empty; `styleclip align PHOTOS"),
         (["verify", "{place}", "--run", "b"], "runs there: autumn, summer"),
         (["verify", "none", "--run", "{place}/runs/b"], "runs there: autumn, summer"),
         (["evaluate", "{place}", "autumn"], "is told by an option, as in `--run autumn`"),
@@ -277,7 +280,8 @@ def test_networks_that_a_bundle_lacks_are_told(capsys, tmp_path, models):
     named = {role: entry | {"uri": str(folder / entry["uri"])} for role, entry in values.items()}
     del named["clip"], named["identity"]
     (tmp_path / "half.json").write_text(json.dumps(named))
-    _, _, err = call(capsys, "weights", "verify", str(tmp_path / "half.json"))
+    status, out, err = call(capsys, "weights", "verify", str(tmp_path / "half.json"))
+    assert (status, "2 sound, 2 wrong" in out) == (1, True)
     assert "half.json names no clip, identity, which `styleclip run` needs" in " ".join(err.split())
 
 
@@ -319,6 +323,17 @@ def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
     assert "from before (`--retry-failed` looks again): " in " ".join(err.split())
     assert "1 ok" in call(capsys, *words, "--retry-failed")[1]
     assert "from before" not in call(capsys, *words)[2]
+
+
+@pytest.mark.parametrize("broken", [5, 6])
+def test_it_is_said_where_more_photographs_are_unusable_than_are_named(capsys, tmp_path, broken):
+    (tmp_path / "photos").mkdir()
+    for number in range(broken):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(b"no picture")
+    workspace = str(tmp_path / "ws")
+    _, _, err = call(capsys, "--no-server", "align", str(tmp_path / "photos"), workspace)
+    more = f"align: ... and more: `styleclip faces {workspace}` names all"
+    assert (err.count(".jpg: unreadable: "), more in err) == (5, broken > 5)
 
 
 def test_prompts_are_read_before_the_work(capsys, tmp_path, models):
@@ -457,10 +472,11 @@ def test_a_run_that_is_not_there_cannot_be_verified(capsys, tmp_path):
 
 
 def test_the_doctor_says_what_is_there_and_what_is_not(capsys, tmp_path, models):
+    (tmp_path / "edits.csv").touch()
     status, out, err = call(capsys, "--json", "doctor", str(tmp_path), "--models", models)
     assert (status, json.loads(out)["counts"]["wrong"]) == (0, 0)
     said = " ".join(err.split())
-    assert f"suspicious: workspace {tmp_path}: got nothing there, or nothing in it" in said
+    assert f"sound: workspace {tmp_path}: a folder of " in said
     assert "suspicious: directions" in said
     bundle = {"generator": {"uri": f"{tmp_path}/none.pt"}}
     (tmp_path / "bundle.json").write_text(json.dumps(bundle))

@@ -8,6 +8,7 @@ import torch
 
 from flows.edit import edit_dataset
 from flows.interchange import import_latents
+from flows.summary import Summary
 from tasks.directions import RelevanceConfig
 from tasks.outputs import read_image
 from tasks.runs import RunError, run_folder, run_ledger
@@ -36,14 +37,19 @@ def write_manifest(folder, *images: str) -> None:
 
 
 @pytest.fixture
-def edit(workspace, models):
-    def call(**options) -> dict[str, int]:
+def summarize(workspace, models):
+    def call(**options) -> Summary:
         named = {name: options.pop(name) for name in options.keys() & Redo.__dataclass_fields__}
         given = {"relevance": RELEVANCE, "device": "cpu", "models": models, "shard_size": 3}
         given["redo"] = Redo(**named)
-        return dict(edit_dataset(workspace, f"{workspace}/../edits.csv", **given | options).counts)
+        return edit_dataset(workspace, f"{workspace}/../edits.csv", **given | options)
 
     return call
+
+
+@pytest.fixture
+def edit(summarize):
+    return lambda **options: dict(summarize(**options).counts)
 
 
 @pytest.fixture
@@ -102,13 +108,24 @@ def test_rows_keep_their_date_when_others_of_their_shard_are_done_again(workspac
     assert (len(before), len(same), ledger.read_commit(0).generation) == (3, 2, 1)
 
 
-def test_what_was_never_done_is_done_only_as_a_whole(tmp_path, edit, capfd):
+def test_what_was_never_done_is_done_only_as_a_whole(tmp_path, edit, summarize):
     edit()
     write_manifest(tmp_path, *IMAGES, "stranger")
-    assert edit(update=True, only_image=["face-00000"]) == {"ok": 2}
-    assert "1 shards that were never done are left" in capfd.readouterr().err
+    told = summarize(update=True, only_image=["face-00000"])
+    assert dict(told.counts) == {"ok": 2}
+    assert "2 rows never done: give this command without --only-..." in told.line
     assert edit(only_image=["stranger"]) == {"no_latent": 2}
     assert edit() == {}
+
+
+def test_a_selection_of_a_new_run_does_not_say_that_all_is_done(summarize, edit):
+    told = summarize(only_prompt=["an * face"], shard_size=64)
+    assert dict(told.counts) == {}
+    assert told.line.startswith("edit: nothing done in ")
+    assert "6 rows never done: give this command without --only-..." in told.line
+    assert "all in /" not in told.line
+    assert edit(shard_size=64) == {"ok": 4, "no_latent": 2}
+    assert "nothing left to do" in summarize(since="2999-01-01", shard_size=64).line
 
 
 REFUSED = {

@@ -171,7 +171,9 @@ def test_a_run_does_not_continue_with_another_manifest_or_setting(tmp_path, port
     many = tmp_path / "many.csv"
     many.write_text("image_id,target_prompt,num_channels\nanna,a smiling face,10\nanna,old,6000\n")
     for dry_run in (True, False):
-        with pytest.raises(ManifestError, match="num_channels: got 6000, expected at most 132"):
+        with pytest.raises(
+            ManifestError, match="^anna, 'old': num_channels: got 6000, expected at most 132"
+        ):
             edit_dataset(root, str(many), run="many", dry_run=dry_run, **options)
     assert not run_folder(root, "many").names()
     with pytest.raises(RunError, match="image_format: got 'webp', begun with 'png'"):
@@ -262,7 +264,7 @@ def test_a_mapper_that_is_gone_is_missed_where_a_run_continues(tmp_path, latents
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("global,99999,,", "num_channels: got 99999"),
+        ("global,99999,,", "^'a smiling face': num_channels: got 99999"),
         ("mapper,,mappers/x,", "mapper_uri: got mappers/x, expected the whole path"),
     ],
 )

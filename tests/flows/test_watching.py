@@ -16,7 +16,7 @@ from flows.artifacts import _plain
 from flows.cli import app
 from flows.environment import samples_shown
 from flows.interchange import import_latents
-from flows.metrics import measured, write_metrics
+from flows.metrics import measured, place_of, write_metrics
 from tasks.edits import edit_pairs_shard
 from tasks.row_logs import log_failures
 from tasks.runs import run_folder, run_ledger
@@ -128,6 +128,19 @@ def test_a_failed_shard_is_a_metric_and_its_error_is_raised(tmp_path, monkeypatc
     (line,) = map(json.loads, (tmp_path / "m.jsonl").read_text().splitlines())
     wanted = {"event": "shard_failed", "stage": "align", "shard": 3, "error": "OSError"}
     assert line | wanted == line
+
+
+def test_metrics_name_the_whole_address_of_a_workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLECLIP_METRICS", str(tmp_path / "m.jsonl"))
+    monkeypatch.chdir(tmp_path)
+
+    def align_photos_shard(workspace: str, shard: int) -> dict[str, int]:
+        return {"ok": 1}
+
+    measured(align_photos_shard, "align")(workspace="ws", shard=3)
+    assert place_of({"workspace": "ws"}) == str(tmp_path / "ws")
+    (line,) = map(json.loads, (tmp_path / "m.jsonl").read_text().splitlines())
+    assert line["run"] == str(tmp_path / "ws")
 
 
 def test_logs_name_run_shard_and_row_and_no_secrets(caplog):

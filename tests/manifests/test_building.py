@@ -132,6 +132,7 @@ def test_a_prompt_table_may_be_parquet() -> None:
 
 def test_mistakes_in_a_prompt_table_have_their_row_numbers() -> None:
     rows = [("x", "1;;2"), ("y", "2;x"), ("z", "2;2"), ("w", ""), ("w", "4"), ("v", "2", "3")]
+    rows += [("u", "4;8"), ("u", "4;8")]
     with pytest.raises(ManifestError) as caught:
         read_instructions(csv_file(("target_prompt", "alpha"), rows))
     assert [str(error) for error in caught.value.errors] == [
@@ -143,6 +144,8 @@ def test_mistakes_in_a_prompt_table_have_their_row_numbers() -> None:
         "row 6, column target_prompt: got 'w', expected another prompt or strength than in row 5; "
         "remove a row",
         "row 7: got 3, expected 2 cells as in the header; put a cell that holds a comma in quotes",
+        "row 9, column target_prompt: got 'u', expected another prompt or strength than in row 8; "
+        "remove a row",
     ]
 
 

@@ -104,6 +104,26 @@ def test_hand_written_csv_has_defaults_blank_rows_and_spare_commas() -> None:
     assert {row["neutral_prompt"] for row in got} == {"a face"}
 
 
+def test_semicolons_separate_as_spreadsheets_of_many_countries_write_them() -> None:
+    text = (
+        '\ufeff;;\r\n"image_id";target_prompt;alpha\r\n'
+        'a;"a hat; and, a ""smile""";2\r\nb;old, and wise;\r\n'
+    )
+    got = read(io.BytesIO(text.encode())).to_pylist()
+    assert [(r["image_id"], r["target_prompt"], r["alpha"]) for r in got] == [
+        ("a", 'a hat; and, a "smile"', 2.0),
+        ("b", "old, and wise", 4.0),
+    ]
+    said = messages(io.BytesIO(b"image_id;target_prompt;alpha\na;x;4,5\nb;y;2;4\nc;z\n"))
+    assert [line.split("; ")[0] for line in said] == [
+        "row 2, column alpha: got '4,5', expected a finite number",
+        "row 3: got 4, expected 3 cells as in the header",
+        "row 4: got 2, expected 3 cells as in the header",
+    ]
+    assert said[1].endswith("put a cell that holds a semicolon in quotes")
+    assert said[2].endswith("an empty cell still needs its semicolon")
+
+
 def test_given_pair_ids_are_kept_and_missing_ones_computed() -> None:
     rows = [("mine-1", "a", "x"), ("", "b", "x")]
     given_id, computed = read(csv_file(("pair_id", *HEADER), rows))["pair_id"].to_pylist()
@@ -232,11 +252,13 @@ def test_files_are_streamed(kind: str) -> None:
         (b"\n\n", "got nothing, expected image_id"),
         (b"image_id,prompt\n", "got 'prompt', expected some of pair_id, image_id, neutral_prompt"),
         (b"image_id,target_promt\n", "did you mean 'target_prompt'?"),
-        (b"image_id,target_prompt,size\n", "; remove it"),
+        (b"image_id,target_prompt,size\n", "; rename or remove it"),
+        (b"anna,a smiling face\n", "got 'anna', expected some of pair_id, "),
+        (b"anna,a smiling face\n", "; is the first row the names of the columns?"),
         (b"image_id,image_id,target_prompt\n", "got image_id twice"),
         (b"image_id,alpha\n", "got image_id, alpha, expected target_prompt among them"),
-        (b"image_id;target_prompt\n", "expected names separated by commas"),
-        (b"image_id\ttarget_prompt\n", "expected names separated by commas"),
+        (b"image_id\ttarget_prompt\n", "expected names separated by commas or semicolons"),
+        (b"image_id;target_prompt,alpha\n", "got 'image_id;target_prompt', expected some of"),
         (b'"image_id,target_prompt\n', "unexpected end of data"),
         (b"image_id,\xb8^2\x9f,target_prompt\n", "header: got bytes that are no text"),
         (b"\x03\x07image_id,target_prompt\n", "header: got bytes that are no text"),

@@ -214,6 +214,12 @@ def test_every_mistake_of_a_listing_is_named_with_its_row():
         (b"image_id\nx\n", "columns: got image_id, expected exactly one of source_uri, path, uri"),
         (b"path,url\na,b\n", "columns: got path, url, expected exactly one of"),
         (b"paths\na\n", "got 'paths', expected some of .* did you mean 'path'"),
+        (
+            b"file\na\n",
+            "got 'file', .* is the first row the names of the columns. if it is, rename it",
+        ),
+        (b"image_id,file\nx,a\n", "got 'file', expected some of .*; rename or remove it"),
+        (b"target_prompt\na hat\n", "got 'target_prompt', .* are two arguments swapped"),
         (b"path\n", "in which there are none"),
         (b"", "in which there are none|columns: got nothing"),
         (b"path\n\xff\xfe.jpg\n", "row 2, column path: got .* expected text in UTF-8"),

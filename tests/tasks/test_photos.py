@@ -139,6 +139,15 @@ def test_what_is_no_image_is_named_so(content):
     assert f"got {len(content)} bytes of something else, expected an image of" in error_of(content)
 
 
+@pytest.mark.parametrize(
+    ("brand", "name"), [(b"heic", "HEIC"), (b"mif1", "HEIC"), (b"avif", "AVIF")]
+)
+def test_pictures_of_telephones_are_called_by_their_name(brand, name):
+    said = error_of(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(100))
+    assert said.startswith(f"got a {name} picture, expected one of BMP, GIF, JPEG, PNG")
+    assert said.endswith("; convert it to JPEG")
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_what_is_cut_off_is_unreadable(scene, kind):
     content = encode(scene, kind)
