@@ -241,7 +241,8 @@ class Folder:
     def _join(self, name: str) -> str:
         if not name or name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"name: got {name!r}, expected a path inside {self.url}")
-        return f"{self._path}/{name}"
+        # That of the root of a machine ends in the slash.
+        return f"{self._path.removesuffix('/')}/{name}"
 
     def _url(self, path: str) -> str:
         return path if self.is_local else str(self._fs.unstrip_protocol(path))
@@ -251,7 +252,9 @@ def split_url(url: str) -> tuple[Folder, str]:
     """Split the URL of a file into its folder and its name."""
     fs, path = _resolve(url)
     parent, _, name = path.rpartition("/")
-    return Folder(parent if "file" in _protocols(fs) else str(fs.unstrip_protocol(parent))), name
+    if "file" in _protocols(fs):
+        return Folder(parent or "/"), name
+    return Folder(str(fs.unstrip_protocol(parent))), name
 
 
 def read_url(url: str) -> bytes:
@@ -275,7 +278,7 @@ def nearest(url: str) -> str:
     Empty where nothing has, where it is there and only empty, and for stores, which would be asked
     for all that they hold.
     """
-    beside, name = split_url(url.rstrip("/"))
+    beside, name = split_url(url)
     alike = list[str]()
     with suppress(OSError):
         names = beside.names() if beside.is_local else ()
@@ -314,7 +317,9 @@ def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
     protocol = url.split("://", 1)[0] if "://" in url else "file"
     try:
         fs = _file_system(protocol)
-        return fs, str(fs._strip_protocol(url)).rstrip("/")
+        path = str(fs._strip_protocol(url))
+        # No path would be the folder that one is in.
+        return fs, path.rstrip("/") or ("/" if path and "file" in _protocols(fs) else "")
     except (ValueError, ImportError):
         raise
     except Exception as error:

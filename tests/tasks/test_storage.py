@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from tasks.store.faults import StoreError
-from tasks.store.folders import Folder, read_url, split_url
+from tasks.store.folders import Folder, is_file, nearest, read_url, split_url
 
 
 def test_files_are_written_replaced_listed_and_removed(root):
@@ -125,3 +125,28 @@ def test_versions_change_with_the_files(root):
 def test_a_protocol_that_needs_more_than_a_url_is_refused(url):
     with pytest.raises((ValueError, ImportError)):
         Folder(url)
+
+
+@pytest.mark.parametrize("url", ["/{}", "//{}", "file:///{}", "local:///{}", "file:/{}"])
+def test_files_directly_under_the_root_are_not_those_of_the_current_folder(
+    url, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    name = f"styleclip-{tmp_path.name}-{os.getpid()}.json"
+    folder, found = split_url(url.format(name))
+    assert (folder.url, found, folder.url_of(name)) == ("/", name, f"/{name}")
+    assert not folder.exists(name)
+    assert "tmp" in folder.names()
+    assert Folder(url.format("tmp")).name == "tmp"
+    (tmp_path / name).write_bytes(b"of the current folder")
+    assert not is_file(url.format(name))
+    with pytest.raises(FileNotFoundError):
+        read_url(url.format(name))
+
+
+@pytest.mark.parametrize("url", ["/", "//", "file:///"])
+def test_the_root_is_a_folder(url):
+    root = Folder(url)
+    assert (root.url, (root / "tmp").url, root.url_of("tmp/x")) == ("/", "/tmp", "/tmp/x")
+    assert "tmp" in root.names()
+    assert nearest(url) == ""
