@@ -64,7 +64,7 @@ class Folder:
 
     @property
     def url(self) -> str:
-        """The URL, without a trailing slash; a plain absolute path for a directory."""
+        """The URL, without a trailing slash; an absolute path without dots for a directory."""
         return self._url(self._path)
 
     @property
@@ -318,8 +318,11 @@ def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
     try:
         fs = _file_system(protocol)
         path = str(fs._strip_protocol(url))
-        # No path would be the folder that one is in.
-        return fs, path.rstrip("/") or ("/" if path and "file" in _protocols(fs) else "")
+        if "file" not in _protocols(fs):
+            return fs, path.rstrip("/")
+        # One file has one path, since tables compare them; ".." goes as in a shell's cd, also
+        # after a link.
+        return fs, "/" + os.path.abspath(path).lstrip("/")  # noqa: PTH100 - Path keeps ".."
     except (ValueError, ImportError):
         raise
     except Exception as error:

@@ -136,17 +136,34 @@ def test_files_directly_under_the_root_are_not_those_of_the_current_folder(
     folder, found = split_url(url.format(name))
     assert (folder.url, found, folder.url_of(name)) == ("/", name, f"/{name}")
     assert not folder.exists(name)
-    assert "tmp" in folder.names()
-    assert Folder(url.format("tmp")).name == "tmp"
+    assert "etc" in folder.names()
+    assert Folder(url.format("etc")).name == "etc"
     (tmp_path / name).write_bytes(b"of the current folder")
     assert not is_file(url.format(name))
     with pytest.raises(FileNotFoundError):
         read_url(url.format(name))
 
 
-@pytest.mark.parametrize("url", ["/", "//", "file:///"])
+@pytest.mark.parametrize("url", ["/", "//", "file:///", "/etc/.."])
 def test_the_root_is_a_folder(url):
     root = Folder(url)
-    assert (root.url, (root / "tmp").url, root.url_of("tmp/x")) == ("/", "/tmp", "/tmp/x")
-    assert "tmp" in root.names()
+    assert (root.url, (root / "etc").url, root.url_of("etc/x")) == ("/", "/etc", "/etc/x")
+    assert "etc" in root.names()
     assert nearest(url) == ""
+
+
+@pytest.mark.parametrize(
+    "way", ["p", "./p", "p/", "p/.", "../here/p", "x/../p", "{}//p", "file://{}/../here/p"]
+)
+def test_a_directory_has_one_url_whatever_leads_there(way, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    folder = Folder(way.format(here))
+    assert (folder.url, folder.url_of("a.jpg")) == (f"{here}/p", f"{here}/p/a.jpg")
+    parent, name = split_url(way.format(here))
+    assert (parent.url, name) == (str(here), "p")
+
+
+def test_in_a_store_dots_are_a_name(s3_endpoint):
+    assert Folder("s3://faces/a/../b").url == "s3://faces/a/../b"
