@@ -121,7 +121,7 @@ class _Reader:
         relative = "://" not in cell and not cell.startswith(("/", "~"))
         try:
             uri = Folder(_below(self._folder, cell) if relative else cell).url
-        except (ValueError, ImportError) as error:
+        except ValueError as error:
             # The URL may hold a password.
             got, expected = cell.split("://")[0] + "://...", "a URL that can be opened"
             raise _CellError(Mistake(column, got, expected, str(error))) from error

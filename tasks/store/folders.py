@@ -48,7 +48,8 @@ class Folder:
             environment or fsspec's own configuration files, never from the URL.
 
     Raises:
-        ValueError: The URL's protocol is unknown, or it carries a password.
+        ValueError: The URL's protocol is unknown or needs a package that is missing, or it carries
+            a password.
     """
 
     def __init__(self, url: str) -> None:
@@ -304,6 +305,8 @@ def sha256(content: bytes) -> str:
 _ALIKE = 0.7
 # Listings must show what other writers did since.
 _OPTIONS: dict[str, Any] = {"use_listings_cache": False}
+# By protocol, the extra of this package that brings what it needs.
+_EXTRAS = {"gs": "gcs", "gcs": "gcs"}
 # What file systems without hard links say.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -323,7 +326,16 @@ def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
         # One file has one path, since tables compare them; ".." goes as in a shell's cd, also
         # after a link.
         return fs, "/" + os.path.abspath(path).lstrip("/")  # noqa: PTH100 - Path keeps ".."
-    except (ValueError, ImportError):
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        told = (
+            f"`pip install -c constraints.txt '.[{extra}]'` in the clone" if extra else "install it"
+        )
+        raise ValueError(
+            f"URL: got {protocol}://, expected a protocol whose package is installed; {told} "
+            f"({error})"
+        ) from error
+    except ValueError:
         raise
     except Exception as error:
         # File systems inside others, zip:// and such, fail in many ways without an outer one.

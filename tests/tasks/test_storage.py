@@ -1,6 +1,7 @@
 """Folders behave alike on a directory, in memory and on S3."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_versions_change_with_the_files(root):
 
 @pytest.mark.parametrize("url", ["zip://x/y", "dir://x", "github://x", "generic://x", "x-y://z"])
 def test_a_protocol_that_needs_more_than_a_url_is_refused(url):
-    with pytest.raises((ValueError, ImportError)):
+    with pytest.raises(ValueError, match="^URL: got|not known"):
         Folder(url)
 
 
@@ -167,3 +168,16 @@ def test_a_directory_has_one_url_whatever_leads_there(way, tmp_path, monkeypatch
 
 def test_in_a_store_dots_are_a_name(s3_endpoint):
     assert Folder("s3://faces/a/../b").url == "s3://faces/a/../b"
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "remedy"),
+    [
+        ("gs://faces/ws", "gcsfs", r"`pip install -c constraints.txt '.\[gcs\]'` in the clone"),
+        ("abfs://faces/ws", "adlfs", "install it .*adlfs"),
+    ],
+)
+def test_a_package_that_a_store_needs_is_named(url, package, remedy, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=f"URL: got {url[:4].rstrip(':')}.* installed; {remedy}"):
+        Folder(url)
