@@ -4,6 +4,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -305,6 +306,9 @@ def sha256(content: bytes) -> str:
 _ALIKE = 0.7
 # Listings must show what other writers did since.
 _OPTIONS: dict[str, Any] = {"use_listings_cache": False}
+_EXPECTED = "a directory, s3://, gs://, memory:// or another one that needs no more than the URL"
+# A directory may have any name; these are hardly meant for one.
+_NO_SLASHES = re.compile(r"(s3a?|gc?s|abfss?|az|https?|memory):(?!//)", re.I)
 # By protocol, the extra of this package that brings what it needs.
 _EXTRAS = {"gs": "gcs", "gcs": "gcs"}
 # What file systems without hard links say.
@@ -318,6 +322,7 @@ def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
             "give credentials in the environment"
         )
     protocol = url.split("://", 1)[0] if "://" in url else "file"
+    _refuse_mistyped(protocol, url)
     try:
         fs = _file_system(protocol)
         path = str(fs._strip_protocol(url))
@@ -340,9 +345,24 @@ def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
     except Exception as error:
         # File systems inside others, zip:// and such, fail in many ways without an outer one.
         raise ValueError(
-            f"URL: got the protocol {protocol!r}, expected a directory, s3://, gs://, memory:// or "
-            f"another one that needs no more than the URL ({type(error).__name__})"
+            f"URL: got the protocol {protocol!r}, expected {_EXPECTED} ({type(error).__name__})"
         ) from error
+
+
+def _refuse_mistyped(protocol: str, url: str) -> None:
+    """Refuse a protocol that there is not, and a directory that was meant for a store."""
+    begun = _NO_SLASHES.match(url)
+    if begun:
+        meant = redact(f"{begun[1].lower()}://{url[begun.end() :].lstrip('/')}")
+        raise ValueError(
+            f"URL: got {begun[0]} without two slashes, expected {_EXPECTED} "
+            f"(did you mean {meant}?); write ./ before a directory of such a name"
+        )
+    known = {*fsspec.available_protocols(), *fsspec.registry}
+    if protocol not in known:
+        alike = get_close_matches(protocol.lower(), known, 1, _ALIKE)
+        hint = f" (did you mean {alike[0]}://?)" if alike else ""
+        raise ValueError(f"URL: got the protocol {protocol!r}, expected {_EXPECTED}{hint}")
 
 
 @cache

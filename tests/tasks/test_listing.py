@@ -191,8 +191,9 @@ cell or remove the row
   row 9: got 1, expected 2 cells as in the header; an empty cell still needs its comma
   row 10, column path: got 's3://...', expected a URL that can be opened; URL of bucket: got a \
 password in it, expected none; give credentials in the environment
-  row 11, column path: got 'nosuch://...', expected a URL that can be opened; Protocol not known: \
-nosuch
+  row 11, column path: got 'nosuch://...', expected a URL that can be opened; URL: got the \
+protocol 'nosuch', expected a directory, s3://, gs://, memory:// or another one that needs no more \
+than the URL
   row 13: got 3, expected 2 cells as in the header; put a cell that holds a comma in quotes"""
 
 

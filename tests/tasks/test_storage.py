@@ -124,7 +124,7 @@ def test_versions_change_with_the_files(root):
 
 @pytest.mark.parametrize("url", ["zip://x/y", "dir://x", "github://x", "generic://x", "x-y://z"])
 def test_a_protocol_that_needs_more_than_a_url_is_refused(url):
-    with pytest.raises(ValueError, match="^URL: got|not known"):
+    with pytest.raises(ValueError, match="^URL: got"):
         Folder(url)
 
 
@@ -181,3 +181,23 @@ def test_a_package_that_a_store_needs_is_named(url, package, remedy, monkeypatch
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=f"URL: got {url[:4].rstrip(':')}.* installed; {remedy}"):
         Folder(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("s3:/faces/ws", "s3://faces/ws"),
+        ("S3:faces/ws", "s3://faces/ws"),
+        ("https:/me:hunter2@x/p.jpg", r"https://\*\*\*@x/p.jpg"),
+        ("S3://faces/ws", "s3://"),
+        ("htps://faces/ws", "https://"),
+    ],
+)
+def test_a_mistyped_protocol_is_refused_with_what_was_meant(url, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=rf"a directory, s3://.* \(did you mean {meant}\?\)"
+    ) as told:
+        Folder(url)
+    assert "hunter2" not in str(told.value)
+    assert Folder("./s3:/faces").url == f"{tmp_path}/s3:/faces"
