@@ -201,3 +201,35 @@ def test_a_mistyped_protocol_is_refused_with_what_was_meant(url, meant, tmp_path
         Folder(url)
     assert "hunter2" not in str(told.value)
     assert Folder("./s3:/faces").url == f"{tmp_path}/s3:/faces"
+
+
+CONTENT_TYPES = {
+    "index.html": "text/html",
+    "plots/a.svg": "image/svg+xml",
+    "a.png": "image/png",
+    "a.jpg": "image/jpeg",
+    "a.webp": "image/webp",
+    "page.css": "text/css",
+    "card.json": "application/json",
+    "a.tar.gz": "binary/octet-stream",
+    "x.zarr/c/0": "binary/octet-stream",
+}
+
+
+@pytest.mark.parametrize("way", ["write", "create", "create_blindly", "take_in", "in parts"])
+@pytest.mark.parametrize(("name", "expected"), CONTENT_TYPES.items())
+def test_files_in_s3_have_types_by_which_browsers_show_them(
+    way, name, expected, s3_endpoint, tmp_path, monkeypatch
+):
+    folder = Folder(f"s3://faces/{tmp_path.name}-{way}")
+    content = b"x" * (11 * 2**20 if way == "in parts" else 1)
+    source = tmp_path / "source"
+    source.write_bytes(content)
+    monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda size, **_: 5 * 2**20)
+    if way in ("take_in", "in parts"):
+        folder.take_in(name, source)
+    else:
+        getattr(folder, way)(name, content)
+    key = folder.url_of(name).removeprefix("s3://faces/")
+    found = s3_endpoint.head_object(Bucket="faces", Key=key)
+    assert (found["ContentType"], found["ContentLength"]) == (expected, len(content))
