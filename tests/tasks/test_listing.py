@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.photos.decoding import PhotoError, fetch_photo
 from tasks.photos.listing import GIVEN_IDS, PHOTOS, distinct_id, list_photos
 from tasks.photos.listing_table import ListingError, Photo
 from tasks.store.folders import Folder
@@ -258,9 +259,17 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_no_gap(tmp_path, monkeyp
         list_photos(str(tmp_path))
 
 
-def test_a_name_that_is_not_utf8_is_named(tmp_path):
-    (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
-    with pytest.raises(
-        ListingError, match=r"got a file named '\\udcff.jpg', expected a name in UTF"
-    ):
-        list_photos(str(tmp_path))
+def test_a_name_that_is_not_utf8_is_told_of_its_photograph_alone(tmp_path):
+    odd = ["\udcff.jpg", "d\udcfe/a.jpg"]
+    put(str(tmp_path), "a.jpg", *odd)
+    table = listed(str(tmp_path))
+    escaped = [str(tmp_path / name) for name in (r"\udcff.jpg", r"d\udcfe/a.jpg")]
+    assert sorted(table.values()) == sorted([str(tmp_path / "a.jpg"), *escaped])
+    for uri in escaped:
+        with pytest.raises(
+            PhotoError, match=r"no such file; where .udc .* not UTF-8, rename it"
+        ) as told:
+            fetch_photo(uri)
+        assert told.value.status == "unreadable"
+    with pytest.raises(ListingError, match=r"got the folder '.*d.udcfe', expected a name in UTF-8"):
+        list_photos(str(tmp_path / "d\udcfe"))
