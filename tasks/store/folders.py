@@ -38,6 +38,28 @@ def _umask() -> int:
 _UMASK = _umask()
 
 
+class UnwritableError(PermissionError):
+    """No file can be made in a directory, whose path it has beside the system's own words."""
+
+    def __str__(self) -> str:
+        """Name the directory, and no file that nobody asked for."""
+        return (
+            f"folder: got {self.filename}, where no file can be made ({self.strerror}), expected "
+            "one that can be written"
+        )
+
+
+class ClosedError(PermissionError):
+    """A directory cannot be looked into; it has its path beside the system's own words."""
+
+    def __str__(self) -> str:
+        """Name the directory, and no file that nobody asked for."""
+        return (
+            f"folder: got {self.filename}, which cannot be looked into ({self.strerror}), expected "
+            "one that can be read"
+        )
+
+
 class Folder:
     """A folder of files that are whole or absent.
 
@@ -399,6 +421,8 @@ def _kind(fs: AbstractFileSystem, path: str) -> str | None:
         return str(_endure(fs, path, lambda: fs.info(path))["type"])
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise ClosedError(error.errno, error.strerror, str(Path(path).parent)) from error
     except OSError as error:
         # No file can have such a name.
         if error.errno == errno.ENAMETOOLONG:
@@ -428,8 +452,14 @@ def _walk(root: str) -> Iterator[str]:
 def _written_beside(path: str, content: bytes) -> Iterator[str]:
     """Give the path of a file with this content, on disk for good, next to `path`."""
     parent = Path(path).parent
-    _make_directory(parent)
-    handle, part = tempfile.mkstemp(prefix=".part-", dir=parent)
+    try:
+        _make_directory(parent)
+        handle, part = tempfile.mkstemp(prefix=".part-", dir=parent)
+    except FileExistsError:
+        number = errno.ENOTDIR
+        raise UnwritableError(number, os.strerror(number), str(parent)) from None
+    except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
+        raise UnwritableError(error.errno, error.strerror, str(parent)) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -1,15 +1,27 @@
 """Folders behave alike on a directory, in memory and on S3."""
 
+import errno
 import os
+import pickle
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
+from fsspec.implementations.local import LocalFileSystem
 
 from tasks.store.faults import StoreError
-from tasks.store.folders import Folder, is_file, nearest, read_url, split_url
+from tasks.store.folders import (
+    ClosedError,
+    Folder,
+    UnwritableError,
+    is_file,
+    nearest,
+    read_url,
+    split_url,
+)
 
 
 def test_files_are_written_replaced_listed_and_removed(root):
@@ -233,3 +245,42 @@ def test_files_in_s3_have_types_by_which_browsers_show_them(
     key = folder.url_of(name).removeprefix("s3://faces/")
     found = s3_endpoint.head_object(Bucket="faces", Key=key)
     assert (found["ContentType"], found["ContentLength"]) == (expected, len(content))
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda folder: folder.write("x", b"1"),
+        lambda folder: folder.create("x", b"1"),
+        lambda folder: folder.take_in("x", Path(__file__)),
+    ],
+)
+@pytest.mark.parametrize("way", ["below a file", "file", "system", "locked"])
+def test_a_folder_where_no_file_can_be_made_is_named(put, way, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere/.part-ms4_3chk")
+
+    (tmp_path / "file").touch()
+    places = {"file": tmp_path / "file", "below a file": tmp_path / "file/deep"}
+    place = places.get(way, Path("/proc/nowhere") if way == "system" else tmp_path)
+    if way == "locked":
+        # Root may write everywhere.
+        monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    told = (
+        rf"^folder: got {place}[\w./]*, where no file can be made \([\w ]+\), expected one that can"
+    )
+    with pytest.raises(UnwritableError, match=told) as caught:
+        put(Folder(str(place)))
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.errno) == (str(caught.value), caught.value.errno)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, monkeypatch):
+    def refuse(_fs, path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(LocalFileSystem, "info", refuse)
+    folder = Folder(str(tmp_path))
+    with pytest.raises(ClosedError, match=f"got {tmp_path}, which cannot be looked into") as caught:
+        folder.exists("settings.json")
+    assert caught.value.errno == errno.EACCES
