@@ -133,8 +133,11 @@ def _find(source: str, workspace: str) -> Iterator[Photo]:
 
 def _match(pattern: str, start: int) -> tuple[Folder, list[str]]:
     """Find the files that a glob matches, in the folder that is spelt out before `start`."""
-    folder, match = Folder(pattern[:start] or "."), re.compile(glob_translate(pattern[start:]))
-    return folder, [name for name in folder.files() if match.match(name)]
+    folder, sought = Folder(pattern[:start] or "."), pattern[start:]
+    match, depth = re.compile(glob_translate(sought)), sought.count("/")
+    # What lies deeper may be all that a machine has, as beside /*.jpg.
+    names = folder.files(None if "**" in sought else depth)
+    return folder, [name for name in names if match.match(name)]
 
 
 def _is_wanted(name: str) -> bool:

@@ -220,14 +220,17 @@ class Folder:
         path = self._join(name)
         return _version(_endure(self._fs, path, lambda: self._fs.info(path)))
 
-    def files(self) -> list[str]:
+    def files(self, depth: int | None = None) -> list[str]:
         """Return the sorted names of all files inside, at any depth; linked folders are left out.
+
+        Args:
+            depth: In a directory, of folders in folders that are looked into; all by default.
 
         Raises:
             OSError: A folder inside cannot be listed.
         """
         if self.is_local:
-            return sorted(_walk(self._path))
+            return sorted(_walk(self._path, depth))
         prefix = f"{self._path}/"
         found = _endure(self._fs, self._path, lambda: self._fs.find(self._path))
         return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix))
@@ -434,14 +437,16 @@ def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
-def _walk(root: str) -> Iterator[str]:
-    """Yield the relative names of the regular files under a directory."""
+def _walk(root: str, depth: int | None) -> Iterator[str]:
+    """Yield the relative names of the regular files under a directory, see `Folder.files`."""
 
     def fail(error: OSError) -> None:
         raise error
 
     # fsspec's own walk passes over directories that it cannot read.
-    for folder, _, names in os.walk(root, onerror=None if not Path(root).is_dir() else fail):
+    for folder, folders, names in os.walk(root, onerror=fail if Path(root).is_dir() else None):
+        if depth is not None and len(Path(folder).relative_to(root).parts) >= depth:
+            folders.clear()
         for name in names:
             path = Path(folder, name)
             if path.is_file():

@@ -64,6 +64,17 @@ def test_a_glob_gives_what_it_matches(root):
     assert [*listed(f"{root}/deep/*")] == ["c", "d"]
 
 
+def test_a_glob_looks_no_deeper_than_what_it_may_match(tmp_path, monkeypatch):
+    put(str(tmp_path), "a.jpg", "deep/b.jpg", "deep/er/c.jpg", "deep/er/est/d.jpg")
+    looked, scandir = set[str](), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (looked.add(str(path)), scandir(path))[1])
+    assert [*listed(f"{tmp_path}/*.jpg")] == ["a"]
+    assert str(tmp_path / "deep") not in looked
+    assert [*listed(f"{tmp_path}/*/e?/c.jpg")] == ["deep-er-c"]
+    assert str(tmp_path / "deep/er/est") not in looked
+    assert len(listed(f"{tmp_path}/**/*.jpg")) == 4
+
+
 def test_a_folder_may_be_named_like_a_glob(tmp_path):
     put(str(tmp_path), "2020 [holiday]/a.jpg", "2020 h/b.jpg")
     assert [*listed(str(tmp_path / "2020 [holiday]"))] == ["a"]
