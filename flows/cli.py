@@ -143,6 +143,7 @@ def launch(
 
 def _tell(error: Exception, trace: bool) -> int:
     """Tell an error, and return the status to exit with."""
+    from tasks.store.faults import NoBucketError
     from tasks.store.redaction import redact
 
     if trace:
@@ -150,7 +151,8 @@ def _tell(error: Exception, trace: bool) -> int:
     console.print("[bold red]error[/]", end=": ")
     told = redact(str(error)) or type(error).__name__
     say(told.rstrip(".") + _UNREACHED[1] if told.startswith(_UNREACHED[0]) else told)
-    return STAGE_FAILED if isinstance(error, RuntimeError) else USER_ERROR
+    failed = isinstance(error, RuntimeError) and not isinstance(error, NoBucketError)
+    return STAGE_FAILED if failed else USER_ERROR
 
 
 def _run(tokens: list[str], server: bool, trace: bool) -> Any:

@@ -33,6 +33,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# See `tasks.photos.listing_table.as_text`.
+_ESCAPED = "; where \\udc stands for a byte of its name that is not UTF-8, rename it"
 # Errors of a directory's file that are the same whenever one tries again.
 _LASTING = {errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM}
 
@@ -67,7 +69,8 @@ def fetch_photo(source_uri: str) -> bytes:
         with folder.open(name) as file:
             content: bytes = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError):
-        raise PhotoError("unreadable", "no such file") from None
+        told = _ESCAPED if "\\udc" in source_uri else ""
+        raise PhotoError("unreadable", f"no such file{told}") from None
     except OSError as error:
         if not folder.is_local or error.errno not in _LASTING:
             raise

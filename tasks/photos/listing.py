@@ -14,6 +14,7 @@ from tasks.photos.listing_table import (
     LISTINGS,
     ListingError,
     Photo,
+    as_text,
     is_text,
     read_listing,
 )
@@ -46,8 +47,8 @@ def list_photos(source: str, workspace: str = "") -> pa.Table:
     """List the photographs of an input in a stable order.
 
     - A folder or object-store prefix: every file in it, at any depth, by name, so that also a file
-      that is no photograph gets its row. Hidden files and folders are left out, and texts and
-      tables by their suffix (SIDECARS).
+      that is no photograph gets its row, or whose name is not UTF-8 (see `as_text`). Hidden files
+      and folders are left out, and texts and tables by their suffix (SIDECARS).
     - A glob: the same of what it matches.
     - A listing (CSV or Parquet): its rows in order, with the columns source_uri (or path, uri, url)
       and optionally image_id. Relative paths are relative to the listing.
@@ -120,18 +121,23 @@ def _find(source: str, workspace: str) -> Iterator[Photo]:
         names = [
             name for name in names if _is_wanted(name) and not folder.url_of(name).startswith(own)
         ]
-    for name in names:
-        if not is_text(name):
-            raise ListingError(
-                f"{folder.url}: got a file named {name!r}, expected a name in UTF-8; rename it"
-            )
+    if not is_text(folder.url):
+        raise ListingError(
+            f"photographs: got the folder {folder.url!r}, expected a name in UTF-8; rename it"
+        )
+    # What no table can name is not there by the name that it gets: a row `unreadable`, where a
+    # refusal would keep all others from their nightly run.
+    for name in map(as_text, names):
         yield Photo(folder.url_of(name), name, name)
 
 
 def _match(pattern: str, start: int) -> tuple[Folder, list[str]]:
     """Find the files that a glob matches, in the folder that is spelt out before `start`."""
-    folder, match = Folder(pattern[:start] or "."), re.compile(glob_translate(pattern[start:]))
-    return folder, [name for name in folder.files() if match.match(name)]
+    folder, sought = Folder(pattern[:start] or "."), pattern[start:]
+    match, depth = re.compile(glob_translate(sought)), sought.count("/")
+    # What lies deeper may be all that a machine has, as beside /*.jpg.
+    names = folder.files(None if "**" in sought else depth)
+    return folder, [name for name in names if match.match(name)]
 
 
 def _is_wanted(name: str) -> bool:

@@ -19,6 +19,7 @@ _ID_COLUMN = "image_id"
 # Leaves room for the ending of a further face in the 120 characters of an id.
 _LONGEST_ID = 112
 _LONGEST_URI = 4096
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{_LONGEST_ID - 1}}}")
 IMAGE_ID_RULE = (
     f"a name of at most {_LONGEST_ID} letters, digits, '.', '_' and '-' that begins with a letter "
@@ -71,7 +72,12 @@ def is_image_id(name: str) -> bool:
 
 def is_text(name: str) -> bool:
     """Whether a name can be stored: bytes that are not UTF-8 become lone surrogates."""
-    return "\0" not in name and not any("\ud800" <= letter <= "\udfff" for letter in name)
+    return not _NO_TEXT.search(name)
+
+
+def as_text(name: str) -> str:
+    r"""Return a name as it can be stored: the byte FF, which is not UTF-8, as `\udcff`."""
+    return _NO_TEXT.sub(lambda letter: letter[0].encode("unicode_escape").decode(), name)
 
 
 class _CellError(Exception):
@@ -121,7 +127,7 @@ class _Reader:
         relative = "://" not in cell and not cell.startswith(("/", "~"))
         try:
             uri = Folder(_below(self._folder, cell) if relative else cell).url
-        except (ValueError, ImportError) as error:
+        except ValueError as error:
             # The URL may hold a password.
             got, expected = cell.split("://")[0] + "://...", "a URL that can be opened"
             raise _CellError(Mistake(column, got, expected, str(error))) from error

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from mimetypes import MimeTypes
 from typing import Any
 
 from botocore.exceptions import IncompleteReadError
@@ -12,6 +13,10 @@ from tasks.store.faults import StoreError, endure_request
 # S3 takes this much in one request. Parts would be left behind, and paid for, where a process is
 # killed; and an upload whose last answer is lost cannot be told from one that never was.
 _LARGEST_PUT = 5 * 2**30
+# Requests that name a file's type, for good; a browser downloads what has none.
+_NAMING = {"put_object", "create_multipart_upload"}
+# Those of Python alone: the machine's own table would make two writers differ.
+_TYPES = MimeTypes()
 
 
 class EnduringS3(S3FileSystem):  # type: ignore[misc]
@@ -34,6 +39,8 @@ class EnduringS3(S3FileSystem):  # type: ignore[misc]
     async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
         place = "/".join(options[n] for n in ("Bucket", "Key", "Prefix") if options.get(n))
         asked = super()._call_s3
+        if method in _NAMING:
+            options |= _content_type(options["Key"])
 
         async def request() -> Any:
             answer = await asked(method, *arguments, **options)
@@ -57,6 +64,12 @@ class EnduringS3(S3FileSystem):  # type: ignore[misc]
         self, path: str, data: bytes, chunksize: int = _LARGEST_PUT, **options: Any
     ) -> Any:
         return await super()._pipe_file(path, data, chunksize=chunksize, **options)
+
+
+def _content_type(key: str) -> Mapping[str, str]:
+    # WebP is no standard type before Python 3.13.
+    kind, encoding = _TYPES.guess_type(key, strict=False)
+    return {"ContentType": kind} if kind and not encoding else {}
 
 
 class _WholeBody:

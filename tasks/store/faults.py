@@ -42,6 +42,10 @@ class UnsupportedError(StoreError):
     """A store does not know such a request."""
 
 
+class NoBucketError(StoreError):
+    """A URL names a bucket that there is not, which is for the user to correct."""
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """How long a request is tried again: exponential backoff with full jitter.
@@ -209,7 +213,12 @@ def raise_explained(error: Exception, place: str) -> NoReturn:
     if remedy is None and (isinstance(error, _ANSWERS) or status == _NO_SUCH_RANGE):
         raise error
     text = _one_line(error)
-    if remedy is not None:
+    told: StoreError
+    if remedy is _BUCKET:
+        scheme, mark, path = place.rpartition("://")
+        bucket = scheme + mark + path.partition("/")[0]
+        told = NoBucketError(f"{bucket}: {remedy.format(what=text)}", lasting=True, everywhere=True)
+    elif remedy is not None:
         told = StoreError(f"{place}: {remedy.format(what=text)}", lasting=True, everywhere=True)
     elif kind is not None:
         told = StoreError(

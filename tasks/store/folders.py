@@ -4,6 +4,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,28 @@ def _umask() -> int:
 _UMASK = _umask()
 
 
+class UnwritableError(PermissionError):
+    """No file can be made in a directory, whose path it has beside the system's own words."""
+
+    def __str__(self) -> str:
+        """Name the directory, and no file that nobody asked for."""
+        return (
+            f"folder: got {self.filename}, where no file can be made ({self.strerror}), expected "
+            "one that can be written"
+        )
+
+
+class ClosedError(PermissionError):
+    """A directory cannot be looked into; it has its path beside the system's own words."""
+
+    def __str__(self) -> str:
+        """Name the directory, and no file that nobody asked for."""
+        return (
+            f"folder: got {self.filename}, which cannot be looked into ({self.strerror}), expected "
+            "one that can be read"
+        )
+
+
 class Folder:
     """A folder of files that are whole or absent.
 
@@ -48,7 +71,8 @@ class Folder:
             environment or fsspec's own configuration files, never from the URL.
 
     Raises:
-        ValueError: The URL's protocol is unknown, or it carries a password.
+        ValueError: The URL's protocol is unknown or needs a package that is missing, or it carries
+            a password.
     """
 
     def __init__(self, url: str) -> None:
@@ -64,7 +88,7 @@ class Folder:
 
     @property
     def url(self) -> str:
-        """The URL, without a trailing slash; a plain absolute path for a directory."""
+        """The URL, without a trailing slash; an absolute path without dots for a directory."""
         return self._url(self._path)
 
     @property
@@ -196,14 +220,17 @@ class Folder:
         path = self._join(name)
         return _version(_endure(self._fs, path, lambda: self._fs.info(path)))
 
-    def files(self) -> list[str]:
+    def files(self, depth: int | None = None) -> list[str]:
         """Return the sorted names of all files inside, at any depth; linked folders are left out.
+
+        Args:
+            depth: In a directory, of folders in folders that are looked into; all by default.
 
         Raises:
             OSError: A folder inside cannot be listed.
         """
         if self.is_local:
-            return sorted(_walk(self._path))
+            return sorted(_walk(self._path, depth))
         prefix = f"{self._path}/"
         found = _endure(self._fs, self._path, lambda: self._fs.find(self._path))
         return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix))
@@ -241,7 +268,8 @@ class Folder:
     def _join(self, name: str) -> str:
         if not name or name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"name: got {name!r}, expected a path inside {self.url}")
-        return f"{self._path}/{name}"
+        # That of the root of a machine ends in the slash.
+        return f"{self._path.removesuffix('/')}/{name}"
 
     def _url(self, path: str) -> str:
         return path if self.is_local else str(self._fs.unstrip_protocol(path))
@@ -251,7 +279,9 @@ def split_url(url: str) -> tuple[Folder, str]:
     """Split the URL of a file into its folder and its name."""
     fs, path = _resolve(url)
     parent, _, name = path.rpartition("/")
-    return Folder(parent if "file" in _protocols(fs) else str(fs.unstrip_protocol(parent))), name
+    if "file" in _protocols(fs):
+        return Folder(parent or "/"), name
+    return Folder(str(fs.unstrip_protocol(parent))), name
 
 
 def read_url(url: str) -> bytes:
@@ -275,7 +305,7 @@ def nearest(url: str) -> str:
     Empty where nothing has, where it is there and only empty, and for stores, which would be asked
     for all that they hold.
     """
-    beside, name = split_url(url.rstrip("/"))
+    beside, name = split_url(url)
     alike = list[str]()
     with suppress(OSError):
         names = beside.names() if beside.is_local else ()
@@ -301,6 +331,11 @@ def sha256(content: bytes) -> str:
 _ALIKE = 0.7
 # Listings must show what other writers did since.
 _OPTIONS: dict[str, Any] = {"use_listings_cache": False}
+_EXPECTED = "a directory, s3://, gs://, memory:// or another one that needs no more than the URL"
+# A directory may have any name; these are hardly meant for one.
+_NO_SLASHES = re.compile(r"(s3a?|gc?s|abfss?|az|https?|memory):(?!//)", re.I)
+# By protocol, the extra of this package that brings what it needs.
+_EXTRAS = {"gs": "gcs", "gcs": "gcs"}
 # What file systems without hard links say.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -312,17 +347,47 @@ def _resolve(url: str) -> tuple[AbstractFileSystem, str]:
             "give credentials in the environment"
         )
     protocol = url.split("://", 1)[0] if "://" in url else "file"
+    _refuse_mistyped(protocol, url)
     try:
         fs = _file_system(protocol)
-        return fs, str(fs._strip_protocol(url)).rstrip("/")
-    except (ValueError, ImportError):
+        path = str(fs._strip_protocol(url))
+        if "file" not in _protocols(fs):
+            return fs, path.rstrip("/")
+        # One file has one path, since tables compare them; ".." goes as in a shell's cd, also
+        # after a link.
+        return fs, "/" + os.path.abspath(path).lstrip("/")  # noqa: PTH100 - Path keeps ".."
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        told = (
+            f"`pip install -c constraints.txt '.[{extra}]'` in the clone" if extra else "install it"
+        )
+        raise ValueError(
+            f"URL: got {protocol}://, expected a protocol whose package is installed; {told} "
+            f"({error})"
+        ) from error
+    except ValueError:
         raise
     except Exception as error:
         # File systems inside others, zip:// and such, fail in many ways without an outer one.
         raise ValueError(
-            f"URL: got the protocol {protocol!r}, expected a directory, s3://, gs://, memory:// or "
-            f"another one that needs no more than the URL ({type(error).__name__})"
+            f"URL: got the protocol {protocol!r}, expected {_EXPECTED} ({type(error).__name__})"
         ) from error
+
+
+def _refuse_mistyped(protocol: str, url: str) -> None:
+    """Refuse a protocol that there is not, and a directory that was meant for a store."""
+    begun = _NO_SLASHES.match(url)
+    if begun:
+        meant = redact(f"{begun[1].lower()}://{url[begun.end() :].lstrip('/')}")
+        raise ValueError(
+            f"URL: got {begun[0]} without two slashes, expected {_EXPECTED} "
+            f"(did you mean {meant}?); write ./ before a directory of such a name"
+        )
+    known = {*fsspec.available_protocols(), *fsspec.registry}
+    if protocol not in known:
+        alike = get_close_matches(protocol.lower(), known, 1, _ALIKE)
+        hint = f" (did you mean {alike[0]}://?)" if alike else ""
+        raise ValueError(f"URL: got the protocol {protocol!r}, expected {_EXPECTED}{hint}")
 
 
 @cache
@@ -359,6 +424,8 @@ def _kind(fs: AbstractFileSystem, path: str) -> str | None:
         return str(_endure(fs, path, lambda: fs.info(path))["type"])
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise ClosedError(error.errno, error.strerror, str(Path(path).parent)) from error
     except OSError as error:
         # No file can have such a name.
         if error.errno == errno.ENAMETOOLONG:
@@ -370,14 +437,16 @@ def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
-def _walk(root: str) -> Iterator[str]:
-    """Yield the relative names of the regular files under a directory."""
+def _walk(root: str, depth: int | None) -> Iterator[str]:
+    """Yield the relative names of the regular files under a directory, see `Folder.files`."""
 
     def fail(error: OSError) -> None:
         raise error
 
     # fsspec's own walk passes over directories that it cannot read.
-    for folder, _, names in os.walk(root, onerror=None if not Path(root).is_dir() else fail):
+    for folder, folders, names in os.walk(root, onerror=fail if Path(root).is_dir() else None):
+        if depth is not None and len(Path(folder).relative_to(root).parts) >= depth:
+            folders.clear()
         for name in names:
             path = Path(folder, name)
             if path.is_file():
@@ -388,8 +457,14 @@ def _walk(root: str) -> Iterator[str]:
 def _written_beside(path: str, content: bytes) -> Iterator[str]:
     """Give the path of a file with this content, on disk for good, next to `path`."""
     parent = Path(path).parent
-    _make_directory(parent)
-    handle, part = tempfile.mkstemp(prefix=".part-", dir=parent)
+    try:
+        _make_directory(parent)
+        handle, part = tempfile.mkstemp(prefix=".part-", dir=parent)
+    except FileExistsError:
+        number = errno.ENOTDIR
+        raise UnwritableError(number, os.strerror(number), str(parent)) from None
+    except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
+        raise UnwritableError(error.errno, error.strerror, str(parent)) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -262,6 +262,15 @@ def test_a_workspace_that_cannot_be_made_is_told_with_what_is_expected(capsys, t
     assert (status, "where no file can be made" in " ".join(err.split())) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("align", str(PHOTOS), "s3://nobucket/ws"), ("faces", "s3://nobucket/ws")],
+)
+def test_a_bucket_that_there_is_not_is_a_mistake_of_the_command(capsys, s3_endpoint, words):
+    status, _, err = call(capsys, "--no-server", *words)
+    assert (status, "s3://nobucket: there is no such bucket" in " ".join(err.split())) == (2, True)
+
+
 def test_a_device_that_is_not_here_is_refused_before_any_work(capsys, tmp_path):
     prompts = tmp_path / "prompts.csv"
     prompts.write_text("target_prompt\nan old face\n")

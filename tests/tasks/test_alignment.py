@@ -52,6 +52,25 @@ def align(workspace: str, source: str, **options) -> list[dict]:
     return faces_table(workspace).to_pylist()
 
 
+def test_photographs_are_known_whatever_way_leads_to_them(tmp_path, monkeypatch):
+    upload(Folder(str(tmp_path / "here/p")), "astronaut.png")
+    monkeypatch.chdir(tmp_path / "here")
+    (row,) = align("../here/ws", "p")
+    assert row["source_uri"] == str(tmp_path / "here/p/astronaut.png")
+    assert row["crop_uri"] == str(tmp_path / "here/ws/crops/astronaut.png")
+    ways = (
+        "../here/p",
+        "./p/",
+        "p/../p/astronaut.png",
+        "../here/p/*.png",
+        f"{tmp_path}/here/../here/p",
+    )
+    for source in ways:
+        assert align("ws", source) == [row]
+    # What a workspace holds itself is no photograph.
+    assert align("../here/ws", "../here/../here") == [row]
+
+
 def test_photographs_without_a_face_are_looked_at_again_when_asked(root):
     photos = upload(Folder(f"{root}/in"), "astronaut.png", "nobody.jpg", "not-a-picture.jpg")
     workspace = f"{root}/workspace"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.photos.decoding import PhotoError, fetch_photo
 from tasks.photos.listing import GIVEN_IDS, PHOTOS, distinct_id, list_photos
 from tasks.photos.listing_table import ListingError, Photo
 from tasks.store.folders import Folder
@@ -61,6 +62,17 @@ def test_a_glob_gives_what_it_matches(root):
     assert [*listed(f"{root}/**/*.jpg")] == ["a", "deep-c", "deep-d"]
     assert [*listed(f"{root}/deep/[cd].jpg")] == ["c", "d"]
     assert [*listed(f"{root}/deep/*")] == ["c", "d"]
+
+
+def test_a_glob_looks_no_deeper_than_what_it_may_match(tmp_path, monkeypatch):
+    put(str(tmp_path), "a.jpg", "deep/b.jpg", "deep/er/c.jpg", "deep/er/est/d.jpg")
+    looked, scandir = set[str](), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (looked.add(str(path)), scandir(path))[1])
+    assert [*listed(f"{tmp_path}/*.jpg")] == ["a"]
+    assert str(tmp_path / "deep") not in looked
+    assert [*listed(f"{tmp_path}/*/e?/c.jpg")] == ["deep-er-c"]
+    assert str(tmp_path / "deep/er/est") not in looked
+    assert len(listed(f"{tmp_path}/**/*.jpg")) == 4
 
 
 def test_a_folder_may_be_named_like_a_glob(tmp_path):
@@ -191,8 +203,9 @@ cell or remove the row
   row 9: got 1, expected 2 cells as in the header; an empty cell still needs its comma
   row 10, column path: got 's3://...', expected a URL that can be opened; URL of bucket: got a \
 password in it, expected none; give credentials in the environment
-  row 11, column path: got 'nosuch://...', expected a URL that can be opened; Protocol not known: \
-nosuch
+  row 11, column path: got 'nosuch://...', expected a URL that can be opened; URL: got the \
+protocol 'nosuch', expected a directory, s3://, gs://, memory:// or another one that needs no more \
+than the URL
   row 13: got 3, expected 2 cells as in the header; put a cell that holds a comma in quotes"""
 
 
@@ -263,9 +276,17 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_no_gap(tmp_path, monkeyp
         list_photos(str(tmp_path))
 
 
-def test_a_name_that_is_not_utf8_is_named(tmp_path):
-    (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
-    with pytest.raises(
-        ListingError, match=r"got a file named '\\udcff.jpg', expected a name in UTF"
-    ):
-        list_photos(str(tmp_path))
+def test_a_name_that_is_not_utf8_is_told_of_its_photograph_alone(tmp_path):
+    odd = ["\udcff.jpg", "d\udcfe/a.jpg"]
+    put(str(tmp_path), "a.jpg", *odd)
+    table = listed(str(tmp_path))
+    escaped = [str(tmp_path / name) for name in (r"\udcff.jpg", r"d\udcfe/a.jpg")]
+    assert sorted(table.values()) == sorted([str(tmp_path / "a.jpg"), *escaped])
+    for uri in escaped:
+        with pytest.raises(
+            PhotoError, match=r"no such file; where .udc .* not UTF-8, rename it"
+        ) as told:
+            fetch_photo(uri)
+        assert told.value.status == "unreadable"
+    with pytest.raises(ListingError, match=r"got the folder '.*d.udcfe', expected a name in UTF-8"):
+        list_photos(str(tmp_path / "d\udcfe"))

@@ -10,7 +10,7 @@ import zarr
 
 from benchmarks.endurance.faulty_proxy import FAULTS, FaultyProxy, Refusal, faulty_proxy
 from tasks.store import faults as store_faults
-from tasks.store.faults import RetryPolicy, StoreError, retried_requests
+from tasks.store.faults import NoBucketError, RetryPolicy, StoreError, retried_requests
 from tasks.store.folders import Folder, is_file
 from tasks.store.guarantees import probe_store
 from tasks.store.ledger import Ledger
@@ -224,3 +224,11 @@ def test_a_full_disk_leaves_what_was_there_and_no_rest(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the store is full") == done.stdout.count("make room") == 2
+
+
+@pytest.mark.parametrize("url", ["s3://nobucket", "s3://nobucket/ws/deep"])
+def test_a_bucket_that_there_is_not_is_named_and_no_file(url, s3_endpoint):
+    folder = Folder(url)
+    for operation in (folder.names, lambda: folder.write("y", b""), lambda: folder.exists("x")):
+        with pytest.raises(NoBucketError, match=r"^s3://nobucket: there is no such bucket .* URL"):
+            operation()
