@@ -24,7 +24,7 @@ from flows.help_examples import epilogue
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_signals, leave
 from flows.mistyped import FLAGS, USER_ERROR, explain, refuse_unknown
 from flows.options import EVERYWHERE
-from flows.progress import console, printable, say
+from flows.progress import console, one_line, printable, say
 from flows.signatures import docstring, given_texts
 from flows.summary import Summary
 from manifests.schemas import ALL_FAILURES, FACE_FAILURES, RESULT_FAILURES
@@ -217,11 +217,12 @@ def _refuse_credentials(tokens: Sequence[str]) -> None:
 
 def _show(result: Sequence[Mapping[str, str]], as_json: bool) -> None:
     """Print what a command lists: JSON, a line for each of few facts, or a paragraph."""
+    shown = [{name: one_line(text) for name, text in one.items() if text} for one in result]
     if all(len(one) <= _IN_A_LINE for one in result):
-        told = "\n".join("  ".join(filter(None, one.values())) for one in result)
+        told = "\n".join("  ".join(one.values()) for one in shown)
     else:
-        told = "\n\n".join("\n".join(f"{n}: {v}" for n, v in one.items() if v) for one in result)
-    print(json.dumps(result) if as_json else printable(told))  # noqa: T201
+        told = "\n\n".join("\n".join(f"{n}: {v}" for n, v in one.items()) for one in shown)
+    print(json.dumps(result) if as_json else told)  # noqa: T201
 
 
 def start(tokens: Sequence[str]) -> int:

@@ -39,6 +39,11 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """Escape as `printable` does, and line breaks and tabs too, for what is one thing in a list."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 class Bar:
     """Report how far a stage is.
 

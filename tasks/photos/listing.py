@@ -31,8 +31,11 @@ PHOTOS = pa.schema(
 # Metadata of a table of photographs whose ids a listing gave.
 GIVEN_IDS = b"given_ids"
 
-# Texts and tables that lie beside photographs.
-SIDECARS = {".csv", ".json", ".jsonl", ".md", ".parquet", ".txt", ".xml", ".xmp", ".yaml", ".yml"}
+# Texts, tables and what phones and Windows leave beside photographs.
+SIDECARS = {
+    *(".csv", ".json", ".jsonl", ".md", ".parquet", ".txt", ".xml", ".xmp", ".yaml", ".yml"),
+    *(".aae", ".db", ".ini"),
+}
 
 _EXPECTED = "expected a folder, a glob, a prefix, a photograph, or a CSV or Parquet listing"
 _LONGEST_STEM = 100

@@ -42,6 +42,7 @@ def test_a_folder_gives_every_file_but_hidden_ones_and_sidecars(root):
             "SOURCES.md",
             "people.json",
             "faces.parquet",
+            "Thumbs.db",
         ),
     )
     names = {

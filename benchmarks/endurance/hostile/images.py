@@ -20,7 +20,7 @@ from benchmarks.endurance.hostile.items import Item, damaged, drawing
 from manifests.schemas import FACE_STATUSES
 from tasks.photos.alignment import align_photos_shard, plan_photos
 from tasks.photos.faces import faces_table
-from tasks.photos.listing_table import ListingError
+from tasks.photos.listing_table import ListingError, as_text
 
 _PHOTO = Path(__file__).parents[3] / "demo" / "photos" / "person-4.jpg"
 _SIDE = 160
@@ -83,7 +83,7 @@ class Images:
 
 
 def _check(row: dict[str, Any], path: Path) -> None:
-    assert row["source_uri"] == str(path), f"got a row of {row['source_uri']}"
+    assert row["source_uri"] == as_text(str(path)), f"got a row of {row['source_uri']}"
     assert _IMAGE_ID.fullmatch(row["image_id"]), f"got the image id {row['image_id']!r}"
     assert row["status"] in FACE_STATUSES, f"got the status {row['status']}"
     if row["status"] == "ok":
