@@ -23,10 +23,10 @@ from tasks.latents import FACE_UNITS, Latents, LatentStore, latent_folder
 from tasks.models import Models, open_models
 from tasks.outputs import keep_picture
 from tasks.photos.faces import faces_table
-from tasks.places import INVERSIONS, moved
+from tasks.places import INVERSIONS, face_file
 from tasks.provenance import CODE_VERSION, PICTURE_ERRORS, png_bytes
 from tasks.row_logs import log_failures
-from tasks.store.folders import Folder, is_file, read_url, sha256
+from tasks.store.folders import Folder, is_file, read_url, sha256, split_member
 from tasks.store.ledger import LOOKED_AT, Ledger, Row
 
 # Faces of a shard where nothing else is asked for.
@@ -174,9 +174,9 @@ def _since_moved(unit: Row, root: Folder) -> Row:
     """Return a unit with the URLs of today, if it was planned before the workspace was moved."""
     for name in ("crop_uri", "w_plus_uri"):
         uri = unit[name] or ""
-        place = moved(uri, root)
+        place = face_file(uri, root)
         # What is nowhere in this workspace is another's, as in a rehearsal.
-        if place != uri and is_file(place):
+        if place != uri and is_file(split_member(place, ".npy")[0]):
             unit = unit | {name: place}
     return unit
 

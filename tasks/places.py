@@ -25,41 +25,55 @@ class WorkspaceError(ValueError):
 
 @dataclass(frozen=True)
 class RunPlaces:
-    """Where a run and its workspace are.
+    """Where a run and its workspace are, and what its rows name since that was moved.
 
     Attributes:
         run: The run's folder.
         workspace: The workspace's folder.
         latents: Name of the latent store that the run edits.
+        formerly: URLs that the workspace had when the run was begun or updated.
     """
 
     run: Folder
     workspace: Folder
     latents: str
+    formerly: tuple[str, ...] = ()
 
     def find(self, uri: str | None) -> str | None:
-        """Return where a file of the run is now; None if it is in neither of the folders."""
-        if not uri:
-            return None
-        if not self._holds(uri):
-            uri = moved(uri, self.workspace, f"{RUNS}/{self.run.name}")
-        return uri if self._holds(uri) and ".." not in uri.split("/") else None
+        """Return where a file is now; None if it is in none of the folders."""
+        now = dict.fromkeys(self.formerly, self.workspace.url)
+        now |= {folder.url: folder.url for folder in (self.workspace, self.run)}
+        # Of folders in each other the inner one: a workspace may be moved into its parent.
+        held = [folder for folder in now if uri and uri.startswith(f"{folder}/")]
+        folder = max(held, key=len, default="")
+        return _straight(now[folder] + str(uri).removeprefix(folder)) if folder else None
 
-    def _holds(self, uri: str) -> bool:
-        return uri.startswith((f"{self.run.url}/", f"{self.workspace.url}/"))
+    def find_edit(self, uri: str | None) -> str | None:
+        """Return where an edited image of the run is now, of which rows say where it was."""
+        _, found, name = (uri or "").rpartition(f"/{RUNS}/{self.run.name}/")
+        return _straight(f"{self.run.url}/{name}") if found else self.find(uri)
+
+    def find_face(self, uri: str | None) -> str | None:
+        """Return where a crop or an inversion is now, of which rows say where it was."""
+        return self.find(face_file(uri or "", self.workspace))
 
 
-def places_of(folder: Folder, values: Mapping[str, Any]) -> RunPlaces:
+def _straight(uri: str) -> str | None:
+    return None if ".." in uri.split("/") else uri
+
+
+def places_of(folder: Folder, values: Mapping[str, Any], formerly: tuple[str, ...]) -> RunPlaces:
     """Return where a run and its workspace are.
 
     Args:
         folder: Of the run.
         values: Of its `run.json`.
+        formerly: URLs that the workspace had.
     """
     workspace = Folder(workspace_of(folder, values))
     # A run that was never opened has none.
     latents = str(values.get("latents", "none")).rpartition("/")[2]
-    return RunPlaces(folder, workspace, latents)
+    return RunPlaces(folder, workspace, latents, formerly)
 
 
 def workspace_of(folder: Folder, values: Mapping[str, Any]) -> str:
@@ -75,20 +89,16 @@ def workspace_of(folder: Folder, values: Mapping[str, Any]) -> str:
     return around if parent.name == RUNS else str(values.get("workspace") or around)
 
 
-def moved(uri: str, workspace: Folder, run: str = "") -> str:
-    """Return where a file that rows name is in a workspace, wherever that was when they did.
+def face_file(uri: str, workspace: Folder) -> str:
+    """Return where a crop, an inversion or an imported latent is in a workspace.
 
     Args:
-        uri: Of a crop, an inversion, an imported latent, or a file of the run.
+        uri: What a row says, wherever the workspace was then.
         workspace: The workspace.
-        run: Path of a run in it.
 
     Returns:
-        The URL as it came if it is that of nothing in a workspace.
+        The URL as it came if it is that of none.
     """
-    # An image of a run lies in a folder of its face, which may be called as one of these is.
-    for folder in (run, CROPS, INVERSIONS, IMPORTS):
-        _, found, rest = uri.rpartition(f"/{folder}/")
-        if folder and found:
-            return workspace.url_of(f"{folder}/{rest}")
-    return uri
+    folders = {uri.rfind(f"/{folder}/"): folder for folder in (CROPS, INVERSIONS, IMPORTS)}
+    place = max(folders)
+    return workspace.url_of(uri[place + 1 :]) if place >= 0 else uri

@@ -9,8 +9,8 @@ from manifests.schemas import LATENTS
 from tasks.directions import BLOCKS
 from tasks.mappers import LOG
 from tasks.photos.faces import faces_ledger
-from tasks.places import RunPlaces, places_of
-from tasks.runs import RUN, RunError, read_run_values, run_folder, run_ledger
+from tasks.places import RunPlaces
+from tasks.runs import RUN, RunError, read_run_values, run_folder, run_ledger, run_places
 from tasks.store.folders import Folder, split_url
 from tasks.store.ledger import Ledger, read_table
 
@@ -44,7 +44,7 @@ def read_run(run_url: str) -> RunTables:
     """
     folder = Folder(run_url)
     values = read_run_values(folder)
-    ledger, places = run_ledger(folder), places_of(folder, values)
+    ledger, places = run_ledger(folder), run_places(folder)
     shards = frozenset(ledger.committed())
     return RunTables(
         places,

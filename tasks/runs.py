@@ -18,7 +18,7 @@ from tasks.directions import DirectionStore, RelevanceConfig, measured_otherwise
 from tasks.latents import LatentStore, latent_folder
 from tasks.mappers import mapper_fingerprint
 from tasks.models import Models, open_models
-from tasks.places import RUNS, workspace_of
+from tasks.places import RUNS, RunPlaces, places_of, workspace_of
 from tasks.provenance import CODE_VERSION
 from tasks.store.folders import Folder, split_url
 from tasks.store.ledger import LOOKED_AT, Ledger, generation_name, latest_generation
@@ -253,6 +253,19 @@ def read_settings(folder: Folder) -> RunSettings:
     values = read_run_values(folder)
     names = values.keys() & RunSettings.__dataclass_fields__
     return RunSettings(**{name: values[name] for name in names})
+
+
+def run_places(folder: Folder) -> RunPlaces:
+    """Return where a run and its workspace are, and were.
+
+    Raises:
+        RunError: There is no such run.
+    """
+    values = read_run_values(folder)
+    names = [generation_name(RUN, n) for n in range(latest_generation(folder, RUN) + 1)]
+    records = [json.loads(folder.read(name)) for name in names if folder.exists(name)]
+    formerly = {str(record["workspace"]) for record in records if record.get("workspace")}
+    return places_of(folder, values, tuple(sorted(formerly)))
 
 
 def read_run_values(folder: Folder) -> dict[str, Any]:

@@ -26,8 +26,7 @@ from tasks.mappers import mapper_fingerprint
 from tasks.models import read_models
 from tasks.outputs import read_images
 from tasks.photos.faces import faces_ledger
-from tasks.places import places_of
-from tasks.runs import read_run_values, read_settings, run_ledger
+from tasks.runs import read_settings, run_ledger, run_places
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import Ledger, Row
 from tasks.store.redaction import bare_address
@@ -60,7 +59,7 @@ class Verification:
 
     def __init__(self, run: str, device: str, models: str, sample: int, seed: int) -> None:
         folder = Folder(run)
-        self._ledger, self._places = run_ledger(folder), places_of(folder, read_run_values(folder))
+        self._ledger, self._places = run_ledger(folder), run_places(folder)
         settings = read_settings(folder)
         self._settings = replace(
             settings,
@@ -198,8 +197,8 @@ class Verification:
             drawn = [row for row in rows if row["pair_id"] in left & pairs]
             left -= {row["pair_id"] for row in rows}
             for row in drawn:
-                for name in ("output_uri", "mapper_uri"):
-                    row[name] = row[name] and self._find(row[name])
+                row["output_uri"] = self._find_edit(row["output_uri"])
+                row["mapper_uri"] = row["mapper_uri"] and self._find(row["mapper_uri"])
             settings = replace(
                 self._settings, arithmetic=commit.facts.get("arithmetic", str(PLAIN))
             )
@@ -259,7 +258,7 @@ class Verification:
             yield Finding(f"{place}, asset_fingerprint", row["asset_fingerprint"], wanted, _REDO)
 
     def _check_images(self, rows: list[Row]) -> Iterator[Finding]:
-        wanted = {self._find(row["output_uri"]): row for row in rows}
+        wanted = {self._find_edit(row["output_uri"]): row for row in rows}
         single = [uri for uri in wanted if "#" not in uri]
         parts = [single[i::_READERS] for i in range(_READERS)]
         parts.append([uri for uri in wanted if "#" in uri])
@@ -311,7 +310,9 @@ class Verification:
                 expected = f"{row['stored_sha256']}"
                 yield Finding(place, f"values of sha256 {digest}", expected, remedy)
         wanted = {
-            self._find(row["crop_uri"]): row["source_sha256"] for row in rows if row["crop_uri"]
+            self._places.find_face(row["crop_uri"]) or row["crop_uri"]: row["source_sha256"]
+            for row in rows
+            if row["crop_uri"]
         }
         for uri, got in _digests(wanted):
             if got != wanted[uri]:
@@ -340,6 +341,9 @@ class Verification:
     def _find(self, url: str) -> str:
         """Where something of the run is now that the workspace may have been moved."""
         return self._places.find(url) or url
+
+    def _find_edit(self, url: str | None) -> str:
+        return self._places.find_edit(url) or str(url)
 
 
 def _mapper(url: str) -> str:

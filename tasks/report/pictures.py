@@ -146,12 +146,12 @@ def committed_sources(places: RunPlaces, names: Collection[str]) -> BeforeSource
     """
     wanted, found = pa.array(names, pa.string()), before_sources(places, names)
     for row in _rows_of(faces_ledger(places.workspace.url), wanted, "crop_uri", "crop_sha256"):
-        name, uri = row["image_id"], places.find(row["crop_uri"])
+        name, uri = row["image_id"], places.find_face(row["crop_uri"])
         if uri and name in found:
             found[name] = Source(uri, row["crop_sha256"]), found[name][1]
     latents = Ledger(places.workspace / LATENT_STORES / places.latents, LATENTS)
     for row in _rows_of(latents, wanted, "inversion_uri"):
-        name, uri = row["image_id"], places.find(row["inversion_uri"])
+        name, uri = row["image_id"], places.find_face(row["inversion_uri"])
         if uri and name in found:
             found[name] = found[name][0], Source(uri)
     return found
@@ -167,7 +167,7 @@ def edited_sources(places: RunPlaces, rows: pd.DataFrame) -> Iterator[tuple[int,
     """Yield where the edited images of rows are, with the index of the row."""
     columns = (rows["status"], rows["output_uri"], rows["output_sha256"])
     for key, status, uri, digest in zip(rows.index, *columns, strict=True):
-        found = places.find(uri) if status == "ok" else None
+        found = places.find_edit(uri) if status == "ok" else None
         if found:
             yield int(key), Source(found, digest)
 

@@ -12,11 +12,11 @@ import pandas as pd
 from PIL import Image
 
 from tasks.outputs import read_images
-from tasks.places import RunPlaces, places_of
+from tasks.places import RunPlaces
 from tasks.provenance import PICTURE_ERRORS
 from tasks.report.pictures import before_sources
 from tasks.report.thumbnails import thumbnail_bytes
-from tasks.runs import read_run_values, run_ledger
+from tasks.runs import run_ledger, run_places
 from tasks.store.folders import Folder
 
 # Shards that are read at most: enough for a glance at a run of any size.
@@ -66,7 +66,7 @@ def glance_at(run_url: str, count: int = 6) -> Glance:
         count: Edits to show.
     """
     folder, random = Folder(run_url), np.random.default_rng(0)
-    ledger, places = run_ledger(folder), places_of(folder, read_run_values(folder))
+    ledger, places = run_ledger(folder), run_places(folder)
     committed = ledger.committed()
     drawn = sorted(random.permutation(committed)[:MOST_SHARDS].tolist())
     each = math.ceil(count / max(len(drawn), 1))
@@ -96,7 +96,9 @@ def _by_prompt(parts: Sequence[pd.DataFrame]) -> list[dict[str, object]]:
 def _samples(places: RunPlaces, rows: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
     """Edits with their pictures, those whose image is there."""
     before = before_sources(places, [row["image_id"] for row in rows])
-    uris = [(places.find(row["output_uri"]) or "", before[row["image_id"]][1].uri) for row in rows]
+    uris = [
+        (places.find_edit(row["output_uri"]) or "", before[row["image_id"]][1].uri) for row in rows
+    ]
     files = dict(read_images({uri for pair in uris for uri in pair if uri}))
     for row, (after, inversion) in zip(rows, uris, strict=True):
         small = _small(files.get(after))
