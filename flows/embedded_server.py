@@ -45,6 +45,7 @@ def end_server_with_command() -> None:
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_HOME,
+        get_current_settings,
         temporary_settings,
     )
 
@@ -61,13 +62,17 @@ def end_server_with_command() -> None:
     @wraps(start)
     def watched(server: SubprocessASGIServer) -> Any:
         home = PREFECT_HOME.value()
+        database = get_current_settings().server.database.connection_url
+        is_at_home = database is None or str(home) in database.get_secret_value()
         tries[server] = tries.get(server, 0) + 1
         if tries[server] > _TRIES:
+            place = f"in {home} (PREFECT_HOME)" if is_at_home else "that of the settings"
             raise RuntimeError(
                 f"Prefect's server: got an end at its start, {_TRIES} times, for the reason above; "
-                f"its database is in {home} (PREFECT_HOME); --no-server does without one"
+                f"its database is {place}; --no-server does without one"
             )
-        _require_room(home)
+        if is_at_home:
+            _require_room(home)
         say("starting a Prefect server for this command (--no-server does without one)")
         mine = {_COMMAND: str(os.getpid()), "UVICORN_LOOP": f"{__name__}:watched_loop"}
         os.environ.update(mine)  # noqa: TID251

@@ -310,7 +310,12 @@ def nearest(url: str) -> str:
     with suppress(OSError):
         names = beside.names() if beside.is_local else ()
         alike = [] if name in names else get_close_matches(name, names, 1, _ALIKE)
-    return f" (did you mean {url.rstrip('/').removesuffix(name)}{alike[0]}?)" if alike else ""
+    if not alike:
+        return ""
+    # As it was given, but for what has no name, such as `photos/.`.
+    given = url.rstrip("/")
+    meant = given.removesuffix(name) + alike[0] if given.endswith(name) else beside.url_of(alike[0])
+    return f" (did you mean {meant}?)"
 
 
 def split_member(url: str, suffix: str) -> tuple[str, str]:
