@@ -21,7 +21,13 @@ from tasks.photos.alignment import (
     require_same_alignment,
     shards_to_align,
 )
-from tasks.photos.faces import crowded_photos, faces_ledger, has_faces, unusable_photos
+from tasks.photos.faces import (
+    copied_photos,
+    crowded_photos,
+    faces_ledger,
+    has_faces,
+    unusable_photos,
+)
 from tasks.photos.listing import require_photos
 from tasks.places import CROPS, WorkspaceError
 from tasks.selection import statuses_to_retry
@@ -101,6 +107,8 @@ def align_photos(
     own = share.of(shards)
     if counts and faces == "largest":
         _tell_crowds(crowded_photos(workspace, own))
+    if counts and share.works:
+        _tell_copies(copied_photos(workspace, own))
     if share.works and {*counts} - {"ok"}:
         _tell_unusable(workspace, own)
     elif not counts and share.prepares:
@@ -125,6 +133,17 @@ def _tell_unusable(workspace: str, shards: Collection[int], since: str = "") -> 
     # Counting them would read every shard.
     if next(found, None):
         say(f"align: ... and more: `styleclip faces {workspace}` names all")
+
+
+def _tell_copies(copies: Mapping[str, str]) -> None:
+    """Say which photographs are here twice, as after their folder was renamed."""
+    if copies:
+        (one, other), count = next(iter(copies.items())), len(copies)
+        several = "photograph equals another" if count == 1 else "photographs equal others"
+        say(
+            f"align: {count} {several}, such as {one} and {other}; each is a face of its own, "
+            "which `styleclip forget` removes"
+        )
 
 
 def _tell_crowds(crowds: Mapping[str, int]) -> None:

@@ -43,7 +43,7 @@ def _can_be_written(_: logging.LogRecord) -> bool:
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
-    if record.name in ("prefect.flow_runs", "prefect.task_runs"):
+    if record.name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         # Of a command that was interrupted, Prefect says that it crashed.
         return not (record.exc_info or record.getMessage().startswith("Crash detected!"))
     # While a server ends, requests that it has not answered are cancelled.

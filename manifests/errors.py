@@ -1,6 +1,7 @@
 """What is wrong with a manifest, said with its place, what was got, what was expected, a remedy."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
@@ -120,7 +121,8 @@ def shown(value: object) -> str:
     if isinstance(value, str | bytes) and len(value) > _SHOWN_CHARACTERS:
         return f"{value[:_SHOWN_CHARACTERS]!r}... ({len(value):,} characters)"
     try:
-        text = repr(value)
+        # A byte that is not UTF-8 as the byte it is.
+        text = re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", repr(value))
     except (ValueError, OverflowError):
         # Scalars of Arrow may hold what Python cannot: a year above 9999, text that is not UTF-8.
         text = f"<{type(value).__name__}>"

@@ -3,11 +3,12 @@
 from collections.abc import Collection, Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests.schemas import FACES
 from tasks import places
 from tasks.store.folders import Folder
-from tasks.store.ledger import Ledger
+from tasks.store.ledger import LOOKED_AT, Ledger
 
 
 def faces_ledger(workspace: str) -> Ledger:
@@ -33,6 +34,27 @@ def crowded_photos(workspace: str, shards: Collection[int]) -> dict[str, int]:
         for row in table.select(["source_uri", "num_faces"]).to_pylist()
         if (row["num_faces"] or 0) > 1
     }
+
+
+def copied_photos(workspace: str, shards: Collection[int]) -> dict[str, str]:
+    """Return photographs of shards that another one equals byte by byte, and that one.
+
+    Of many shards the first are looked at, and of others the first.
+    """
+    ledger, copies, known = faces_ledger(workspace), dict[str, str](), dict[str, str]()
+    own = sorted(shards)[:LOOKED_AT]
+    others = [shard for shard in ledger.committed() if shard not in {*shards}][:LOOKED_AT]
+    for part in (own, others):
+        for table in ledger.results(part):
+            columns = table.select(["source_sha256", "source_uri"])
+            if part is others:
+                columns = columns.filter(pc.is_in(columns[0], pa.array(known, pa.string())))
+            for digest, uri in zip(
+                *(column.to_pylist() for column in columns.columns), strict=True
+            ):
+                if digest and known.setdefault(digest, uri) != uri:
+                    copies[known[digest]] = uri
+    return copies
 
 
 def unusable_photos(workspace: str, shards: Collection[int]) -> Iterator[tuple[str, str]]:

@@ -75,14 +75,17 @@ class Plot:
     height: int
 
 
-def frontier_plot(strengths: Mapping[str, Sequence[Group]], criteria: Criteria) -> Plot:
+def frontier_plot(
+    strengths: Mapping[str, Sequence[Group]], criteria: Criteria, size: float = 1.0
+) -> Plot:
     """Draw what the strength buys and costs: directional similarity against identity over alpha.
 
     Args:
         strengths: Groups of one prompt with ascending alpha, by method, or by names of one's own.
         criteria: Whose thresholds are drawn.
+        size: How many times as large it is as the plots of a report.
     """
-    figure, (axes,) = _figure(_HEIGHT, bottom=0.5)
+    figure, (axes,) = _figure(size * _HEIGHT, bottom=0.5, width=size * _INCHES)
     axes.axvline(criteria.identity, color=_LINE, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
     axes.axhline(criteria.directional, color=_LINE, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
     labels = list[tuple[Group, Estimate, Estimate, str]]()
@@ -309,17 +312,21 @@ def _loss_bars(axes: Axes, place: int, group: Group, kind: str) -> None:
 
 
 def _figure(
-    height: float, panels: int = 1, names: Sequence[str] = (), bottom: float = 0.3
+    height: float,
+    panels: int = 1,
+    names: Sequence[str] = (),
+    bottom: float = 0.3,
+    width: float = _INCHES,
 ) -> tuple[Figure, Sequence[Axes]]:
     """Lay out panels above each other; lengths are inches, names are those of their rows."""
     left = 0.15 + 0.075 * max((len(name) for name in map(_plain, names)), default=6)
     top, gap = 0.45, 0.5
     panel = (height - top - bottom - gap * (panels - 1)) / panels
     with mpl.rc_context(_SETTINGS):
-        figure = Figure((_INCHES, height))
+        figure = Figure((width, height))
         figure.subplots_adjust(
-            left=left / _INCHES,
-            right=1 - 0.15 / _INCHES,
+            left=left / width,
+            right=1 - 0.15 / width,
             bottom=bottom / height,
             top=1 - top / height,
             hspace=gap / panel,

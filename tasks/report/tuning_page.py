@@ -64,7 +64,8 @@ def _plot(tuned: Tuned, search: Search) -> Plot | None:
     }
     if not curves:
         return None
-    plot = frontier_plot(curves, Criteria(target.directional, target.identity))
+    # A curve of a tuning has a dozen strengths, one of a report a handful.
+    plot = frontier_plot(curves, Criteria(target.directional, target.identity), size=1.5)
     budgets = " and number of channels (ch.)" if method == "global" else ""
     caption = f"Directional similarity against identity kept, by alpha{budgets}; dashed, the target"
     return replace(plot, caption=caption)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.edits import pair_id
-from manifests.errors import ManifestError, require_no_errors
+from manifests.errors import ManifestError, require_no_errors, shown
 from manifests.reading import read_edits, stream_edits
 from manifests.tables import RawBatch
 from manifests.validation import check_edits
@@ -178,3 +178,8 @@ def test_no_mistakes_raise_nothing() -> None:
     assert messages(csv_file(HEADER, [("a", "x")])) == []
     assert messages(csv_file(HEADER, [])) == []
     assert messages(parquet_file({name: pa.array([], pa.string()) for name in HEADER})) == []
+
+
+def test_bytes_that_are_no_text_are_shown_as_bytes():
+    assert shown(b"l\xe4chelndes".decode(errors="surrogateescape")) == r"'l\xe4chelndes'"
+    assert shown("lächelndes") == "'lächelndes'"

@@ -27,7 +27,7 @@ from tasks.photos.alignment import (
 )
 from tasks.photos.decoding import PhotoError, fetch_photo
 from tasks.photos.detection import face_detector
-from tasks.photos.faces import faces_ledger, faces_table
+from tasks.photos.faces import copied_photos, faces_ledger, faces_table
 from tasks.photos.listing import distinct_id, list_photos
 from tasks.photos.listing_table import ListingError
 from tasks.provenance import CODE_VERSION, read_facts
@@ -353,6 +353,16 @@ def test_cutting_a_face_out_first_changes_nothing_to_see(scale, size):
     (face,) = face_detector().find_faces(photo, 250 * scale)
     whole = np.int16(align_face(photo, face.landmarks, size))
     assert np.abs(np.int16(cut_face(photo, face, size)) - whole).mean() < 1
+
+
+def test_photographs_that_are_here_twice_are_found(tmp_path):
+    first, again = (upload(Folder(str(tmp_path / name)), "person-4.jpg") for name in ("in", "new"))
+    workspace = str(tmp_path / "ws")
+    assert len(align(workspace, first.url)) == 1
+    assert copied_photos(workspace, [0]) == {}
+    assert len(align(workspace, again.url)) == 2
+    one, other = again.url_of("person-4.jpg"), first.url_of("person-4.jpg")
+    assert copied_photos(workspace, [1]) == {one: other}
 
 
 def test_a_crop_depends_on_the_photograph_alone(tmp_path):
