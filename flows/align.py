@@ -6,7 +6,7 @@ from itertools import islice
 
 from flows.engines import read_engine
 from flows.guards import guarded_flow
-from flows.options import MachineInt, MachineStr
+from flows.options import MachineInt, MachineStr, PositiveInt
 from flows.progress import NAMED, say
 from flows.shards import run_shards
 from flows.share import read_share
@@ -45,7 +45,7 @@ def align_photos(
     workspace: str,
     *,
     faces: FacesPolicy = "largest",
-    crop_size: int = 256,
+    crop_size: PositiveInt = 256,
     minimum_face: float = 32.0,
     shard_size: MachineInt = ALIGN_SHARD,
     workers: MachineInt = 2,

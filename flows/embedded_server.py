@@ -76,9 +76,13 @@ def end_server_with_command() -> None:
         say("starting a Prefect server for this command (--no-server does without one)")
         mine = {_COMMAND: str(os.getpid()), "UVICORN_LOOP": f"{__name__}:watched_loop"}
         os.environ.update(mine)  # noqa: TID251
+        # A terminal's Ctrl-C reaches the server as well, which would complain of it and be gone
+        # before the command has told it the end. What is blocked here is blocked there.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return start(server)
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for name in mine:
                 del os.environ[name]  # noqa: TID251
 

@@ -11,7 +11,9 @@ AGAIN = Group.create_ordered("Doing results again")
 MACHINE = Group.create_ordered("Machine and workers")
 EVERYWHERE = Group.create_ordered("Of every command")
 
-# Of options that say what computes, and change no result. The command line refuses a number below 1
-# as cyclopts does, a flow that is called or deployed as pydantic does.
+# The command line refuses a number below 1 as cyclopts does, a flow that is called or deployed as
+# pydantic does.
+PositiveInt = Annotated[int, Parameter(validator=Number(gte=1)), Field(ge=1)]
+# Of options that say what computes, and change no result.
 MachineInt = Annotated[int, Parameter(group=MACHINE, validator=Number(gte=1)), Field(ge=1)]
 MachineStr = Annotated[str, Parameter(group=MACHINE)]

@@ -12,7 +12,7 @@ from flows.evaluate import evaluate_run
 from flows.forecast import estimate
 from flows.guards import guarded_flow
 from flows.invert import invert_faces
-from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
+from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr, PositiveInt
 from flows.progress import describe_counts, say
 from flows.steps import step
 from flows.summary import Summary
@@ -55,7 +55,7 @@ def run_pipeline(
     models: str = DEMO_MODELS,
     relevance: Annotated[RelevanceConfig | None, Parameter(name="*", group=DIRECTIONS)] = None,
     faces: FacesPolicy = "largest",
-    crop_size: int = 256,
+    crop_size: PositiveInt = 256,
     minimum_face: float = 32.0,
     image_format: ImageFormat = "png",
     output: OutputLayout = "files",

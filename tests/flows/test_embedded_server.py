@@ -54,6 +54,10 @@ def test_the_server_of_a_killed_command_ends(tmp_path):
         print(file=command.stdin, flush=True)
         late = command.stdout.readline().strip()
         assert not has_ended(early)
+        for server in (early, late):
+            os.kill(int(server), signal.SIGINT)
+        time.sleep(0.5)
+        assert not any(map(has_ended, (early, late)))
         command.send_signal(signal.SIGKILL)
     until(lambda: has_ended(early))
     until(lambda: has_ended(late))
