@@ -261,11 +261,9 @@ def run_places(folder: Folder) -> RunPlaces:
     Raises:
         RunError: There is no such run.
     """
-    values = read_run_values(folder)
-    names = [generation_name(RUN, n) for n in range(latest_generation(folder, RUN) + 1)]
-    records = [json.loads(folder.read(name)) for name in names if folder.exists(name)]
+    records = [_read_record(folder, n) for n in range(latest_generation(folder, RUN) + 1)]
     formerly = {str(record["workspace"]) for record in records if record.get("workspace")}
-    return places_of(folder, values, tuple(sorted(formerly)))
+    return places_of(folder, _since_moved(folder, records[-1]), tuple(sorted(formerly)))
 
 
 def read_run_values(folder: Folder) -> dict[str, Any]:
@@ -276,8 +274,12 @@ def read_run_values(folder: Folder) -> dict[str, Any]:
     Raises:
         RunError: There is no such run.
     """
+    return _since_moved(folder, _read_record(folder, latest_generation(folder, RUN)))
+
+
+def _read_record(folder: Folder, generation: int) -> dict[str, Any]:
+    name = generation_name(RUN, generation)
     try:
-        name = generation_name(RUN, latest_generation(folder, RUN))
         content = folder.read(name)
     except FileNotFoundError:
         beside = split_url(folder.url)[0]
@@ -293,7 +295,7 @@ def read_run_values(folder: Folder) -> dict[str, Any]:
             f"{folder.url}/{name}: got a damaged file, expected the settings of a run; restore it "
             "from a copy"
         ) from error
-    return _since_moved(folder, values)
+    return values
 
 
 def _since_moved(folder: Folder, values: dict[str, Any]) -> dict[str, Any]:

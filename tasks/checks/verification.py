@@ -60,15 +60,9 @@ class Verification:
     def __init__(self, run: str, device: str, models: str, sample: int, seed: int) -> None:
         folder = Folder(run)
         self._ledger, self._places = run_ledger(folder), run_places(folder)
-        settings = read_settings(folder)
-        self._settings = replace(
-            settings,
-            workspace=self._places.workspace.url,
-            latents=self._find(settings.latents),
-            directions=self._find(settings.directions),
-        )
+        self._settings = read_settings(folder)
         # Not `open_models`, which would remember what the files were.
-        self._networks = read_models(models or settings.models, device)
+        self._networks = read_models(models or self._settings.models, device)
         self._store = LatentStore(Folder(self._settings.latents))
         self._sample = EvenDraw(sample, random.Random(seed))  # noqa: S311
         self._mappers: dict[str, set[str]] = {}
