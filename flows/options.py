@@ -15,5 +15,5 @@ EVERYWHERE = Group.create_ordered("Of every command")
 # pydantic does.
 PositiveInt = Annotated[int, Parameter(validator=Number(gte=1)), Field(ge=1)]
 # Of options that say what computes, and change no result.
-MachineInt = Annotated[int, Parameter(group=MACHINE, validator=Number(gte=1)), Field(ge=1)]
+MachineInt = Annotated[PositiveInt, Parameter(group=MACHINE)]
 MachineStr = Annotated[str, Parameter(group=MACHINE)]

@@ -1,4 +1,7 @@
-"""3x3 convolutions of feature maps, by Winograd's algorithm where processors gain from it.
+"""3x3 convolutions of feature maps, also upsampling ones, by what is fastest on the device.
+
+An upsampling one (a transposed convolution of stride 2 and a blur) is computed by the four phases
+of its output, and a plain one by Winograd's algorithm where processors gain from it.
 
 Winograd's minimal filtering (Lavin and Gray, CVPR 2016) needs a fifth of the multiplications of
 the direct form. NNPACK, which torch carries for float32 on processors, has it; torch itself calls

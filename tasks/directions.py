@@ -411,7 +411,7 @@ def choose_relevance(
     if asked is not None:
         return asked
     measured = _measured(workspace, models)
-    # A workspace may have been moved.
+    # By its name, which says how it was measured: one workspace may have several addresses.
     for url, config in measured.items():
         if begun.endswith("/" + Folder(url).name):
             return config

@@ -225,7 +225,7 @@ def check_run(
     if relevance is None or update:
         return
     for url, options in measured_otherwise(Folder(settings.workspace), networks, relevance).items():
-        # A workspace may have been moved.
+        # By its name: one workspace may have several addresses.
         if got["directions"].endswith("/" + Folder(url).name):
             raise RunError(
                 f"run {folder.url}: asked to continue with directions that are measured with other "
