@@ -98,7 +98,7 @@ def freeze_manifest(
             if not update:
                 raise _refused(folder, _compare(ledger, batches)) from None
             with suppress(FileExistsError):
-                folder.create(MANIFEST, _bytes(manifest_card(_planned(ledger))))
+                folder.create(MANIFEST, _bytes(manifest_card(_planned(ledger, ledger.plans()))))
     number = latest_generation(folder, MANIFEST)
     card = json.loads(folder.read(generation_name(MANIFEST, number)))
     got = manifest_card(map(row_hashes, regroup(batches, ROW_GROUP)))
@@ -115,10 +115,8 @@ def freeze_manifest(
                     f"run {folder.url}: another process updated it with another manifest "
                     "meanwhile; decide for one, and give its command again"
                 ) from None
-    done = f"{PLANS}/{generation_name(MANIFEST, number)}"
-    if number and not folder.exists(done):
-        _replan(ledger, batches, shard_size)
-        folder.write(done, b"{}")
+    if number and not folder.exists(_done(number)):
+        _follow(folder, number, batches, shard_size, got)
     return int(got["rows"])
 
 
@@ -150,7 +148,8 @@ def refreeze_manifest(folder: Folder) -> None:
     """Count and digest the plans of a run again, after rows were removed from them for good."""
     if folder.exists(MANIFEST):
         name = generation_name(MANIFEST, latest_generation(folder, MANIFEST))
-        folder.write(name, _bytes(manifest_card(_planned(run_ledger(folder)))))
+        ledger = run_ledger(folder)
+        folder.write(name, _bytes(manifest_card(_planned(ledger, ledger.plans()))))
 
 
 def read_card(folder: Folder) -> dict[str, Any]:
@@ -223,19 +222,61 @@ def _begin(
     return int(card["rows"])
 
 
+def _follow(
+    folder: Folder,
+    number: int,
+    batches: Iterable[pa.RecordBatch],
+    shard_size: int,
+    card: Mapping[str, Any],
+) -> None:
+    """Change the plans as an update decided, of which others may be under way.
+
+    Raises:
+        RunError: A later one was decided meanwhile.
+    """
+    ledger = run_ledger(folder)
+    while True:
+        _replan(ledger, batches, shard_size)
+        folder.write(_done(number), b"{}")
+        latest = latest_generation(folder, MANIFEST)
+        if latest != number:
+            # Rows may have come into its plans from here after they were done.
+            folder.remove(_done(latest))
+            raise RunError(
+                f"run {folder.url}: another process updated it with another manifest meanwhile; "
+                "decide for one, and give its command again"
+            )
+        if manifest_card(_planned(ledger, ledger.plans())) == card:
+            return
+        # Rows came from one that was overtaken.
+        folder.remove(_done(number))
+
+
+def _done(number: int) -> str:
+    """Name of the file that says that the plans are as the card of this number."""
+    return f"{PLANS}/{generation_name(MANIFEST, number)}"
+
+
 def _replan(ledger: Ledger, batches: Iterable[pa.RecordBatch], shard_size: int) -> None:
-    """Make the plans hold the rows of the manifest and no other, whatever they hold now."""
+    """Make the plans hold each row of the manifest once and no other, whatever they hold now."""
     wanted = sort_hashes(hashes for _, hashes in _with_hashes(batches))
+    seen = np.zeros(len(wanted), np.bool_)
     for shard in ledger.plans():
         units = ledger.units(shard)
-        kept = are_among(row_hashes(units), wanted)
+        hashes = row_hashes(units)
+        kept = are_among(hashes, wanted)
+        places = np.searchsorted(wanted, hashes[kept])
+        kept[kept] = ~seen[places]
+        seen[places] = True
         if not kept.all():
             ledger.replan_shard(shard, units.filter(pa.array(kept)))
     while True:
-        planned = sort_hashes(_planned(ledger))
+        # Those that others plan from now on collide with these.
+        shards = ledger.plans()
+        planned = sort_hashes(_planned(ledger, shards))
         fresh = regroup(_fresh(batches, planned), shard_size)
         try:
-            for shard, units in enumerate(fresh, ledger.plans()[-1] + 1):
+            for shard, units in enumerate(fresh, shards[-1] + 1):
                 ledger.plan_shard(shard, units)
             return
         except LedgerError:
@@ -270,7 +311,7 @@ def _compare(ledger: Ledger, batches: Iterable[pa.RecordBatch]) -> ManifestChang
             change.note("changed" if renamed else "removed", row)
             if renamed and len(before) < _COMPARED:
                 before[row["pair_id"]] = row
-    planned, all_left = sort_hashes(_planned(ledger)), sort_hashes(left)
+    planned, all_left = sort_hashes(_planned(ledger, ledger.plans())), sort_hashes(left)
     for table, hashes in _with_hashes(batches):
         fresh = table.filter(pa.array(~are_among(hashes, planned))).to_pylist()
         changed = are_among(_hashes([row["pair_id"] for row in fresh]), all_left)
@@ -289,8 +330,8 @@ def _with_hashes(
         yield table, row_hashes(table)
 
 
-def _planned(ledger: Ledger) -> list[NDArray[np.uint64]]:
-    return [row_hashes(ledger.units(shard)) for shard in ledger.plans()]
+def _planned(ledger: Ledger, shards: Iterable[int]) -> list[NDArray[np.uint64]]:
+    return [row_hashes(ledger.units(shard)) for shard in shards]
 
 
 def row_hashes(table: pa.Table) -> NDArray[np.uint64]:

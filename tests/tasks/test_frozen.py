@@ -1,5 +1,6 @@
 """Frozen manifests: the same rows continue, others are refused by name or taken over on request."""
 
+from contextlib import nullcontext
 from itertools import chain
 
 import numpy as np
@@ -23,6 +24,8 @@ def manifest(*edits: tuple[str, str, float]) -> list[pa.RecordBatch]:
 
 BEGUN = manifest(("p0", "anna", 1), ("p1", "anna", 2), ("p2", "bert", 1), ("p3", "bert", 2))
 OTHER = manifest(("p1", "anna", 2), ("p2", "bert", 3), ("p3", "bert", 2), ("p4", "carl", 1))
+
+THIRD = manifest(("p0", "anna", 1), ("p1", "anna", 3), ("p4", "carl", 1), ("p5", "dora", 1))
 
 
 def ids(ledger: Ledger) -> list[list[str]]:
@@ -157,6 +160,42 @@ def test_two_processes_that_update_plan_every_row_once(folder, monkeypatch):
     monkeypatch.setattr(Ledger, "plan_shard", overtaken)
     assert freeze_manifest(folder, OTHER, 3, update=True) == 4
     assert ids(run_ledger(folder)) == [["p1"], ["p3"], ["p2"], ["p4"]]
+
+
+@pytest.mark.parametrize("moment", range(7))
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("by", [OTHER, THIRD], ids=["the same", "another"])
+def test_an_update_that_is_overtaken_at_any_moment_leaves_every_row_planned_once(
+    tmp_path, monkeypatch, moment, size, by
+):
+    folder, units, reads = Folder(str(tmp_path)), Ledger.units, []
+    freeze_manifest(folder, BEGUN, 3)
+
+    def overtaken(ledger: Ledger, shard: int) -> pa.Table:
+        found = units(ledger, shard)
+        reads.append(shard)
+        if len(reads) > moment:
+            monkeypatch.setattr(Ledger, "units", units)
+            freeze_manifest(folder, by, size, update=True)
+        return found
+
+    monkeypatch.setattr(Ledger, "units", overtaken)
+    # After its last look at the plans it is not overtaken, but followed.
+    told = pytest.raises(RunError, match="another process updated it with another manifest")
+    with nullcontext() if by is OTHER or moment == 6 else told:
+        freeze_manifest(folder, OTHER, 3, update=True)
+    assert len(reads) == moment + 1
+    freeze_manifest(folder, by, 3)
+    (batch,) = by
+    assert sorted(chain(*ids(run_ledger(folder)))) == batch["pair_id"].to_pylist()
+
+
+def test_rows_that_were_planned_twice_are_planned_once_by_an_update(folder):
+    freeze_manifest(folder, BEGUN, 3)
+    ledger = run_ledger(folder)
+    ledger.plan_shard(2, ledger.units(0))
+    freeze_manifest(folder, OTHER, 3, update=True)
+    assert ids(ledger) == [["p1"], ["p3"], [], ["p2", "p4"]]
 
 
 def test_processes_that_begin_with_shards_of_other_sizes_agree(folder, monkeypatch):
