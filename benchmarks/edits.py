@@ -119,11 +119,11 @@ class Job:
     def edit(self, runs: Iterator[int], output: Any = "files") -> None:
         """Make all edits in a new run, as one shard."""
         folder = run_folder(self.workspace, f"run-{next(runs)}")
-        settings = settings_for(self.workspace, self.models, self.device, "png", output, BATCH)
+        settings = settings_for(self.workspace, self.models, self.device, "png", output)
         open_run(folder, settings.with_assets(self.directions, []))
         freeze_manifest(folder, Manifest(self.manifest), 4_096)
         for shard in run_ledger(folder).pending():
-            edit_pairs_shard(folder.url, self.device, shard)
+            edit_pairs_shard(folder.url, self.device, shard, batch_size=BATCH)
 
     def style_codes(self) -> list[Tensor]:
         """Edited style codes of all rows, in batches."""

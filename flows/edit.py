@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -20,7 +21,7 @@ from flows.summary import Summary
 from tasks.arithmetic import AUTO, name_arithmetic
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
-from tasks.edits import edit_pairs_shard
+from tasks.edits import EDIT_BATCH, edit_pairs_shard
 from tasks.forecast import Forecast, StageForecast
 from tasks.frozen import freeze_manifest, read_card
 from tasks.manifest_files import Manifest
@@ -29,6 +30,7 @@ from tasks.runs import (
     ImageFormat,
     OutputLayout,
     begun_directions,
+    check_run,
     failed_rows,
     open_run,
     require_latents,
@@ -46,7 +48,7 @@ from tasks.selection import (
     statuses_to_retry,
 )
 from tasks.store.folders import Folder
-from tasks.surveys import check_edits, survey_manifest
+from tasks.surveys import require_doable_edits, survey_manifest
 
 # Shorter preparations are not mentioned.
 _TOLD_PREPARATION = 2.0
@@ -66,7 +68,7 @@ def edit_dataset(
     image_format: ImageFormat = "png",
     output: OutputLayout = "files",
     device: MachineStr = "auto",
-    batch_size: MachineInt = 8,
+    batch_size: MachineInt = EDIT_BATCH,
     arithmetic: MachineStr = AUTO,
     shard_size: MachineInt = EDIT_SHARD,
     workers: MachineInt = 1,
@@ -113,15 +115,19 @@ def edit_dataset(
     require_run_name(run)
     retry, share = statuses_to_retry(retry_failed), read_share(worker)
     again, arithmetic = read_selection(redo), name_arithmetic(arithmetic)
+    # Opens the networks, which is left until the rest is known to be right.
+    asked_settings = partial(
+        settings_for, workspace, models, device, image_format, output, arithmetic
+    )
     if dry_run:
         require_no_selection(again)
 
         def stages(forecast: Forecast) -> Iterator[StageForecast]:
-            settings = settings_for(
-                workspace, models, device, image_format, output, batch_size, arithmetic
-            )
+            settings = asked_settings()
             rows = survey_manifest(manifest), Manifest(manifest)
-            yield from forecast.edit(run, *rows, settings, relevance, shard_size, retry, update)
+            yield from forecast.edit(
+                run, *rows, settings, relevance, batch_size, shard_size, retry, update
+            )
 
         return estimate(workspace, models, device, price_per_hour, stages)
     by = read_engine(engine)
@@ -131,14 +137,11 @@ def edit_dataset(
     prepared = 0.0
     if share.prepares:
         needs, asked = survey_manifest(manifest), Manifest(manifest)
-        settings = settings_for(
-            workspace, models, device, image_format, output, batch_size, arithmetic
-        )
-        networks, measured = open_models(models, device), None
+        settings, networks, measured = asked_settings(), open_models(models, device), None
         if "global" in needs.methods:
             begun = begun_directions(folder)
             measured = settle_relevance(workspace, models, device, relevance, begun)
-        check_edits(folder, needs, asked, settings, networks, measured, update)
+        require_doable_edits(folder, needs, asked, settings, networks, measured, update)
         require_latents(settings)
         assets = make_assets(workspace, needs, models, measured, device, workers, engine)
         # It took hours, and others may have written meanwhile.
@@ -149,7 +152,14 @@ def edit_dataset(
     else:
         rows = read_card(folder).get("rows", 0)
         share.require(rows > 0, folder.url)
-    arguments = {"run": folder.url, "device": device, "retry": retry, "again": again}
+        check_run(folder, asked_settings(), open_models(models, device), None)
+    arguments = {
+        "run": folder.url,
+        "device": device,
+        "retry": retry,
+        "again": again,
+        "batch_size": batch_size,
+    }
     if again is None:
         shards, left = shards_to_do(folder, retry, share.of), 0
     else:

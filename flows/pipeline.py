@@ -119,12 +119,12 @@ def run_pipeline(
             yield stage
             yield forecast.invert(len(more), batch_size)
             known = [*_faces_for(workspace, models, device), *more]
-            settings = settings_for(
-                workspace, models, device, image_format, output, batch_size, arithmetic
-            )
+            settings = settings_for(workspace, models, device, image_format, output, arithmetic)
             asked = read_prompts(prompts)
             rows = survey_prompts(asked), RowsToCome(known, asked)
-            yield from forecast.edit(run, *rows, settings, relevance, shard_size, retry, update)
+            yield from forecast.edit(
+                run, *rows, settings, relevance, batch_size, shard_size, retry, update
+            )
             yield forecast.evaluate()
 
         return estimate(workspace, models, device, price_per_hour, stages)

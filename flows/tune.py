@@ -112,7 +112,7 @@ def tune_strengths(
         measured = settle_relevance(workspace, models, device, relevance)
     needs.require_doable(open_models(models, device))
     assets = make_assets(workspace, needs, models, measured, device)
-    made = settings_for(workspace, models, device, "png", "files", batch_size).with_assets(*assets)
+    made = settings_for(workspace, models, device, "png", "files").with_assets(*assets)
     images = choose_images(made, image or (), sample, sample_seed)
     tuned = list[Tuned]()
     for one in asked:

@@ -54,6 +54,8 @@ _COLUMNS = tuple(RESULTS.names)
 # A network in another memory format is a copy, and a compiled one takes long to make.
 _synthesizer = lru_cache(maxsize=4)(synthesizer)
 
+# Edits that are read and scored together; how many changes none of them.
+EDIT_BATCH = 8
 # Edited pictures that wait to be written; of 1024 px each has 3 MB.
 MOST_WAITING = 32
 
@@ -64,6 +66,7 @@ def edit_pairs_shard(
     shard: int,
     retry: Sequence[str] = (),
     again: Selection | None = None,
+    batch_size: int = EDIT_BATCH,
 ) -> dict[str, int]:
     """Make the edits of one shard of a run and commit them.
 
@@ -77,6 +80,7 @@ def edit_pairs_shard(
         shard: Its number.
         retry: Statuses of rows to make again.
         again: Which rows to make again, also those that are ok.
+        batch_size: Edits that are read and scored together.
 
     Returns:
         Rows by status that were made; nothing where another process committed the shard.
@@ -105,7 +109,7 @@ def edit_pairs_shard(
     editor = Editor(settings, networks, watch, lambda: int(read_card(folder).get("rows", 0)))
     output = open_output(folder, settings.output, settings.image_format, shard, watch)
     with behind(MOST_WAITING) as later:
-        for batch in editor.batches(new, settings.batch_size):
+        for batch in editor.batches(new, batch_size):
             for edited in editor.edit(batch):
                 later(partial(edited.write, output))
     with watch.spend(WRITING):

@@ -53,7 +53,7 @@ from tasks.runs import (
 from tasks.store.folders import Folder
 from tasks.store.ledger import Row
 from tasks.store.redaction import unsigned
-from tasks.surveys import Survey, check_edits
+from tasks.surveys import Survey, require_doable_edits
 
 # Of a result row in its part, about.
 _ROW_BYTES = 400
@@ -174,6 +174,7 @@ class Forecast:
         rows: Iterable[pa.RecordBatch],
         settings: RunSettings,
         relevance: RelevanceConfig | None,
+        batch_size: int,
         shard_size: int,
         retry: Sequence[str] = (),
         update: bool = False,
@@ -186,19 +187,20 @@ class Forecast:
             rows: The rows, which may be read several times.
             settings: What they are made with.
             relevance: How directions are measured; as those that are there were, where None.
+            batch_size: Edits that are read and scored together.
             shard_size: Rows of a shard.
             retry: Statuses of rows to make again.
             update: Whether rows that depend on something else than the run has now are made again.
 
         Raises:
-            ManifestError, ConfigError, TokenLimitError, RunError: See `tasks.surveys.check_edits`.
+            ManifestError, ConfigError, RunError: See `tasks.surveys.require_doable_edits`.
         """
         directions, mappers, config = None, dict[str, str](), None
         folder, root = run_folder(self._workspace, run), Folder(self._workspace)
         if "global" in survey.methods:
             begun = begun_directions(folder)
             config = choose_relevance(root, self._networks, relevance, begun)
-        check_edits(folder, survey, rows, settings, self._networks, config, update)
+        require_doable_edits(folder, survey, rows, settings, self._networks, config, update)
         if config:
             stage, directions = self._relevance(config)
             yield stage
@@ -209,7 +211,7 @@ class Forecast:
         settings = replace(settings, output="files")
         settings = settings.with_assets(directions, [*survey.mapper_uris, *mappers.values()])
         stays = partial(_stays, settings, retry, update)
-        work = _count_work(folder, stays, rows, shard_size, settings.batch_size)
+        work = _count_work(folder, stays, rows, shard_size, batch_size)
         if not update and not survey.card:
             require_same_manifest(folder, manifest_card(work.hashes), rows)
         # Measured in the sample's workspace, since nothing may be written in the run's.
@@ -230,7 +232,7 @@ class Forecast:
                 url = mapper_url(row, settings, self._networks)
                 row = row | {"mapper_uri": mappers.get(url, url)}
             self._examples.append(row)
-            cost = self._rehearsal.edit(row, settings, names)
+            cost = self._rehearsal.edit(row, settings, names, batch_size)
             seconds += cost.once + kind.batches * cost.batch + kind.rows * cost.row
             size += kind.rows * (cost.bytes + _ROW_BYTES)
         self._settings, self._names = settings, names

@@ -209,9 +209,11 @@ class Rehearsal:
         later = taken[1:] or taken
         return url, sum(later) / len(later) * config.steps
 
-    def edit(self, row: Row, settings: RunSettings, names: Sequence[str]) -> EditCost:
+    def edit(
+        self, row: Row, settings: RunSettings, names: Sequence[str], batch_size: int
+    ) -> EditCost:
         """Edit faces as a row of a manifest says, in batches of one and of full size."""
-        many = settings.batch_size
+        many = batch_size
         cost = partial(self._edits, row, settings, names)
         if row["method"] == "optimize":
             options = json.loads(row["options"] or "{}")

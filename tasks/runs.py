@@ -30,8 +30,6 @@ _RUNS_NAMED = 20
 ROLES_OF_A_RUN: tuple[Role, ...] = ("generator", "encoder", "clip", "identity")
 # What no update can change: where the edited images are, in which form, and what rows do not name.
 _FIXED = ("name", "workspace", "image_format", "output", "arithmetic")
-# May differ when a run continues, as it changes no image: less at a time where memory ran out.
-_FREE = ("batch_size",)
 _ASSETS = ("directions", "directions_fingerprint", "mappers")
 # Columns of a result that say what it was made with.
 _MARKS = [
@@ -62,7 +60,6 @@ class RunSettings:
         mappers: Fingerprints of the mappers that are there, by URL.
         image_format: Of the edited images.
         output: Single files, or tar shards in the layout of webdataset.
-        batch_size: Edits that are read and scored together; a run may go on with another.
         arithmetic: That edits are rendered in, see `tasks.arithmetic.choose_arithmetic`.
         code_version: Of the code that began the run.
     """
@@ -76,7 +73,6 @@ class RunSettings:
     mappers: Mapping[str, str] = field(default_factory=dict)
     image_format: ImageFormat = "png"
     output: OutputLayout = "files"
-    batch_size: int = 8
     arithmetic: str = str(PLAIN)
     code_version: str = CODE_VERSION
 
@@ -131,7 +127,6 @@ def settings_for(
     device: str,
     image_format: ImageFormat,
     output: OutputLayout,
-    batch_size: int,
     arithmetic: str = AUTO,
 ) -> RunSettings:
     """Gather what a run is made with, save for its assets, see `RunSettings.with_assets`.
@@ -142,7 +137,6 @@ def settings_for(
         device: See `tasks.models.open_models`.
         image_format: See `RunSettings`.
         output: See `RunSettings`.
-        batch_size: See `RunSettings`.
         arithmetic: See `RunSettings`.
     """
     networks = open_models(models, device)
@@ -154,7 +148,6 @@ def settings_for(
         latents=latent_folder(Folder(workspace), networks).url,
         image_format=image_format,
         output=output,
-        batch_size=batch_size,
         arithmetic=arithmetic,
     )
 
@@ -180,11 +173,12 @@ def open_run(folder: Folder, settings: RunSettings, update: bool = False) -> Non
     # Mappers that come to be there later change no row.
     wanted["mappers"] = got.get("mappers", {}) | wanted["mappers"]
     _refuse_other_settings(folder, got, wanted, update)
-    if got != wanted:
+    # Earlier releases wrote more than is asked for now.
+    if not wanted.items() <= got.items():
         content = json.dumps(wanted, indent=2, sort_keys=True).encode()
         with suppress(FileExistsError):
             folder.create(generation_name(RUN, latest_generation(folder, RUN) + 1), content)
-        if read_run_values(folder) != wanted:
+        if not wanted.items() <= read_run_values(folder).items():
             raise RunError(
                 f"run {folder.url}: another process updated it with other settings meanwhile; "
                 "decide for one, and give its command again"
@@ -413,8 +407,6 @@ def _tell_difference(name: str, got: Mapping[str, Any], wanted: Mapping[str, Any
 
 
 def _differs(name: str, got: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    if name in _FREE:
-        return False
     if name == "mappers":
         known = got.get(name, {})
         return any(known.get(url, mark) != mark for url, mark in wanted[name].items())

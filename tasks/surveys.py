@@ -47,8 +47,8 @@ class Survey(NamedTuple):
 
         Raises:
             ManifestError: One asks for more style channels than there are.
-            ConfigError: A mapper that one names cannot be used.
-            TokenLimitError: A mapper is to be trained for a text that CLIP cannot embed.
+            ConfigError: A mapper that one names cannot be used, or one is to be trained for a text
+                that CLIP cannot embed.
         """
         if self.num_channels:
             self._require_channels(networks.generator)
@@ -120,7 +120,7 @@ def survey_prompts(asked: Iterable[Instruction]) -> Survey:
     return Survey(methods, _trainings(wanted), [*uris], *max(widths, default=(0, "")))
 
 
-def check_edits(
+def require_doable_edits(
     folder: Folder,
     needs: Survey,
     rows: Iterable[pa.RecordBatch],
@@ -141,7 +141,7 @@ def check_edits(
         update: Whether it goes on with what can be computed again.
 
     Raises:
-        ManifestError, ConfigError, TokenLimitError: See `Survey.require_doable`.
+        ManifestError, ConfigError: See `Survey.require_doable`.
         RunError: The run was begun with something else and is not to be updated.
     """
     check_run(folder, settings, networks, relevance, update)

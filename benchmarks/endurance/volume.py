@@ -217,9 +217,9 @@ def _edit_without_prefect(folder: Path) -> None:
     from tasks.runs import open_run, run_ledger, settings_for
 
     run, bundle = _run(folder), str(folder / "bundle.json")
-    open_run(run, settings_for(str(folder / "ws"), bundle, "cpu", "png", "files", _BATCH))
+    open_run(run, settings_for(str(folder / "ws"), bundle, "cpu", "png", "files"))
     for shard in run_ledger(run).pending():
-        edit_pairs_shard(run.url, "cpu", shard)
+        edit_pairs_shard(run.url, "cpu", shard, batch_size=_BATCH)
 
 
 def _dummy_edit(_: Any, batch: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tasks.checks.findings import Finding
-from tasks.edits import Editor
+from tasks.edits import EDIT_BATCH, Editor
 from tasks.models import Models, describe_device
 from tasks.outputs import read_images
 from tasks.runs import RunSettings
@@ -76,7 +76,7 @@ def render_again(
     editor, exact = Editor(settings, networks), device == describe_device(networks.device)
     made = {row["pair_id"]: row for row in rows}
     begun, seen = [dict(row) for row in rows], set[str]()
-    for batch in editor.batches(begun, settings.batch_size):
+    for batch in editor.batches(begun, EDIT_BATCH):
         for row in batch.rows:
             row |= {"status": "failed", "error": None}
         pictures = {edited.row["pair_id"]: edited.picture for edited in editor.edit(batch)}

@@ -1,6 +1,7 @@
 """Workers of an array of jobs: each does its share, none needs a server."""
 
 import json
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
@@ -17,6 +18,7 @@ from flows.shards import shard_task
 from flows.share import Share, WorkerError, read_share
 from manifests.building import instructions
 from tasks.directions import DirectionStore
+from tasks.edits import Batch, Edited, Editor
 from tasks.manifest_files import build_manifest
 from tasks.runs import run_folder, run_ledger
 from tasks.store.faults import StoreError
@@ -50,14 +52,16 @@ def test_a_worker_that_is_none_is_refused(worker):
         read_share(worker)
 
 
-def test_workers_without_a_server_do_what_one_process_does(tmp_path, models, capsys, request):
+def test_workers_without_a_server_do_what_one_process_does(
+    tmp_path, models, capsys, request, monkeypatch
+):
     root, manifest = str(tmp_path / "ws"), str(tmp_path / "edits.parquet")
     torch.save(torch.randn(5, 8, 28), tmp_path / "w.pt")
     import_latents(root, str(tmp_path / "w.pt"), models=models, device="cpu")
     prompts = instructions(["a smiling face"], [2.0], num_channels=20)
     prompts += instructions(["an old face"], [1.0], method="optimize", options='{"steps": 1}')
     build_manifest([f"w-{i:05d}" for i in range(5)], prompts, manifest)
-    command = ["edit", root, manifest, "--models", models, "--shard-size", "2", *FAST]
+    command = ["edit", root, manifest, "--models", models, "--shard-size", "4", *FAST]
     call(capsys, *command, "--run", "one")
     request.getfixturevalue("no_server")
     assert app.meta([*command, "--worker", "0/2"]) == 2
@@ -65,9 +69,26 @@ def test_workers_without_a_server_do_what_one_process_does(tmp_path, models, cap
         capsys.readouterr().err.split()
     )
     prepared = call(capsys, *command, "--worker", "prepare")
-    assert (prepared["counts"], prepared["facts"]) == ({"planned": 5}, {"rows": 10})
-    halves = [call(capsys, *command, "--worker", f"{index}/2") for index in (1, 0)]
+    assert (prepared["counts"], prepared["facts"]) == ({"planned": 3}, {"rows": 10})
+    other = [word if word != models else "demo" for word in command]
+    assert app.meta([*other, "--worker", "1/2", "--image-format", "webp"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "image_format: got 'webp', begun with 'png'" in told
+    assert f"begun with {models!r}" in told
+    sizes, edit = [], Editor.edit
+
+    def counted(editor: Editor, batch: Batch) -> Iterator[Edited]:
+        sizes.append(len(batch.rows))
+        return edit(editor, batch)
+
+    monkeypatch.setattr(Editor, "edit", counted)
+    halves = [
+        call(capsys, *command, "--worker", f"{index}/2", "--batch-size", f"{index + 1}")
+        for index in (1, 0)
+    ]
     assert [half["counts"] for half in halves] == [{"ok": 4}, {"ok": 6}]
+    # The batch size is each worker's own.
+    assert sizes == [2, 2, *[1] * 6]
     again = call(capsys, *command, "--worker", "0/2", "--retry-failed")
     assert (again["counts"], again["facts"]) == ({}, {"rows": 10})
     one, both = [

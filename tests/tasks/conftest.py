@@ -81,11 +81,11 @@ class Finished:
         networks = open_models(self.models, "cpu")
         store = DirectionStore(direction_folder(self.folder, networks, RELEVANCE))
         mappers = [(self.folder / "mappers").url_of(n) for n in (self.folder / "mappers").names()]
-        settings = settings_for(self.root, self.models, "cpu", "png", output, batch_size)
+        settings = settings_for(self.root, self.models, "cpu", "png", output)
         open_run(self.run(name), settings.with_assets(store, mappers))
         freeze_manifest(self.run(name), Manifest(f"{self.root}/edits.parquet"), 6)
         for shard in run_ledger(self.run(name)).pending()[:shards]:
-            edit_pairs_shard(self.run(name).url, "cpu", shard)
+            edit_pairs_shard(self.run(name).url, "cpu", shard, batch_size=batch_size)
 
 
 @pytest.fixture(scope="session")
