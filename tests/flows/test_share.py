@@ -94,8 +94,11 @@ def test_workers_without_a_server_do_what_one_process_does(
     one, both = [
         pa.concat_tables(run_ledger(run_folder(root, n)).results()) for n in ("one", "run")
     ]
-    places = ["output_uri", "seconds"]
-    assert one.drop_columns(places).equals(both.drop_columns(places))
+    numbers = [name for name in one.column_names if pa.types.is_floating(one[name].type)]
+    apart = ["output_uri", *numbers]
+    assert one.drop_columns(apart).equals(both.drop_columns(apart))
+    # CLIP's last bits depend on how many images it is given at once.
+    assert one["clip_score"].to_pylist() == pytest.approx(both["clip_score"].to_pylist(), abs=1e-3)
 
 
 def test_photographs_are_shared_out(tmp_path, models, capsys, no_server):
