@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tasks.report.evaluation import Estimate, Evaluation, Numbers, Places, estimate_mean
 from tasks.report.examples import rank_pairs
 from tasks.report.rows import FINGERPRINTS, Rows
-from tasks.report.scoring import COSINE, SHARE, SHARES, Criteria
+from tasks.report.scoring import SHARES, Criteria, limits_of
 
 # By how much a mean may differ before that is drift, if its interval is all on one side of 0.
 DRIFT_TOLERANCES: Mapping[str, float] = {
@@ -205,15 +205,14 @@ def _paired(mine: tuple[Rows, Evaluation], theirs: Rows, pairing: Pairing) -> It
         )
         for (_, _, own), found in zip(groups, scores, strict=True):
             faces = rows.face[pairing.mine[own]]
-            is_share = name in (*SHARES, "failed")
             # Of the difference of two.
-            low, high = SHARE if is_share else COSINE
+            low, high = limits_of(name)
             found[name] = estimate_mean(
                 values[own],
                 faces,
                 evaluation.criteria,
                 limits=(low - high, high - low),
-                share=is_share,
+                share=name in (*SHARES, "failed"),
             )
     for (method, prompt, places), found in zip(groups, scores, strict=True):
         yield Difference(method, prompt, True, len(places), found)

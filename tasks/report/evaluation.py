@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from styleclip_ops.metrics import bootstrap_interval
 from tasks.report.rows import Rows, distinct
-from tasks.report.scoring import COSINE, MIXED, SCORES, SHARE, SHARES, WORKS, Criteria
+from tasks.report.scoring import COSINE, MIXED, SCORES, SHARE, SHARES, WORKS, Criteria, limits_of
 
 Verdict = Literal["works", "mixed", "weak", "unscored"]
 _PROMPT, _STRENGTH = ["target_prompt", "method"], ["target_prompt", "method", "alpha"]
@@ -22,7 +22,6 @@ _VARIED = ["neutral_prompt", "beta", "num_channels", "mapper_uri", "options"]
 # Beyond this many faces an interval resamples as many bundles of faces: its width is then known to
 # one percent, and drawing every face again would take minutes and say the same.
 _BUNDLES = 5_000
-_TIME = (0.0, math.inf)
 
 Numbers = NDArray[np.float64]
 Places = NDArray[np.int32]
@@ -291,7 +290,7 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
                 own,
                 criteria,
                 share=name in SHARES,
-                limits=_TIME if name == "seconds" else None,
+                limits=limits_of(name),
             )
     before, after = rows.column("clip_cosine_inversion"), rows.column("clip_cosine")
     for part, own, found in zip(parts, faces, scores, strict=True):

@@ -33,7 +33,7 @@ from tasks.provenance import PICTURE_ERRORS
 from tasks.report.evaluation import Estimate, Evaluation, Group, Places, estimate_mean
 from tasks.report.pictures import BeforeSources, committed_sources, edited_sources
 from tasks.report.rows import Rows
-from tasks.report.scoring import Criteria
+from tasks.report.scoring import DISTANCE, Criteria
 from tasks.report.thumbnails import Source
 from tasks.store.folders import sha256
 
@@ -294,8 +294,11 @@ def _look(
     judge: _Judge,
     criteria: Criteria,
 ) -> Look:
-    def estimate(values: Tensor, share: bool = False) -> Estimate:
-        return estimate_mean(values.double().cpu().numpy(), faces, criteria, share=share)
+    def estimate(
+        values: Tensor, share: bool = False, limits: tuple[float, float] | None = None
+    ) -> Estimate:
+        numbers = values.double().cpu().numpy()
+        return estimate_mean(numbers, faces, criteria, share=share, limits=limits)
 
     faces = np.arange(len(seen.rows), dtype=np.int32)
     neutral, target = (
@@ -318,7 +321,7 @@ def _look(
         towards=towards,
         directional=estimate(directional_similarity(*change, neutral, target)),
         rose=estimate((after > before).float(), share=True),
-        lpips=estimate(seen.lpips),
+        lpips=estimate(seen.lpips, limits=DISTANCE),
         least=criteria.directional,
     )
 

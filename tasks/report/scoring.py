@@ -1,5 +1,6 @@
 """What counts as a success: scores of result rows that follow from their metrics."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,8 +16,9 @@ SHARES = ("success", "identity_kept", "success_and_identity")
 # What `score_rows` adds to the metrics of a row.
 DERIVED = ("off_target", *SHARES)
 SCORES = (*METRICS, *DERIVED)
-# What the mean of a score cannot leave, by its kind.
-COSINE, SHARE = (-1.0, 1.0), (0.0, 1.0)
+# What the mean of a score cannot leave.
+COSINE, SHARE, DISTANCE = (-1.0, 1.0), (0.0, 1.0), (0.0, math.inf)
+_LIMITS = {"clip_score": (0.0, 100.0), "off_target": (0.0, 2.0), "seconds": DISTANCE}
 WORKS, MIXED = 0.8, 0.4
 # Cosines of equal pictures are this near 1.
 _UNCHANGED = 1e-6
@@ -75,6 +77,11 @@ class Criteria:
                 f"mixed from {MIXED:.0%}, weak below"
             ),
         }
+
+
+def limits_of(score: str) -> tuple[float, float]:
+    """Return what the mean of a score, a share or the seconds of a pair cannot leave."""
+    return SHARE if score in (*SHARES, "failed") else _LIMITS.get(score, COSINE)
 
 
 def score_rows(results: pa.Table, criteria: Criteria) -> pd.DataFrame:

@@ -116,6 +116,22 @@ def test_few_faces_seldom_tell_a_difference_that_is_none():
         assert 0 < wrong < 0.11 * tries, faces
 
 
+def test_a_mean_lies_in_its_interval_whatever_the_unit_of_the_score():
+    far = {"clip_score": 30.0, "image_edit": -0.9, "directional_edit": 0.1, "seconds": 7.0}
+    rows = [
+        row(f"face-{n}", **GOOD | {name: value * (1 + n / 90) for name, value in far.items()})
+        for n in range(9)
+    ]
+    scores = only_group(*rows).scores
+    assert scores["off_target"].mean > 1.8  # type: ignore[operator]
+    for name in ("clip_score", "off_target", "directional_edit", "seconds"):
+        found = scores[name]
+        assert found.low < found.mean < found.high, name  # type: ignore[operator]
+    # No interval leaves its scale.
+    ends = row("ann", clip_score=100.0), row("bob", clip_score=97.0)
+    assert only_group(*ends).scores["clip_score"].high == 100
+
+
 def test_shares_that_all_faces_agree_on_have_the_interval_of_wilson():
     z = 1.959964
     margin = z**2 / (4 + z**2)
