@@ -17,7 +17,7 @@ from styleclip_ops.metrics import bootstrap_interval
 from tasks.report.evaluation import Estimate, Evaluation, Group, estimate_mean, evaluate_rows
 from tasks.report.examples import find_examples
 from tasks.report.rows import Rows, collect_rows
-from tasks.report.scoring import SCORES, Criteria, score_rows
+from tasks.report.scoring import SCORES, Criteria, limits_of, score_rows
 
 GOOD = {"clip_cosine_inversion": 0.2, "clip_cosine": 0.3, "directional_edit": 0.4}
 GOOD |= {"identity_edit": 0.9}
@@ -57,7 +57,10 @@ def only_group(*rows: dict) -> Group:
 def spread_rows(count: int, **fixed) -> list[dict]:
     random = np.random.default_rng(5)
     return [
-        row(f"face-{n}", **{name: float(random.uniform(-1, 1)) for name in METRICS} | fixed)
+        row(
+            f"face-{n}",
+            **{name: float(random.uniform(*limits_of(name))) for name in METRICS} | fixed,
+        )
         for n in range(count)
     ]
 
@@ -122,7 +125,8 @@ def test_a_mean_lies_in_its_interval_whatever_the_unit_of_the_score():
         row(f"face-{n}", **GOOD | {name: value * (1 + n / 90) for name, value in far.items()})
         for n in range(9)
     ]
-    scores = only_group(*rows).scores
+    group = only_group(*rows)
+    scores = {**group.scores, "seconds": group.seconds}
     assert scores["off_target"].mean > 1.8  # type: ignore[operator]
     for name in ("clip_score", "off_target", "directional_edit", "seconds"):
         found = scores[name]
