@@ -240,7 +240,8 @@ class Rehearsal:
             short = {"options": _steps(row, _SHORT)} if row["method"] == "optimize" else {}
             own = {"image_id": names[number % len(names)], "pair_id": f"{number}"}
             units.append(row | short | own)
-        open_run(run, settings)
+        # Assets elsewhere stay there, since no workspace was moved here.
+        open_run(run, replace(settings, workspace=self.workspace))
         freeze_manifest(run, [pa.RecordBatch.from_pylist(units, EDITS)], len(units))
         edit_pairs_shard(run.url, self._device, 0)
         began = time.monotonic()

@@ -110,6 +110,14 @@ def test_a_run_is_estimated_before_there_is_a_workspace(capsys, tmp_path, models
     assert told["counts"] == {"rows": 2 * ASKED, "done": 0, "shards": 1}
     assert all(stages[name]["seconds"] > 0 for name in ("align", "invert", "edit", "evaluate"))
     assert told["price"] == pytest.approx(told["all_seconds"] / 1000)
+    # Directions that are there are another workspace's than the one that the sample is edited in.
+    measured = [word for word in words[4:] if word != prompts]
+    assert app.meta(["relevance", str(tmp_path / "ws"), *measured]) == 0
+    capsys.readouterr()
+    assert app.meta(["--json", *words, "--dry-run"]) == 0
+    stages = {s["stage"]: s for s in json.loads(capsys.readouterr().out)["facts"]["stages"]}
+    assert (stages["relevance"]["seconds"], stages["invert"]["units"]) == (0, 2)
+    assert stages["evaluate"]["seconds"] > 0
     align_photos(str(tmp_path / "photos"), str(tmp_path / "ws"))
     assert app.meta([*words, "--dry-run", "--crop-size", "512"]) == 2
     assert "crop_size: got 512, expected 256 as for the faces" in " ".join(
