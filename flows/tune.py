@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.artifacts import show_table
 from flows.assets import make_assets, settle_relevance
 from flows.guards import guarded_flow
-from flows.options import DIRECTIONS, MachineInt, MachineStr
+from flows.options import DIRECTIONS, MachineInt, MachineStr, NaturalInt, PositiveInt
 from flows.progress import console, printable, progress_bar, say
 from flows.shards import GPU_TAG, guarded_task
 from flows.steps import has_server
@@ -58,8 +58,8 @@ def tune_strengths(
     alpha: list[float] | None = None,
     num_channels: list[int] | None = None,
     image: list[str] | None = None,
-    sample: int = 16,
-    sample_seed: int = 0,
+    sample: PositiveInt = 16,
+    sample_seed: NaturalInt = 0,
     bisections: int = 4,
     best_effort: bool = False,
     models: str = DEMO_MODELS,

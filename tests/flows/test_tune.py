@@ -141,11 +141,13 @@ def test_bad_input_is_refused_before_any_work(workspace, models, capsys, monkeyp
         tune(workspace, models, target=["old"], alpha=[-1.0])
     with pytest.raises(TuningError, match="images: got 0 with a latent in .* named bob"):
         tune(workspace, models, target=["old"], image=["bob"])
-    with pytest.raises(TuningError, match="a sample of 0, expected at least one"):
-        tune(workspace, models, target=["old"], sample=0)
     with pytest.raises(ManifestError, match="num_channels: got 5000, expected at most"):
         tune(workspace, models, target=["old"], num_channels=[5, 5000])
     words = ["--json", "tune", workspace, f"{workspace}/t.parquet", "--target", "x"]
+    for option, least in (("--sample", 1), ("--sample-seed", 0)):
+        with pytest.raises(SystemExit):
+            app.meta([*words, option, str(least - 1)])
+        assert f"Must be >= {least}" in " ".join(capsys.readouterr().err.split())
     assert app.meta([*words, "--identity", "1.5", "--models", models]) == 2
     assert "identity: got 1.5, expected -1 to 1" in " ".join(capsys.readouterr().err.split())
 
@@ -154,6 +156,12 @@ def test_json_holds_the_whole_frontier(workspace, models, capsys):
     words = ["--json", "tune", workspace, f"{workspace}/t.parquet", "--target", "a sad face"]
     words += ["--directional", "-1", "--gain", "-2", "--identity", "-1", "--num-channels", "5"]
     words += ["--alpha", "1", "--alpha", "2", "--num-images", "1", "--num-statistics", "50"]
-    assert app.meta([*words, "--mode", "fast", "--models", models, "--device", "cpu"]) == 0
-    (said,) = json.loads(capsys.readouterr().out)["facts"]["prompts"]
-    assert [point["alpha"] for point in said["budgets"][0]["points"]] == [1.0, 2.0]
+    words += ["--mode", "fast", "--models", models, "--device", "cpu", "--sample", "1"]
+    assert app.meta(words) == 0
+    out = capsys.readouterr().out
+    # Nor has one image an interval.
+    assert "NaN" not in out
+    (said,) = json.loads(out)["facts"]["prompts"]
+    points = said["budgets"][0]["points"]
+    assert [point["alpha"] for point in points] == [1.0, 2.0]
+    assert [(point["gain"]["low"], point["gain"]["high"]) for point in points] == [(None, None)] * 2
