@@ -11,7 +11,7 @@ from flows.progress import NAMED, say
 from flows.shards import run_shards
 from flows.share import read_share
 from flows.store_check import check_store
-from flows.summary import Summary
+from flows.summary import PhotosSummary, Summary
 from manifests.schemas import FACE_FAILURES
 from tasks.photos.alignment import (
     AlignmentConfig,
@@ -72,7 +72,8 @@ def align_photos(
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
             `prepare` has planned before.
         retry_failed: Look again at photographs without a face whose status is one of these,
-            separated by commas; at all of them where no status is named.
+            separated by commas (unreadable, no_face, several_faces, too_small); at all of them
+            where no status is named.
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     retry = statuses_to_retry(retry_failed, FACE_FAILURES)
@@ -122,7 +123,7 @@ def align_photos(
             f"`styleclip faces {workspace}` says why of each"
         )
     wrote = Folder(workspace).url_of(CROPS)
-    return Summary("align", wrote, counts, time.monotonic() - began)
+    return PhotosSummary("align", wrote, counts, time.monotonic() - began)
 
 
 def _tell_unusable(workspace: str, shards: Collection[int], since: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What a bundle of weights names."""
+"""What a bundle of weights names: apart from `flows.weights`, since a list waits for no torch."""
 
 from tasks.bundles import DEMO_MODELS, describe_bundle
 

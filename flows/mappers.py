@@ -79,6 +79,6 @@ def train_all(
                 target_prompt=prompt,
                 config=config,
                 checkpoint_steps=checkpoint_steps,
-                on_progress=bar.show,
+                on_progress=bar.advance,
             )
     return [urls[one] for one in wanted]

@@ -11,7 +11,7 @@ from rich.markup import escape
 from flows.commands import COMMANDS, GROUPS
 from flows.progress import console
 from flows.signatures import options
-from manifests.schemas import ALL_FAILURES, FACE_FAILURES, RESULT_FAILURES
+from manifests.schemas import ALL_FAILURES, FACE_FAILURES, LATENT_FAILURES, RESULT_FAILURES
 
 USER_ERROR = 2
 # Before every command.
@@ -20,6 +20,13 @@ _GLOBAL = (*FLAGS, "--metrics")
 _ANYWHERE = ("--help", "-h", "--install-completion")
 # Options that people try and that are columns of the manifest.
 _STRENGTHS = ("--alpha", "--alphas", "--strength", "--beta", "--method", "--prompt", "--target")
+# What `--retry-failed` takes.
+_FAILURES = {
+    "align": FACE_FAILURES,
+    "invert": LATENT_FAILURES,
+    "edit": RESULT_FAILURES,
+    "run": RESULT_FAILURES,
+}
 # Several numbers where one is asked for.
 _SEVERAL = re.compile(r"\d[,;]\s*\d")
 # Words that other tools have for ours.
@@ -108,7 +115,7 @@ def _explain_surplus(error: UnusedCliTokensError) -> str:
     given = [*(error.root_input_tokens or ())]
     place = given.index(surplus[0]) if surplus and surplus[0] in given else 0
     if given[:place][-2:] == ["--retry-failed", ALL_FAILURES]:
-        failures = FACE_FAILURES if error.command_chain == ("align",) else RESULT_FAILURES
+        failures = _FAILURES[(error.command_chain or ("",))[-1]]
         return f"--retry-failed: got {surplus[0]}, expected some of {', '.join(failures)}"
     told = f"got {' '.join(surplus)}, which is more than this command takes"
     is_number = bool(surplus) and re.fullmatch(r"[\d.]+", surplus[0])

@@ -11,9 +11,10 @@ AGAIN = Group.create_ordered("Doing results again")
 MACHINE = Group.create_ordered("Machine and workers")
 EVERYWHERE = Group.create_ordered("Of every command")
 
-# The command line refuses a number below 1 as cyclopts does, a flow that is called or deployed as
+# The command line refuses a smaller number as cyclopts does, a flow that is called or deployed as
 # pydantic does.
 PositiveInt = Annotated[int, Parameter(validator=Number(gte=1)), Field(ge=1)]
+NaturalInt = Annotated[int, Parameter(validator=Number(gte=0)), Field(ge=0)]
 # Of options that say what computes, and change no result.
 MachineInt = Annotated[PositiveInt, Parameter(group=MACHINE)]
 MachineStr = Annotated[str, Parameter(group=MACHINE)]

@@ -98,8 +98,9 @@ def run_pipeline(
         shard_size: Rows of a shard; one that is stopped begins again.
         workers: Shards at a time; of photographs two at least.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
-        retry_failed: Do edits again whose status is one of these, separated by commas. Where none
-            is named, all that are not ok, and look again at photographs without a face.
+        retry_failed: Do edits again whose status is one of these, separated by commas (no_latent,
+            failed, no_channel). Where none is named, all that are not ok, and look again at
+            photographs without a face.
         update: Take over other photographs, prompts, networks and assets: what is new or depends on
             them is computed, edits that are no longer asked for leave the results.
         redo: What to do again of the results that are there.

@@ -7,7 +7,6 @@ from pathlib import Path
 from flows.progress import describe_counts
 from manifests.schemas import LATENT_FAILURES, RESULT_FAILURES
 
-# A photograph without a face is no failure.
 _FAILURES = {*LATENT_FAILURES, *RESULT_FAILURES}
 _AND = " and "
 # Of findings: `--json` prints one line.
@@ -70,6 +69,16 @@ def _address(urls: str) -> str:
         Path(url).as_uri() if url.startswith("/") and url.endswith(".html") else url
         for url in urls.split(_AND)
     )
+
+
+@dataclass(frozen=True)
+class PhotosSummary(Summary):
+    """The end of a stage over photographs, of which one that cannot be used is no failure."""
+
+    @property
+    def failed(self) -> bool:
+        """No: that a workspace has no face at all is raised."""
+        return False
 
 
 @dataclass(frozen=True)

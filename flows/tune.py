@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,13 +12,13 @@ from rich.table import Table
 from flows.artifacts import show_table
 from flows.assets import make_assets, settle_relevance
 from flows.guards import guarded_flow
-from flows.options import DIRECTIONS, MachineInt, MachineStr
+from flows.options import DIRECTIONS, MachineInt, MachineStr, NaturalInt, PositiveInt
 from flows.progress import console, printable, progress_bar, say
 from flows.shards import GPU_TAG, guarded_task
 from flows.steps import has_server
 from flows.store_check import check_store
 from flows.summary import Summary
-from manifests.instructions import DEFAULT_NEUTRAL_PROMPT
+from manifests.instructions import DEFAULT_NEUTRAL_PROMPT, Instruction
 from manifests.schemas import Method
 from styleclip_ops.strength import StrengthPoint, StrengthTarget
 from tasks.bundles import DEMO_MODELS
@@ -27,7 +28,7 @@ from tasks.models import open_models
 from tasks.report.tuning_page import write_tuning_page
 from tasks.runs import settings_for
 from tasks.store.folders import is_file
-from tasks.surveys import survey_prompts
+from tasks.surveys import Survey, survey_prompts
 from tasks.tuning import (
     MOST,
     Search,
@@ -57,8 +58,8 @@ def tune_strengths(
     alpha: list[float] | None = None,
     num_channels: list[int] | None = None,
     image: list[str] | None = None,
-    sample: int = 16,
-    sample_seed: int = 0,
+    sample: PositiveInt = 16,
+    sample_seed: NaturalInt = 0,
     bisections: int = 4,
     best_effort: bool = False,
     models: str = DEMO_MODELS,
@@ -102,18 +103,16 @@ def tune_strengths(
     given = read_asked(prompts, target or [], [], neutral_prompt=neutral, method=method)
     search = Search(goal, (*(alpha or ()),), (*(num_channels or ()),), bisections, batch_size)
     asked = prompts_to_tune(given)
-    if num_channels and all(one.method != "global" for one in asked):
-        raise TuningError(
-            f"num_channels: got {num_channels}, expected none, which only the method global has"
-        )
+    needs = _survey(asked, search)
     check_store(workspace)
-    needs, measured = survey_prompts(asked), None
+    measured = None
     if "global" in needs.methods:
         measured = settle_relevance(workspace, models, device, relevance)
+    # Mistakes are told before hours of work.
     needs.require_doable(open_models(models, device))
-    assets = make_assets(workspace, needs, models, measured, device)
-    made = settings_for(workspace, models, device, "png", "files").with_assets(*assets)
-    images = choose_images(made, image or (), sample, sample_seed)
+    settings = settings_for(workspace, models, device, "png", "files")
+    images = choose_images(settings, image or (), sample, sample_seed)
+    made = settings.with_assets(*make_assets(workspace, needs, models, measured, device))
     tuned = list[Tuned]()
     for one in asked:
         with progress_bar("tune", search.most_scored(one.method)) as bar:
@@ -126,13 +125,6 @@ def tune_strengths(
     if not rows and is_file(destination):
         say(f"tune: {destination} stays as an earlier call wrote it")
     _show(tuned, best_effort)
-    reached = [t for t in tuned if t.reached]
-    doubtful = sum(t.check is not None and not t.check_reached for t in reached)
-    counts = {
-        "reached": len(reached) - doubtful,
-        "reached on the sample alone": doubtful,
-        "failed": len(tuned) - len(reached),
-    }
     facts = {
         "rows": rows,
         "page": page,
@@ -141,8 +133,36 @@ def tune_strengths(
         "prompts": [t.facts for t in tuned],
     }
     wrote = f"{destination} and {page}" if rows else page
-    counts = {status: count for status, count in counts.items() if count}
-    return Summary("tune", wrote, counts, time.monotonic() - began, facts)
+    return Summary("tune", wrote, _counts(tuned), time.monotonic() - began, facts)
+
+
+def _survey(asked: Sequence[Instruction], search: Search) -> Survey:
+    """What prompts need, of channels the most that they are to be tried with.
+
+    Raises:
+        TuningError: Numbers of channels are asked for, and no prompt has a method with channels.
+    """
+    if search.budgets and all(one.method != "global" for one in asked):
+        raise TuningError(
+            f"num_channels: got {[*search.budgets]}, expected none, which only the method global "
+            "has"
+        )
+    widest = max(search.budgets, default=None)
+    return survey_prompts(
+        replace(one, num_channels=widest) if one.method == "global" else one for one in asked
+    )
+
+
+def _counts(tuned: Sequence[Tuned]) -> dict[str, int]:
+    """Prompts by how they ended."""
+    reached = [t for t in tuned if t.reached]
+    doubtful = sum(t.check is not None and not t.check_reached for t in reached)
+    counts = {
+        "reached": len(reached) - doubtful,
+        "reached on the sample alone": doubtful,
+        "failed": len(tuned) - len(reached),
+    }
+    return {status: count for status, count in counts.items() if count}
 
 
 def _show(tuned: Sequence[Tuned], best_effort: bool) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 
 from flows.guards import guarded_flow
-from flows.options import MachineStr
+from flows.options import MachineStr, NaturalInt
 from flows.progress import progress_bar, say
 from flows.summary import MOST_IN_JSON, Check, Summary
 from tasks.checks.findings import Finding
@@ -19,8 +19,8 @@ def verify_run(
     run: str = "run",
     *,
     models: str = "",
-    sample: int = 12,
-    seed: int = 0,
+    sample: NaturalInt = 12,
+    seed: NaturalInt = 0,
     device: MachineStr = "auto",
 ) -> Summary:
     """Recheck every checksum and count of a run, and render a sample of its edits again.

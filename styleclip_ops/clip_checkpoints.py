@@ -1,5 +1,6 @@
 """CLIP weights: Hugging Face folders, and OpenAI's archives in the layout of transformers."""
 
+import errno
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -79,6 +80,8 @@ def read_clip_folder(folder: Path, preprocessing: Preprocessing) -> ClipModel:
         config = CLIPConfig(**values)
         model = skeleton(lambda: CLIPModel(config))
     except Exception as error:
+        if _is_of_the_machine(error):
+            raise
         raise CheckpointError(
             f"{folder}: expected a CLIP folder with a config.json ({type(error).__name__}: {error})"
         ) from error
@@ -94,6 +97,14 @@ def read_clip_folder(folder: Path, preprocessing: Preprocessing) -> ClipModel:
             tensors = tensors_of(read_data(file), "CLIP")
         model = _fill_clip(model, tensors)
     return ClipModel(model, _folder_tokenizer(folder), preprocessing)
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether the disk or memory failed, and not what the folder holds, as in `reading`."""
+    # Of what a tokenizer's files hold transformers raises OSErrors without a number.
+    files = (None, errno.ENOENT, errno.EISDIR, errno.EINVAL)
+    is_disk = isinstance(error, OSError) and error.errno not in files
+    return is_disk or isinstance(error, MemoryError)
 
 
 def _check_numbers(values: Any, name: str = "config.json") -> None:
@@ -116,6 +127,8 @@ def _folder_tokenizer(folder: Path) -> CLIPTokenizer:
     try:
         return CLIPTokenizer.from_pretrained(str(folder))
     except Exception as error:
+        if _is_of_the_machine(error):
+            raise
         raise CheckpointError(
             f"{folder}: got a tokenizer that cannot be read ({type(error).__name__}: {error})"
         ) from error

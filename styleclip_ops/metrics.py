@@ -191,7 +191,7 @@ def _symmetric_root(matrix: Tensor) -> Tensor:
 
 
 class Interval(NamedTuple):
-    """A mean and its bootstrap confidence interval."""
+    """A mean and its bootstrap confidence interval; the ends are NaN where one value has none."""
 
     mean: float
     low: float
@@ -223,6 +223,8 @@ def bootstrap_interval(
     known = values[~values.isnan()].double().cpu().numpy()
     if not len(known):
         raise ConfigError("values: got no number, expected at least one that is not NaN")
+    if len(known) < 2:
+        return Interval(float(known[0]), math.nan, math.nan)
     random = np.random.default_rng(seed)
     # Many resamples at a time, in bounded memory; the numbers drawn are the same.
     rows = max(1, _RESAMPLED_VALUES // len(known))
@@ -237,8 +239,6 @@ def bootstrap_interval(
 
 def _widening(count: int, quantile: float) -> float:
     """How much too narrow a bootstrap interval of the mean of so many values is."""
-    if count < 2:
-        return 1.0
     # Resamples have the variance of the sample about its own mean.
     narrow = math.sqrt((count - 1) / count)
     return float(special.stdtrit(count - 1, quantile) / special.ndtri(quantile)) / narrow

@@ -1,5 +1,6 @@
 """The CLIP direction of every style channel, once per generator (StyleCLIP, section 6.2)."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -195,15 +196,10 @@ def sum_channel_directions(
         ConfigError: A channel is out of range, or a parameter is outside its range.
     """
     layout = generator.layout
-    check_shape("s", s, ("N", layout.size))
-    check_shape("channel_std", channel_std, (layout.size,))
-    if not len(s):
-        raise ConfigError("s: got no sample image, expected at least one")
-    if not step > 0 or batch_size < 1:
+    _check_sample(layout, s, channel_std)
+    if not 0 < step < math.inf or batch_size < 1:
         raise ConfigError(f"step {step}, batch_size {batch_size}: expected positive values")
     channels = _checked_channels(layout, channels)
-    if not channel_std.isfinite().all():
-        raise ConfigError("channel_std: got NaN or infinity, expected finite deviations")
     if channel_mean is not None:
         check_shape("channel_mean", channel_mean, (layout.size,))
         channel_mean = channel_mean.to(s)
@@ -222,6 +218,15 @@ def sum_channel_directions(
     pairs = [(sweep.exact(code, batch_size), sweep.slopes(code, batch_size)) for code in s]
     cosines = _summed(F.cosine_similarity(*pair) for pair in pairs) / len(s)
     return ChannelSums(_summed(rendered for rendered, _ in pairs), cosines)
+
+
+def _check_sample(layout: StyleSpaceLayout, s: Tensor, channel_std: Tensor) -> None:
+    check_shape("s", s, ("N", layout.size))
+    check_shape("channel_std", channel_std, (layout.size,))
+    if not len(s):
+        raise ConfigError("s: got no sample image, expected at least one")
+    if not channel_std.isfinite().all():
+        raise ConfigError("channel_std: got NaN or infinity, expected finite deviations")
 
 
 def _checked_channels(layout: StyleSpaceLayout, channels: Tensor | None) -> Tensor:
@@ -273,14 +278,12 @@ def prompt_relevance(
 
     Raises:
         ShapeError: A shape does not fit the generator or CLIP.
-        ConfigError: There is no sample image.
+        ConfigError: There is no sample image, a channel is out of range, or a deviation is no
+            finite number.
     """
     layout = generator.layout
-    check_shape("s", s, ("N", layout.size))
-    check_shape("channel_std", channel_std, (layout.size,))
-    if not len(s):
-        raise ConfigError("s: got no sample image, expected at least one")
-    places = (layout.editable_channels if channels is None else channels).to(s.device)
+    _check_sample(layout, s, channel_std)
+    places = _checked_channels(layout, channels).to(s.device)
     random = torch.Generator().manual_seed(0)
     along, energy = torch.zeros(2, len(places)).to(s)
     for code in s:

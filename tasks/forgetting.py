@@ -35,8 +35,6 @@ from tasks.store.ledger import PARTS, PLANS, Ledger
 from tasks.store.redaction import bare_address, stored_address, unsigned
 from tasks.traces import Person, Trace, find_traces
 
-OnProgress = Callable[[int], None]
-
 # What killed writers leave: of ours, and of Zarr's.
 _DIGITS = re.compile(r"\d+")
 _HALF_WRITTEN = re.compile(r"(?:^|/)\.part-[^/]*$|\.zarr/.*\.partial$")
@@ -167,7 +165,9 @@ class Forgetting:
         mine = {*self._note.sources, self._root.url_of(self._name)}
         return [(root, path) for root, path in found if root.url_of(path) not in mine]
 
-    def prove(self, files: Sequence[tuple[Folder, str]], advance: OnProgress) -> Iterator[Trace]:
+    def prove(
+        self, files: Sequence[tuple[Folder, str]], advance: Callable[[int], None]
+    ) -> Iterator[Trace]:
         """Search files for the face; where nothing is found the note is removed.
 
         Args:

@@ -2,22 +2,22 @@
 
 import io
 import json
-import math
 import pickle
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from manifests.options import OPTIONS
 from manifests.schemas import MAPPER_LOG
 from styleclip_ops.checkpoints import load_mapper, save_safetensors
-from styleclip_ops.errors import CheckpointError, ConfigError, check_integers
+from styleclip_ops.errors import CheckpointError, ConfigError
 from styleclip_ops.generator import Generator
 from styleclip_ops.losses import SourceIdentities
 from styleclip_ops.mapper import (
@@ -48,9 +48,6 @@ CHECKPOINT_STEPS = 200
 
 # Letters of a prompt in a file name.
 _LONGEST = 40
-
-# Told steps done and steps in all.
-OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -88,23 +85,13 @@ class MapperConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.mapper_type not in get_args(MapperType):
-            raise ConfigError(
-                f"mapper_type: got {self.mapper_type!r}, expected one of {get_args(MapperType)}"
-            )
-        counts = {name: getattr(self, name) for name in ("steps", "batch_size", "num_latents")}
-        check_integers(1, 1_000_000, **counts)
-        # Of the torch generator, as for the options of a manifest.
-        check_integers(0, 2**31 - 1, seed=self.seed)
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(f"learning_rate: got {self.learning_rate}, expected one above 0")
-        if not math.isfinite(self.truncation_psi):
-            raise ConfigError(f"truncation_psi: got {self.truncation_psi}, expected a number")
-        self.loss_config()
-        # Equal settings have one address.
-        for field in fields(self):
-            if field.type is float:
-                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+        for name, option in OPTIONS["mapper"].items():
+            value = getattr(self, name)
+            try:
+                # Each in its own type: equal settings have one address.
+                object.__setattr__(self, name, option.read(value))
+            except (ValueError, OverflowError):
+                raise ConfigError(f"{name}: got {value!r}, expected {option.expected}") from None
 
     def loss_config(self) -> MapperLossConfig:
         """Return the weights of the loss."""
@@ -189,7 +176,7 @@ def train_prompt_mapper(
     target_prompt: str,
     config: MapperConfig,
     checkpoint_steps: int = CHECKPOINT_STEPS,
-    on_progress: OnStep | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> str:
     """Train the mapper of a prompt, from its checkpoint if there is one.
 
@@ -202,7 +189,7 @@ def train_prompt_mapper(
         target_prompt: For example "a face with purple hair".
         config: How.
         checkpoint_steps: Steps between checkpoints.
-        on_progress: Told the progress.
+        on_progress: Told the steps that are done.
 
     Returns:
         The URL of the asset's folder.
@@ -237,7 +224,7 @@ def train_prompt_mapper(
         log.append(row | {"seconds": time.monotonic() - began})
         began = time.monotonic()
         if on_progress is not None:
-            on_progress(len(log), config.steps)
+            on_progress(len(log))
         if len(log) % checkpoint_steps == 0:
             if folder.exists(WEIGHTS):
                 # Another process was faster.
@@ -255,8 +242,10 @@ class _Training:
     def __init__(self, networks: Models, config: MapperConfig) -> None:
         self._config = config
         generator = networks.generator
-        torch.manual_seed(config.seed)
-        self.mapper = _build(config, generator).to(networks.device)
+        # Weights are drawn on the processor, whose generator is the caller's afterwards.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
+            self.mapper = _build(config, generator).to(networks.device)
         self.optimizer = Ranger(self.mapper.parameters(), lr=config.learning_rate)
         self._in_style_space = config.mapper_type == "style_space"
         self._generator = generator

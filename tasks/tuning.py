@@ -362,8 +362,13 @@ def _choose(
 def _plain(point: StrengthPoint | None) -> dict[str, Any] | None:
     if point is None:
         return None
-    intervals = {name: getattr(point, name)._asdict() for name in _MEANS}
-    return point._asdict() | intervals
+    means = {name: getattr(point, name)._asdict() for name in _MEANS}
+    # One image has no interval, and JSON no NaN.
+    plain = {
+        name: {end: None if math.isnan(value) else value for end, value in mean.items()}
+        for name, mean in means.items()
+    }
+    return point._asdict() | plain
 
 
 _MEANS = ("directional", "identity", "gain")

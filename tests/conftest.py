@@ -9,6 +9,8 @@ from PIL import Image
 from benchmarks.endurance.small_bundle import write_small_bundle
 from tasks import arithmetic
 
+from other_device import other_device
+
 torch.set_num_threads(1)
 
 
@@ -60,6 +62,13 @@ def root(request, tmp_path, s3_endpoint) -> str:
         "memory": f"memory://{name}",
         "s3": f"s3://faces/{name}",
     }[request.param]
+
+
+@pytest.fixture
+def device():
+    """A device beside the processor, as strict as a real one."""
+    with other_device() as name:
+        yield name
 
 
 @pytest.fixture

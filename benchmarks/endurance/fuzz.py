@@ -28,6 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from benchmarks.endurance.hostile.items import Family
+
 COUNTS = {"images": 2_000, "manifests": 1_000, "checkpoints": 500, "stores": 200}
 _BATCH = 250
 # Of one item: many times what the slowest takes, since other work may share the machine.
@@ -202,7 +204,7 @@ def work(family: str, folder: Path, seed: int, first: int, end: int) -> None:
         _tell(facts)
 
 
-def _families() -> dict[str, Any]:
+def _families() -> dict[str, type[Family]]:
     from benchmarks.endurance.hostile.checkpoints import Checkpoints
     from benchmarks.endurance.hostile.images import Images
     from benchmarks.endurance.hostile.manifests import Manifests

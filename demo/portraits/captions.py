@@ -11,7 +11,6 @@ from demo.portraits.phrases import (
     HELD_OUT_ADJECTIVES,
     HELD_OUT_DETAILS,
     HELD_OUT_NOUNS,
-    HELD_OUT_OPENINGS,
     NOUNS,
     OPENINGS,
     Fact,
@@ -28,23 +27,33 @@ _BARE_RATE = 0.15
 @dataclass(frozen=True)
 class _Words:
     nouns: Mapping[str, Phrases]
-    openings: Phrases
     adjectives: Mapping[Fact, Phrases]
     details: Mapping[Fact, Phrases]
 
 
-_TRAINING = _Words(NOUNS, OPENINGS, ADJECTIVES, DETAILS)
-_HELD_OUT = _Words(HELD_OUT_NOUNS, HELD_OUT_OPENINGS, HELD_OUT_ADJECTIVES, HELD_OUT_DETAILS)
+_TRAINING = _Words(NOUNS, ADJECTIVES, DETAILS)
+_HELD_OUT = _Words(HELD_OUT_NOUNS, HELD_OUT_ADJECTIVES, HELD_OUT_DETAILS)
 
 
 def caption(portrait: Portrait, rng: Random) -> str:
     """Describe one to four true facts about `portrait`, nearly half of the time only one."""
-    return _caption(portrait, rng, _TRAINING)
-
-
-def held_out_caption(portrait: Portrait, rng: Random) -> str:
-    """Describe `portrait` in phrasings that `caption` never uses."""
-    return _caption(portrait, rng, _HELD_OUT)
+    count = rng.choices((1, 2, 3, 4), _COUNT_RATES)[0]
+    chosen = _choose(facts(portrait), count, rng)
+    noun = "any"
+    adjectives: list[str] = []
+    details: list[str] = []
+    for fact in chosen:
+        before, after = ADJECTIVES.get(fact, ()), DETAILS.get(fact, ())
+        if fact[0] == "gender":
+            noun = fact[1]
+        elif before and len(adjectives) < 2 and (not after or rng.random() < 0.5):
+            adjectives.append(rng.choice(before))
+        elif after:
+            details.append(rng.choice(after))
+    if len(chosen) == 1 and details and rng.random() < _BARE_RATE:
+        return details[0].removeprefix("with ")
+    who = _with_article(" ".join([*adjectives, _noun(rng.choice(NOUNS[noun]), details)]))
+    return rng.choice(OPENINGS) + " ".join([who, *_joined(details)])
 
 
 def class_prompts(attribute: str, held_out: bool = False) -> dict[str, list[str]]:
@@ -72,26 +81,6 @@ def facts(portrait: Portrait) -> list[Fact]:
         if portrait.hat != "none":
             true.remove(("hair_style", "bald"))
     return true
-
-
-def _caption(portrait: Portrait, rng: Random, words: _Words) -> str:
-    count = rng.choices((1, 2, 3, 4), _COUNT_RATES)[0]
-    chosen = _choose(facts(portrait), count, rng)
-    noun = "any"
-    adjectives: list[str] = []
-    details: list[str] = []
-    for fact in chosen:
-        before, after = words.adjectives.get(fact, ()), words.details.get(fact, ())
-        if fact[0] == "gender":
-            noun = fact[1]
-        elif before and len(adjectives) < 2 and (not after or rng.random() < 0.5):
-            adjectives.append(rng.choice(before))
-        elif after:
-            details.append(rng.choice(after))
-    if len(chosen) == 1 and details and words is _TRAINING and rng.random() < _BARE_RATE:
-        return details[0].removeprefix("with ")
-    who = _with_article(" ".join([*adjectives, _noun(rng.choice(words.nouns[noun]), details)]))
-    return rng.choice(words.openings) + " ".join([who, *_joined(details)])
 
 
 def _choose(true: list[Fact], count: int, rng: Random) -> list[Fact]:

@@ -20,7 +20,6 @@ HELD_OUT_NOUNS: Mapping[str, Phrases] = {
 }
 
 OPENINGS: Phrases = ("", "", "", "a photo of ", "a portrait of ", "a picture of ")
-HELD_OUT_OPENINGS: Phrases = ("", "an image of ", "a photograph of ")
 
 # Words before the noun.
 ADJECTIVES: Mapping[Fact, Phrases] = {

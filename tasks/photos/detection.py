@@ -21,11 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from styleclip_ops.alignment import ffhq_quad
+from styleclip_ops.alignment import FloatArray, ffhq_quad
 from styleclip_ops.errors import ConfigError
 from tasks.once import once
 
-FloatArray = npt.NDArray[np.float64]
 Box = tuple[int, int, int, int]
 
 # dlib's own limit of 0 lets patterns on clothes pass.

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.report.evaluation import Evaluation, Group, may_have_it
+from tasks.report.evaluation import Evaluation, Group, Numbers, may_have_it
 from tasks.report.rows import Rows
 
 Kind = Literal["typical", "best", "worst"]
-Numbers = NDArray[np.float64]
 _SAME = [
     *("target_prompt", "method", "neutral_prompt", "beta", "num_channels", "options"),
     "mapper_uri",

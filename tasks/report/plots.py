@@ -56,6 +56,8 @@ _METHODS = ("global", "mapper", "optimize")
 
 # Single values are drawn up to this many.
 _FEW = 80
+# An axis of losses reaches at least so far.
+_LEAST_LOSS = 0.001
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def loss_plot(groups: Mapping[str, Group]) -> Plot:
         for place, group in enumerate(groups.values()):
             _loss_bars(axes, place, group, kind)
         _name_rows(axes, list(groups))
-        axes.set_xlim(left=0)
+        # Cosines of what did not change may round to above 1, so that every bar ends at 0 or below.
+        axes.set_xlim(0, max(axes.get_xlim()[1], _LEAST_LOSS))
         axes.set_title(title, loc="left", fontsize=9, color=_QUIET)
     _legend(figure, panels[0])
     return _plot(figure, "What the inversion and the edit each lose, mean over all strengths")

@@ -89,4 +89,4 @@ def _group(tuned: Tuned, point: StrengthPoint) -> Group:
 
 
 def _estimate(count: int, interval: Interval, ends: bool) -> Estimate:
-    return Estimate(count, count, *(interval if ends else interval[:1]))
+    return Estimate(count, count, *(interval if ends and count > 1 else interval[:1]))

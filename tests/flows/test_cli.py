@@ -20,6 +20,7 @@ from flows.interchange import import_latents
 from flows.interruption import keep_signals
 from flows.mistyped import refuse_unknown
 from flows.signatures import options
+from manifests.schemas import FACE_FAILURES, LATENT_FAILURES, RESULT_FAILURES
 from tasks.models import best_device
 
 PHOTOS = Path(__file__).parents[2] / "demo" / "photos"
@@ -124,6 +125,7 @@ def test_no_command_at_all_shows_the_help(capsys):
         (["--no-sever", "align"], "(did you mean --no-server?);"),
         (["edit", "ws", "edits.csv", "--batch-size", "0"], "--batch-size. Must be >= 1;"),
         (["run", "photos", "prompts.csv", "ws", "--workers=-2"], "--workers. Must be >= 1;"),
+        (["verify", "ws", "--sample=-3"], "--sample. Must be >= 0;"),
     ],
 )
 @pytest.mark.usefixtures("inputs")
@@ -332,6 +334,10 @@ def test_photographs_that_cannot_be_used_are_named(capsys, tmp_path):
     assert "from before (`--retry-failed` looks again): " in " ".join(err.split())
     assert "1 ok" in call(capsys, *words, "--retry-failed")[1]
     assert "from before" not in call(capsys, *words)[2]
+    # Beside faces that are there, as much as one without a face.
+    (tmp_path / "photos" / "empty.jpg").write_bytes(b"")
+    status, out, _ = call(capsys, *words)
+    assert (status, "1 unreadable" in out) == (0, True)
 
 
 @pytest.mark.parametrize("broken", [5, 6])
@@ -557,6 +563,15 @@ def test_failed_rows_may_be_named_by_status_or_not(words, wanted):
     assert [*_with_statuses(words)] == wanted
 
 
+@pytest.mark.parametrize(
+    ("command", "failures"),
+    [("align", FACE_FAILURES), ("invert", LATENT_FAILURES), ("run", RESULT_FAILURES)],
+)
+def test_help_names_the_statuses_that_may_be_done_again(capsys, command, failures):
+    shown = call(capsys, command, "--help")[1].replace("│", " ")
+    assert f"({', '.join(failures)})" in " ".join(shown.split())
+
+
 def test_help_version_and_slips_import_nothing_that_takes_seconds():
     look = (
         "import contextlib, sys; from flows.cli import start\n"
@@ -603,6 +618,10 @@ def test_what_reads_tables_only_waits_for_no_network_and_no_server(mistaken):
         (
             ["align", "photos", "ws", "--retry-failed", "lost"],
             "--retry-failed: got lost, expected some of unreadable, no_face",
+        ),
+        (
+            ["invert", "ws", "--retry-failed", "nolatent"],
+            "--retry-failed: got nolatent, expected some of unreadable, failed;",
         ),
         (["edit", "ws", "edits.csv", "more"], "got more, which is more than this command takes"),
         (["train-mapper", "ws", "a hat", "--no-corse"], "(did you mean --no-coarse?)"),

@@ -72,12 +72,15 @@ def test_a_fourth_method_takes_under_sixty_lines_and_edits(tmp_path, models, cha
     tuned = _call(tree, *words[:2], *tune, "--models", models, status=1)
     assert "young" in json.dumps(tuned)
     header = "image_id,target_prompt,method,options"
-    gone = options.replace("age.npy", "gone.npy")
-    rows = ["faces-00000,young,linear,", f'faces-00000,young,linear,"{gone}"']
-    rows += [f'faces-00001,young,linear,"{options}"']
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "several.npz", direction)
+    np.save(tmp_path / "words.npy", ["age"])
+    wrong = ("gone.npy", "empty.npy", "several.npz", "words.npy")
+    rows = ["faces-00000,young,linear,", f'faces-00001,young,linear,"{options}"']
+    rows += [f'faces-00000,young,linear,"{options.replace("age.npy", name)}"' for name in wrong]
     (tmp_path / "some.csv").write_text("\n".join([header, *rows]))
     words[4] = str(tmp_path / "some.csv")
     counts = _call(tree, *words, "--run", "some")["counts"]
-    assert (counts["ok"], sum(counts.values())) == (1, 3)
+    assert counts == {"ok": 1, "failed": 5}
     pictures = {path.name: path.read_bytes() for path in Path(ws, "runs/run/images").rglob("*.png")}
     assert len(pictures) == len(set(pictures.values())) == 4

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from flows.evaluate import evaluate_run
 from flows.pipeline import run_pipeline
@@ -16,8 +15,6 @@ from tasks.checks.doctor import diagnose
 from tasks.directions import RelevanceConfig
 from tasks.runs import run_folder, run_ledger
 
-from other_device import other_device
-
 PHOTO = Path(__file__).parents[2] / "demo" / "photos" / "grace_hopper.jpg"
 RELEVANCE = RelevanceConfig(num_images=2, num_statistics=50, mode="fast")
 PROMPTS = """target_prompt,method,alpha,num_channels,options
@@ -27,12 +24,6 @@ an old face,optimize,1,,"{""steps"": 3, ""space"": ""style"", ""start"": ""sampl
 a face with red hair,mapper,1,,"{""steps"": 2, ""mapper_type"": ""style_space""}"
 a face with a hat,mapper,1,,"{""steps"": 2}"
 """
-
-
-@pytest.fixture
-def device():
-    with other_device() as name:
-        yield name
 
 
 def edit_all(place: Path, models: str, device: str) -> pa.Table:

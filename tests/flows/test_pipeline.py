@@ -29,7 +29,7 @@ from tasks.latents import latent_folder
 from tasks.manifest_files import usable_faces
 from tasks.models import open_models
 from tasks.outputs import read_image
-from tasks.provenance import read_facts
+from tasks.provenance import png_bytes, read_facts
 from tasks.runs import RunError, is_updated, open_run, read_settings, run_folder, run_ledger
 from tasks.store.folders import Folder, read_url, sha256
 
@@ -57,7 +57,7 @@ def fill(root: str, portrait: bytes) -> str:
     """Put a face, nobody, a broken file and a prompt table into a workspace."""
     folder = Folder(root) / "photos"
     folder.write("anna.jpg", portrait)
-    folder.write("nobody.png", _png(Image.new("RGB", (200, 160), "white")))
+    folder.write("nobody.png", png_bytes(Image.new("RGB", (200, 160), "white"), {}))
     folder.write("broken.jpg", portrait[:500])
     Folder(root).write("prompts.csv", PROMPTS)
     return folder.url
@@ -70,12 +70,6 @@ def finished(tmp_path_factory, portrait, models) -> str:
     summary = run(root, fill(root, portrait), models)
     assert summary.facts["align"] == {"ok": 1, "unreadable": 1, "no_face": 1}
     return root
-
-
-def _png(image: Image.Image) -> bytes:
-    sink = io.BytesIO()
-    image.save(sink, "PNG")
-    return sink.getvalue()
 
 
 def results(root: str, run: str) -> pa.Table:

@@ -12,6 +12,7 @@ from flows.cli import app
 from flows.edit import edit_dataset
 from flows.interchange import import_latents
 from flows.tune import tune_strengths
+from manifests.errors import ManifestError
 from styleclip_ops.errors import ConfigError
 from styleclip_ops.strength import StrengthTarget
 from tasks.directions import RelevanceConfig
@@ -96,10 +97,12 @@ def test_a_target_that_nothing_reaches_gets_no_rows_unless_asked_for(workspace, 
     assert set(table["alpha"].to_pylist()) == {said["alpha"]}
 
 
-def test_a_budget_that_cannot_be_tried_says_why_and_the_others_go_on(workspace, models):
-    summary = tune(
-        workspace, models, target=["old"], goal=EASY, alpha=[1.0], num_channels=[5, 99_999]
-    )
+def test_a_budget_that_cannot_be_tried_says_why_and_the_others_go_on(
+    workspace, models, monkeypatch
+):
+    # The last of the usual budgets is more than this generator has.
+    monkeypatch.setattr("tasks.tuning.BUDGETS", (5, 99_999))
+    summary = tune(workspace, models, target=["old"], goal=EASY, alpha=[1.0])
     (said,) = summary.facts["prompts"]
     assert (said["reached"], said["num_channels"]) == (True, 5)
     assert "num_channels: got 99999" in said["budgets"][1]["limit"]
@@ -119,7 +122,8 @@ def test_a_prompt_that_is_too_long_says_so_and_the_others_go_on(workspace, model
     assert (long["reached"], short["reached"]) == (False, True)
 
 
-def test_bad_input_is_refused_before_any_work(workspace, models, capsys):
+def test_bad_input_is_refused_before_any_work(workspace, models, capsys, monkeypatch):
+    monkeypatch.setattr("flows.tune.make_assets", lambda *_: pytest.fail("made assets"))
     with pytest.raises(ValueError, match="expected one of --prompts TABLE and --target"):
         tune(workspace, models)
     with pytest.raises(ValueError, match=r"num_channels: got \[5\], expected none"):
@@ -137,7 +141,13 @@ def test_bad_input_is_refused_before_any_work(workspace, models, capsys):
         tune(workspace, models, target=["old"], alpha=[-1.0])
     with pytest.raises(TuningError, match="images: got 0 with a latent in .* named bob"):
         tune(workspace, models, target=["old"], image=["bob"])
+    with pytest.raises(ManifestError, match="num_channels: got 5000, expected at most"):
+        tune(workspace, models, target=["old"], num_channels=[5, 5000])
     words = ["--json", "tune", workspace, f"{workspace}/t.parquet", "--target", "x"]
+    for option, least in (("--sample", 1), ("--sample-seed", 0)):
+        with pytest.raises(SystemExit):
+            app.meta([*words, option, str(least - 1)])
+        assert f"Must be >= {least}" in " ".join(capsys.readouterr().err.split())
     assert app.meta([*words, "--identity", "1.5", "--models", models]) == 2
     assert "identity: got 1.5, expected -1 to 1" in " ".join(capsys.readouterr().err.split())
 
@@ -146,6 +156,12 @@ def test_json_holds_the_whole_frontier(workspace, models, capsys):
     words = ["--json", "tune", workspace, f"{workspace}/t.parquet", "--target", "a sad face"]
     words += ["--directional", "-1", "--gain", "-2", "--identity", "-1", "--num-channels", "5"]
     words += ["--alpha", "1", "--alpha", "2", "--num-images", "1", "--num-statistics", "50"]
-    assert app.meta([*words, "--mode", "fast", "--models", models, "--device", "cpu"]) == 0
-    (said,) = json.loads(capsys.readouterr().out)["facts"]["prompts"]
-    assert [point["alpha"] for point in said["budgets"][0]["points"]] == [1.0, 2.0]
+    words += ["--mode", "fast", "--models", models, "--device", "cpu", "--sample", "1"]
+    assert app.meta(words) == 0
+    out = capsys.readouterr().out
+    # Nor has one image an interval.
+    assert "NaN" not in out
+    (said,) = json.loads(out)["facts"]["prompts"]
+    points = said["budgets"][0]["points"]
+    assert [point["alpha"] for point in points] == [1.0, 2.0]
+    assert [(point["gain"]["low"], point["gain"]["high"]) for point in points] == [(None, None)] * 2

@@ -1,11 +1,13 @@
 """CLIP: both published containers, the tokenizer, preprocessing and gradients."""
 
+import errno
 import io
 import json
 import math
 import warnings
 from collections import OrderedDict
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -298,6 +300,26 @@ def test_a_damaged_folder_is_a_checkpoint_error(
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(CheckpointError, match=r"config\.json"):
         load_clip(tmp_path)
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "disk"), MemoryError()])
+@pytest.mark.parametrize(
+    "where", ["pathlib.Path.read_text", "styleclip_ops.clip_checkpoints.CLIPTokenizer"]
+)
+def test_faults_of_the_machine_are_not_the_folders(
+    clip: ClipModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Exception,
+    where: str,
+) -> None:
+    save_clip_folder(clip, tmp_path)
+    reader = Mock(side_effect=fault)
+    reader.from_pretrained = reader
+    monkeypatch.setattr(where, reader)
+    with pytest.raises(type(fault)) as raised:
+        load_clip(tmp_path)
+    assert raised.value is fault
 
 
 def test_saving_says_nothing(

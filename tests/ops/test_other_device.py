@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from other_device import Remote, other_device
-
-
-@pytest.fixture
-def device():
-    with other_device() as name:
-        yield name
+from other_device import Remote
 
 
 def test_tensors_of_two_devices_do_not_mix(device):

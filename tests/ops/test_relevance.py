@@ -1,3 +1,4 @@
+import math
 from copy import deepcopy
 from functools import partial
 
@@ -215,8 +216,9 @@ def test_bad_input(generator: Generator, clip: PixelEmbedder, s: Tensor, std: Te
         channel_clip_directions(generator, clip, s, std * torch.nan)
     with pytest.raises(ConfigError, match="mode: got 'slow'"):
         channel_clip_directions(generator, clip, s, std, mode="slow")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="step -1"):
-        channel_clip_directions(generator, clip, s, std, step=-1)
+    for step in (-1, math.inf):
+        with pytest.raises(ConfigError, match=f"step {step}"):
+            channel_clip_directions(generator, clip, s, std, step=step)
     with pytest.raises(ConfigError, match="expected that of all sample images"):
         sum_channel_directions(generator, clip, s, std, mode="published")
     check = SlopeCheck(torch.ones(3), torch.eye(12), 1.0)
@@ -246,3 +248,7 @@ def test_a_prompt_alone_leaves_still_channels_at_zero(
         prompt_relevance(generator, clip, s, torch.ones(len(s[0])), text[:5])
     with pytest.raises(ConfigError, match="no sample image"):
         prompt_relevance(generator, clip, s[:0], torch.ones(len(s[0])), text)
+    with pytest.raises(ConfigError, match=r"torch.bool, expected int64.*nonzero"):
+        prompt_relevance(generator, clip, s, s.std(dim=0), text, generator.layout.editable)
+    with pytest.raises(ConfigError, match="channel_std: got NaN"):
+        prompt_relevance(generator, clip, s, s.std(dim=0) * torch.nan, text)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import zarr
 from PIL import Image
 
 from manifests.building import write_edits
@@ -64,6 +65,11 @@ class Finished:
 
     def run(self, name: str) -> Folder:
         return run_folder(self.root, name)
+
+    def group(self, kind: str) -> zarr.Group:
+        """Open the only store of latents or directions."""
+        (path,) = Path(self.root).glob(f"{kind}/*/*.zarr")
+        return zarr.open_group(path, mode="r+")
 
     def results(self, name: str) -> pa.Table:
         return pa.concat_tables(run_ledger(self.run(name)).results())
@@ -160,9 +166,6 @@ def commit_faces(ws: Finished) -> None:
     ledger = faces_ledger(ws.root)
     ledger.plan_shard(0, pa.Table.from_pylist(units))
     ledger.commit(0, pa.Table.from_pylist(rows, FACES), {"photos": len(units)})
-
-
-Spoil = Callable[[Finished], None]
 
 
 @pytest.fixture

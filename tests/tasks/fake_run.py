@@ -12,6 +12,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from manifests.schemas import EDITS, FACES, LATENTS, RESULTS
+from tasks.provenance import png_bytes
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import Ledger
 
@@ -143,7 +144,7 @@ class FakeRun:
         lift = 5 * alpha
         mouth = (98, 190 - lift), (128, 196 + lift), (158, 190 - lift)
         draw.line(mouth, fill=(150, 40, 50), width=9)
-        return _png(image.resize((side, side), Image.Resampling.LANCZOS))
+        return png_bytes(image.resize((side, side), Image.Resampling.LANCZOS), {})
 
 
 def _face(image_id: str, status: str, **values: object) -> dict[str, object]:
@@ -174,12 +175,6 @@ def _scores(chance: random.Random, prompt: str, method: str, alpha: float) -> di
         "seconds": {"global": 0.07, "mapper": 0.08, "optimize": 9.0}[method]
         * chance.lognormvariate(0, 0.3),
     }
-
-
-def _png(image: Image.Image) -> bytes:
-    sink = io.BytesIO()
-    image.save(sink, "PNG")
-    return sink.getvalue()
 
 
 def _tar(members: dict[str, bytes]) -> bytes:

@@ -1,6 +1,5 @@
 """Photographs become crops and rows: one row a photograph and face, whatever the bytes are."""
 
-import io
 import json
 import shutil
 import threading
@@ -30,7 +29,7 @@ from tasks.photos.detection import face_detector
 from tasks.photos.faces import copied_photos, faces_ledger, faces_table
 from tasks.photos.listing import distinct_id, list_photos
 from tasks.photos.listing_table import ListingError
-from tasks.provenance import CODE_VERSION, read_facts
+from tasks.provenance import CODE_VERSION, png_bytes, read_facts
 from tasks.store.folders import Folder, read_url, sha256, split_url
 from tasks.store.ledger import Ledger, LedgerError
 
@@ -239,8 +238,8 @@ def test_no_bytes_stop_a_shard(tmp_path):
         "text.png": b"no picture",
         "bomb.gif": b"GIF89a" + b"\xff" * 7 + b"\0" * 20,
         "mislabelled.png": picture,
-        "thin.png": _png(Image.new("RGB", (4000, 1))),
-        "dot.png": _png(Image.new("RGBA", (1, 1))),
+        "thin.png": png_bytes(Image.new("RGB", (4000, 1)), {}),
+        "dot.png": png_bytes(Image.new("RGBA", (1, 1)), {}),
     }
     for name, content in files.items():
         Folder(str(tmp_path / "in")).write(name, content)
@@ -372,12 +371,6 @@ def test_a_crop_depends_on_the_photograph_alone(tmp_path):
     assert digests[0] == digests[1]
     settings = json.loads((tmp_path / "one" / "faces" / "settings.json").read_text())
     assert settings == {"crop_size": 64, "faces": "largest", "minimum_face": 100.0}
-
-
-def _png(image: Image.Image) -> bytes:
-    sink = io.BytesIO()
-    image.save(sink, "PNG")
-    return sink.getvalue()
 
 
 def test_a_late_writer_does_not_replace_a_committed_crop(tmp_path, monkeypatch):

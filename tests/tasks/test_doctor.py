@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 
 from benchmarks.endurance.small_bundle import write_small_bundle
 from styleclip_ops.checkpoints import save_safetensors
@@ -34,11 +33,6 @@ def wrong(findings: list[Finding]) -> str:
     return str(finding)
 
 
-def group(ws, kind: str) -> zarr.Group:
-    (path,) = Path(ws.root).glob(f"{kind}/*/*.zarr")
-    return zarr.open_group(path, mode="r+")
-
-
 def test_a_sound_set(finished):
     findings = examine(finished)
     assert {finding.verdict for finding in findings} == {"sound"}
@@ -58,17 +52,17 @@ def test_directions_of_another_generator_with_forged_fingerprints(
     root = str(tmp_path / "ws")
     foreign = measure_directions(root, other, config).folder
     (own,) = Path(finished.root).glob("directions/*")
-    marks = {n: v for n, v in group(finished, "directions").attrs.items() if "fingerprint" in n}
+    marks = {n: v for n, v in finished.group("directions").attrs.items() if "fingerprint" in n}
     shutil.rmtree(own)
     shutil.copytree(foreign.url, own)
-    group(finished, "directions").attrs.update(marks)
+    finished.group("directions").attrs.update(marks)
     found = [finding for finding in examine(finished) if finding.verdict == "wrong"]
     assert any("effect of 20 channels" in finding.what for finding in found)
     assert all("styleclip relevance" in finding.remedy for finding in found)
 
 
 def test_directions_that_move_nothing(finished):
-    group(finished, "directions")["channel_clip_directions"][:] = 0
+    finished.group("directions")["channel_clip_directions"][:] = 0
     (finding,) = [f for f in examine(finished) if f.verdict != "sound"]
     assert finding.verdict == "suspicious"
     assert "no channel that moves the embedding" in str(finding)
@@ -77,7 +71,7 @@ def test_directions_that_move_nothing(finished):
 
 
 def test_shuffled_directions(finished):
-    array = group(finished, "directions")["channel_clip_directions"]
+    array = finished.group("directions")["channel_clip_directions"]
     array[:] = np.random.default_rng(0).permutation(array[:])
     assert "the store is of other networks than it says, or damaged" in wrong(examine(finished))
 
@@ -102,7 +96,7 @@ def test_a_mapper_of_another_width(finished):
 
 
 def test_latents_of_other_networks(finished):
-    array = group(finished, "latents")["w_plus"]
+    array = finished.group("latents")["w_plus"]
     array[:4] = np.random.default_rng(0).normal(size=(4, 8, 28)) * 9
     assert "the latents are of other networks than they say" in wrong(examine(finished))
 
@@ -119,8 +113,8 @@ def test_latents_are_looked_at_though_the_first_shard_has_none(tmp_path, models)
 
 
 def test_assets_of_other_networks_are_left_alone(finished):
-    group(finished, "directions").attrs.update(generator_fingerprint="another")
-    group(finished, "latents").attrs.update(generator_fingerprint="another")
+    finished.group("directions").attrs.update(generator_fingerprint="another")
+    finished.group("latents").attrs.update(generator_fingerprint="another")
     findings = examine(finished)
     assert [f.what[:7] for f in findings if f.got == "fingerprints of other networks"] == [
         "directi",

@@ -1,12 +1,17 @@
 """Mapper assets: a stopped training ends with the same weights as one that was not."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 
+from manifests.options import OPTIONS, OptionsError, read_options
+from manifests.schemas import MAPPER_LOG
 from styleclip_ops.errors import CheckpointError, ConfigError
+from styleclip_ops.mapper import WithoutToRGBStyleSpaceMapper
 from tasks.directions import RelevanceConfig, direction_folder
 from tasks.mappers import (
     MapperConfig,
@@ -18,7 +23,9 @@ from tasks.mappers import (
 )
 from tasks.models import open_models
 from tasks.store.folders import Folder
+from tasks.store.ledger import read_table
 
+MAPPER = OPTIONS["mapper"]
 CONFIG = MapperConfig(steps=7, mapper_type="style_space", learning_rate=0.05)
 
 
@@ -27,7 +34,7 @@ def train(root: str, models: str, **options) -> Folder:
 
 
 def stop_at(step: int):
-    def on_progress(done: int, _steps: int) -> None:
+    def on_progress(done: int) -> None:
         if done == step:
             raise KeyboardInterrupt
 
@@ -48,7 +55,7 @@ def test_of_two_trainings_the_first_is_believed(tmp_path, models):
     root = str(tmp_path)
     first = dict[str, bytes]()
 
-    def overtake(done: int, _steps: int) -> None:
+    def overtake(done: int) -> None:
         if done == 3:
             # Another process begins later, and is faster.
             folder = train(root, models)
@@ -66,6 +73,27 @@ def test_an_asset_says_what_it_is_and_is_made_once(root, models):
     assert card["config"]["steps"] == 7
     made = folder.read("training.parquet")
     assert train(root, models).read("training.parquet") == made
+    # The terms of the loss by step, and the mapper alone.
+    log = read_table(made)
+    assert (log.schema, log["step"].to_pylist()) == (MAPPER_LOG, [*range(7)])
+    terms = zip(
+        *(log[name].to_pylist() for name in ("loss", "clip", "identity", "l2")), strict=True
+    )
+    for loss, clip, identity, l2 in terms:
+        assert loss == pytest.approx(clip + 0.1 * identity + 0.8 * l2, rel=1e-4)
+    networks = open_models(models, "cpu")
+    own = WithoutToRGBStyleSpaceMapper(networks.generator.layout).state_dict()
+    stored = safetensors.torch.load(folder.read("mapper.safetensors"))
+    assert {n: t.shape for n, t in stored.items()} == {n: t.shape for n, t in own.items()}
+
+
+def test_a_training_leaves_the_random_numbers_of_the_process_alone(tmp_path, models):
+    before = torch.random.get_rng_state()
+    first = train(str(tmp_path / "first"), models)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    second = train(str(tmp_path / "second"), models)
+    assert first.read("mapper.safetensors") == second.read("mapper.safetensors")
 
 
 def test_a_mapper_of_another_generator_is_refused(tmp_path, models):
@@ -158,7 +186,21 @@ def test_prompts_become_safe_names(prompt, name):
     assert slug(prompt) == name
 
 
-@pytest.mark.parametrize("values", [{"steps": 0}, {"mapper_type": "x"}, {"l2_lambda": -1.0}])
-def test_settings_are_checked_before_any_model(values):
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steps": 0},
+        {"mapper_type": "x"},
+        {"l2_lambda": -1.0},
+        {"batch_size": 5000},
+        {"truncation_psi": 1.5},
+        {"learning_rate": math.inf},
+        {"coarse": 1},
+    ],
+)
+def test_settings_are_checked_before_any_model_as_in_a_manifest(values):
+    (name,) = values
+    with pytest.raises(ConfigError, match=f"{name}: got .*, expected {MAPPER[name].expected}"):
         MapperConfig(**values)
+    with pytest.raises(OptionsError, match=name):
+        read_options("mapper", json.dumps(values))

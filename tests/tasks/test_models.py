@@ -10,7 +10,7 @@ import torch
 from styleclip_ops.errors import CheckpointError, ConfigError
 from tasks.bundles import BundleError, Weights, bundle_url, describe_bundle, read_bundle
 from tasks.models import Models, open_models
-from tasks.store.folders import sha256
+from tasks.store.folders import Folder, sha256
 from tasks.weights import add_to_bundle, convert_weights_file, verify_bundle
 
 
@@ -21,18 +21,26 @@ def own(models, tmp_path) -> str:
     return str(tmp_path / "models" / "bundle.json")
 
 
-def test_a_bundle_is_sound(models):
-    rows = verify_bundle(open_models(models, "cpu"))
+def test_a_bundle_is_sound_wherever_it_is(root, models):
+    place = Path(models).parent
+    for path in filter(Path.is_file, place.rglob("*")):
+        Folder(root).write(str(path.relative_to(place)), path.read_bytes())
+    rows = verify_bundle(open_models(f"{root}/bundle.json", "cpu"))
     assert [row["role"] for row in rows] == ["generator", "encoder", "clip", "identity"]
     assert not any(row["error"] for row in rows)
     assert all(len(row["fingerprint"]) == 16 for row in rows)
 
 
-def test_other_content_than_expected_is_refused(own, tmp_path):
-    generator = str(tmp_path / "models" / "generator.safetensors")
+def test_weights_may_be_at_any_url_and_other_content_than_expected_is_refused(own, root):
+    content = Path(own).with_name("generator.safetensors").read_bytes()
+    Folder(root).write("g.safetensors", content)
+    generator = f"{root}/g.safetensors"
     with pytest.raises(BundleError, match="expected 00"):
         add_to_bundle(own, "generator", Weights(generator, sha256="00"))
     assert read_bundle(own).weights["generator"].sha256 == ""
+    add_to_bundle(own, "generator", Weights(generator, sha256=sha256(content)))
+    assert read_bundle(own).locate("generator") == generator
+    assert open_models(own, "cpu").fingerprint("generator")
 
 
 def test_a_digest_in_capitals_is_the_same(own, tmp_path):

@@ -23,7 +23,7 @@ from tasks.report.evaluation import Estimate, Group, evaluate_rows
 from tasks.report.judgement import Judgement, Look
 from tasks.report.notes import reader_notes
 from tasks.report.page import tile_side
-from tasks.report.plots import frontier_plot
+from tasks.report.plots import frontier_plot, loss_plot
 from tasks.report.rows import collect_rows
 from tasks.report.run_report import write_report
 from tasks.report.scoring import Criteria
@@ -245,6 +245,15 @@ def test_labels_of_strengths_do_not_hide_each_other(finished):
     assert ">9.25<" in svg
     # Around one point there is room for four.
     assert sum(f">{one.alpha:g}<" in svg for one in near) == 4
+
+
+def test_edits_that_lose_nothing_are_drawn_without_a_warning():
+    kinds = ("identity_inversion", "identity_edit", "identity_total")
+    kinds += ("image_inversion", "image_edit", "image_total")
+    # As cosines of what did not change round.
+    scores = dict.fromkeys(kinds, Estimate(1, 1, 1 + 1e-7))
+    same = Group("global", "a smile", 1.0, 1, 1, 1, {}, scores, Estimate())
+    assert b"<svg" in loss_plot({"global": same}).svg
 
 
 def test_another_run_is_shown_beside_with_differences_and_drift(finished):

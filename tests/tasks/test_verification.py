@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import zarr
 from PIL import Image
 
 from tasks.bundles import read_bundle
@@ -142,13 +141,8 @@ def test_a_missing_commit_and_a_missing_plan(finished):
     assert any("frozen manifest" in f and "expected rows 16" in f for f in found)
 
 
-def store(ws, kind: str) -> zarr.Group:
-    (path,) = Path(ws.root).glob(f"{kind}/*/*.zarr")
-    return zarr.open_group(path, mode="r+")
-
-
 def test_a_changed_latent(finished):
-    array = store(finished, "latents")["w_plus"]
+    array = finished.group("latents")["w_plus"]
     array[2] = array[2] + np.float32(0.5)
     found = findings(finished, sample=16)
     assert "latent of berta" in found[0]
@@ -159,7 +153,7 @@ def test_a_changed_latent(finished):
 
 
 def test_a_lost_latent(finished):
-    store(finished, "latents")["w_plus"][1] = np.nan
+    finished.group("latents")["w_plus"][1] = np.nan
     found = findings(finished, sample=16)
     assert "latent of anna.face1" in found[0]
     assert "got NaN or infinity" in found[0]
@@ -190,7 +184,7 @@ def test_a_mapper_that_is_gone(finished):
 
 
 def test_a_changed_direction_store(finished):
-    array = store(finished, "directions")["channel_clip_directions"]
+    array = finished.group("directions")["channel_clip_directions"]
     array[7] = -array[7]
     assert "directions" in one(findings(finished))
     assert "restore the store from a copy" in one(findings(finished))
@@ -249,7 +243,7 @@ def test_pixels_of_another_device_may_differ_a_little(finished):
 
 
 def test_rows_that_were_done_again_are_held_to_the_same_pixels(finished):
-    w_plus, run = store(finished, "latents")["w_plus"], finished.run("twice")
+    w_plus, run = finished.group("latents")["w_plus"], finished.run("twice")
     row = w_plus[1]
     w_plus[1] = np.nan
     finished.edit("twice")

@@ -26,13 +26,7 @@ class Item:
 
 
 class Family(Protocol):
-    """Hostile inputs of one kind, the same for the same seed.
-
-    Attributes:
-        refusals: The errors by which the product refuses one on purpose.
-    """
-
-    refusals: tuple[type[Exception], ...]
+    """Hostile inputs of one kind, the same for the same seed."""
 
     def __init__(self, folder: Path, seed: int, canary: Path) -> None:
         """Make the good samples.
@@ -42,6 +36,10 @@ class Family(Protocol):
             seed: Of all that is drawn.
             canary: Folder in which a payload leaves a file when it is run.
         """
+
+    @property
+    def refusals(self) -> tuple[type[Exception], ...]:
+        """The errors by which the product refuses one on purpose."""
 
     def good(self) -> Item:
         """Return a good input, which must be accepted."""
