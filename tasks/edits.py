@@ -378,7 +378,7 @@ class Editor:
 
     @torch.no_grad()
     def score(self, batch: Batch, images: Tensor) -> tuple[EditMetrics, Tensor]:
-        """Score the edited images of a batch.
+        """Score the edited images of a batch, as a file shows them.
 
         Returns:
             Their metrics, and the CLIP cosine of inversion and target prompt: before the edit.
@@ -390,10 +390,11 @@ class Editor:
         }
         inversion = ImageEmbeddings(stored["inversion_clip"], stored["inversion_identity"])
         target = _text_embeddings(judge, tuple(row["target_prompt"] for row in batch.rows))
+        shown = images.clamp(-1, 1)
         scores = edit_metrics(
             ImageEmbeddings(stored["source_clip"], stored["source_identity"]),
             inversion,
-            ImageEmbeddings(judge.embed_images(images), self._networks.identity.embed(images)),
+            ImageEmbeddings(judge.embed_images(shown), self._networks.identity.embed(shown)),
             _text_embeddings(judge, tuple(row["neutral_prompt"] for row in batch.rows)),
             target,
         )

@@ -245,7 +245,12 @@ def _encode(crops: list[Image.Image], networks: Models) -> tuple[Tensor, Tensor]
 def _render(imported: list[NDArray[np.float32]], networks: Models) -> tuple[Tensor, Tensor]:
     """Imported W+, and what the generator renders from it in place of unknown photographs."""
     w_plus = torch.from_numpy(np.stack(imported)).to(networks.device)
-    return w_plus, in_lots(networks.generator, w_plus, networks.lot)
+    return w_plus, _show(w_plus, networks)
+
+
+def _show(w_plus: Tensor, networks: Models) -> Tensor:
+    """Render latents, as a file shows the images."""
+    return in_lots(networks.generator, w_plus, networks.lot).clamp(-1, 1)
 
 
 @torch.no_grad()
@@ -253,13 +258,13 @@ def _describe(
     w_plus: Tensor, sources: Tensor, rows: list[Row], networks: Models, pictures: Folder
 ) -> Latents:
     """Embed sources and inversions, write the inversions, and say in the rows how near they are."""
-    inversions = in_lots(networks.generator, w_plus, networks.lot)
+    inversions = _show(w_plus, networks)
     clip, identity = networks.judge.embed_images, networks.identity.embed
     embedded = [clip(sources), clip(inversions), identity(sources), identity(inversions)]
     image = cosine_similarity(embedded[0], embedded[1]).tolist()
     same_person = cosine_similarity(embedded[2], embedded[3]).tolist()
     shown = images_to_tensor(tensor_to_images(sources), networks.generator.resolution)
-    l1 = (inversions.clamp(-1, 1).cpu() - shown).abs().mean(dim=(1, 2, 3)).tolist()
+    l1 = (inversions.cpu() - shown).abs().mean(dim=(1, 2, 3)).tolist()
     made_by = networks.marks("generator", "encoder")
     for index, (row, picture) in enumerate(zip(rows, tensor_to_images(inversions), strict=True)):
         facts = {"image_id": row["image_id"], "source_sha256": row["source_sha256"]}

@@ -64,8 +64,9 @@ def instruments(rows: Rows) -> dict[str, str]:
             "and deviation; texts as they are written, without templates; embeddings of length 1"
         ),
         "identity": (
-            f"ArcFace {named('identity')}; aligned faces at 256 px, cut to rows 35 to 223 and "
-            "columns 32 to 220, pooled to 112 px; cosine of embeddings of length 1"
+            f"ArcFace {named('identity')}; pictures clamped likewise; aligned faces at 256 px, cut "
+            "to rows 35 to 223 and columns 32 to 220, pooled to 112 px; cosine of embeddings of "
+            "length 1"
         ),
         "N": (
             "pairs of a group that are ok and have the number; it is said where it is not that of "

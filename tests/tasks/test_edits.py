@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from PIL import Image
 
 from manifests.cells import read_instruction
 from manifests.edits import Edit
 from styleclip_ops.errors import StyleClipError
+from styleclip_ops.pictures import images_to_tensor
 from styleclip_ops.warm_start import RandomFaces
 from tasks import edits
 from tasks.edits import Editor, edit_pairs_shard, warm_offset
@@ -24,6 +26,19 @@ from tasks.store.ledger import Ledger
 def latents(ws) -> zarr.Group:
     (path,) = Path(ws.root).glob("latents/*/*.zarr")
     return zarr.open_group(path, mode="r+")
+
+
+def test_identity_is_scored_on_what_the_saved_images_show(finished):
+    # So strong that many values leave the range that a file can hold.
+    finished.ask([Edit("anna", read_instruction({"target_prompt": "sad", "alpha": 60.0}))])
+    finished.edit("strong")
+    (row,) = finished.results("strong").to_pylist()
+    inversion, *_ = Path(finished.root).glob("inversions/*/anna*.png")
+    pictures = [Image.open(path).convert("RGB") for path in (inversion, row["output_uri"])]
+    saved = images_to_tensor(pictures)
+    assert (saved[1].abs() == 1).float().mean() > 0.05
+    before, after = open_models(finished.models, "cpu").identity.embed(saved).detach()
+    assert float(before @ after) == pytest.approx(row["identity_edit"], abs=0.01)
 
 
 def test_a_latent_that_is_lost_fails_its_own_rows(finished):
