@@ -22,10 +22,12 @@ from tasks.photos.alignment import (
     shards_to_align,
 )
 from tasks.photos.faces import (
+    Outdated,
     copied_photos,
     crowded_photos,
     faces_ledger,
     has_faces,
+    outdated_faces,
     unusable_photos,
 )
 from tasks.photos.listing import require_photos
@@ -55,7 +57,8 @@ def align_photos(
 ) -> Summary:
     """Find faces with dlib and cut them out as the FFHQ data set does.
 
-    Photographs that the workspace already has are left alone. A photograph that cannot be used
+    Photographs that the workspace already has are left alone; which of a folder are gone or were
+    replaced since is said. A photograph that cannot be used
     becomes a row with a status; where it was mended or replaced, --retry-failed looks again.
 
     Args:
@@ -115,6 +118,8 @@ def align_photos(
     elif not counts and share.prepares:
         known = faces_ledger(workspace).committed()
         _tell_unusable(workspace, known[:LOOKED_AT], _SINCE)
+    if share.prepares:
+        _tell_outdated(outdated_faces(workspace, photos), workspace)
     # Of several workers, others may have found some.
     alone = share.prepares and share.works
     if alone and counts and not counts.get("ok") and not has_faces(workspace):
@@ -144,6 +149,24 @@ def _tell_copies(copies: Mapping[str, str]) -> None:
         say(
             f"align: {count} {several}, such as {one} and {other}; each is a face of its own, "
             "which `styleclip forget` removes"
+        )
+
+
+def _tell_outdated(faces: Outdated, workspace: str) -> None:
+    """Say which faces are those of photographs that are not there as they were."""
+    forget = f"`styleclip forget {workspace} {{}}`"
+    if faces.gone:
+        several = "photograph is" if len(faces.gone) == 1 else "photographs are"
+        say(
+            f"align: {len(faces.gone)} {several} gone since, such as that of {faces.gone[0]}; its "
+            f"face and edits stay until {forget.format(faces.gone[0])}"
+        )
+    if faces.replaced:
+        several = "photograph was" if len(faces.replaced) == 1 else "photographs were"
+        say(
+            f"align: {len(faces.replaced)} {several} replaced since, such as that of "
+            f"{faces.replaced[0]}; its face and edits show the earlier one until "
+            f"{forget.format(faces.replaced[0])} and this command again"
         )
 
 

@@ -101,8 +101,8 @@ def run_pipeline(
         retry_failed: Do edits again whose status is one of these, separated by commas (no_latent,
             failed, no_channel). Where none is named, all that are not ok, and look again at
             photographs without a face.
-        update: Take over other photographs, prompts, networks and assets: what is new or depends on
-            them is computed, edits that are no longer asked for leave the results.
+        update: Take over further photographs, other prompts, networks and assets: what is new or
+            depends on them is computed, edits that are no longer asked for leave the results.
         redo: What to do again of the results that are there.
         dry_run: Say what the run will take, from a few seconds of each stage, and write nothing.
         price_per_hour: What an hour of this machine costs, for the dry run.

@@ -24,7 +24,8 @@ class Instruction:
     """What is asked of an image, and how it shall be done.
 
     Attributes:
-        target_prompt: What the edited image shall show; 1 to 1,000 characters.
+        target_prompt: What the edited image shall show; 1 to 1,000 characters. White space around
+            a prompt is left out, and within it becomes a space, as CLIP reads it.
         neutral_prompt: What the photograph shows.
         method: global, mapper or optimize.
         alpha: Manipulation strength; any finite number. `DEFAULT_ALPHA` has the usual ones.
@@ -48,6 +49,10 @@ class Instruction:
     options: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("target_prompt", "neutral_prompt"):
+            prompt = getattr(self, name)
+            if isinstance(prompt, str) and prompt.strip():
+                object.__setattr__(self, name, " ".join(prompt.split()))
         mistakes = tuple(_mistakes(self))
         if mistakes:
             raise EditError(mistakes)

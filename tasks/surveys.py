@@ -20,6 +20,10 @@ from tasks.models import Models
 from tasks.runs import RunError, RunSettings, check_run
 from tasks.store.folders import Folder
 
+_PROMPTS = ("neutral_prompt", "target_prompt")
+# A token is a byte at least, and every published CLIP takes more of them.
+_SHORT_PROMPT = 30
+
 
 class Survey(NamedTuple):
     """What the rows of a manifest need.
@@ -30,6 +34,7 @@ class Survey(NamedTuple):
         mapper_uris: Mappers that they name.
         num_channels: The most style channels that one asks for; 0 where none says how many.
         widest: Which one that is, in words.
+        long_prompts: Those that may have more tokens than CLIP takes.
         card: Of the rows, see `tasks.frozen.manifest_card`; None of prompts.
         version: Of the file when it was read.
     """
@@ -39,6 +44,7 @@ class Survey(NamedTuple):
     mapper_uris: list[str]
     num_channels: int = 0
     widest: str = ""
+    long_prompts: frozenset[str] = frozenset()
     card: Mapping[str, Any] | None = None
     version: str = ""
 
@@ -47,14 +53,14 @@ class Survey(NamedTuple):
 
         Raises:
             ManifestError: One asks for more style channels than there are.
-            ConfigError: A mapper that one names cannot be used, or one is to be trained for a text
-                that CLIP cannot embed.
+            ConfigError: A mapper that one names cannot be used, or a prompt is too long for CLIP.
         """
         if self.num_channels:
             self._require_channels(networks.generator)
         require_mappers(self.mapper_uris, networks)
-        for prompt, _ in self.mappers:
-            networks.clip.tokenize([prompt])
+        for prompt in sorted(self.long_prompts):
+            for clip in (networks.clip, networks.judge):
+                clip.tokenize([prompt])
 
     def require_unchanged(self, manifest: Manifest) -> None:
         """Refuse a manifest that was replaced since it was surveyed.
@@ -87,7 +93,7 @@ def survey_manifest(manifest: str) -> Survey:
     """
     methods, wanted = set[str](), dict[tuple[str, str | None], None]()
     uris, num_channels, hashes = dict[str, None](), 0, list[NDArray[np.uint64]]()
-    widest = ""
+    widest, long_prompts = "", set[str]()
     version = Manifest(manifest).version()
     for batch in stream_manifest(manifest):
         hashes.append(row_hashes(batch))
@@ -96,6 +102,9 @@ def survey_manifest(manifest: str) -> Survey:
         if (most.as_py() or 0) > num_channels:
             num_channels, place = most.as_py(), pc.index(batch["num_channels"], most).as_py()
             widest = f"{batch['image_id'][place]}, {shown(batch['target_prompt'][place].as_py())}"
+        for name in _PROMPTS:
+            is_long = pc.greater(pc.binary_length(batch[name]), _SHORT_PROMPT)
+            long_prompts.update(pc.unique(batch[name].filter(is_long)).to_pylist())
         rows = batch.filter(pc.equal(batch["method"], "mapper"))
         columns = (rows[name].to_pylist() for name in ("mapper_uri", "target_prompt", "options"))
         for uri, prompt, options in zip(*columns, strict=True):
@@ -106,7 +115,9 @@ def survey_manifest(manifest: str) -> Survey:
     if not methods:
         raise ManifestError("manifest: got no rows, expected at least one edit")
     card = manifest_card(hashes)
-    return Survey(methods, _trainings(wanted), [*uris], num_channels, widest, card, version)
+    width = (num_channels, widest)
+    longest = frozenset(long_prompts)
+    return Survey(methods, _trainings(wanted), [*uris], *width, longest, card, version)
 
 
 def survey_prompts(asked: Iterable[Instruction]) -> Survey:
@@ -117,7 +128,9 @@ def survey_prompts(asked: Iterable[Instruction]) -> Survey:
     uris = dict.fromkeys(m.mapper_uri for m in mappers if m.mapper_uri is not None)
     widths = [(one.num_channels or 0, shown(one.target_prompt)) for one in prompts]
     methods: set[str] = {one.method for one in prompts}
-    return Survey(methods, _trainings(wanted), [*uris], *max(widths, default=(0, "")))
+    texts = {getattr(one, name) for one in prompts for name in _PROMPTS}
+    longest = frozenset(text for text in texts if len(text.encode()) > _SHORT_PROMPT)
+    return Survey(methods, _trainings(wanted), [*uris], *max(widths, default=(0, "")), longest)
 
 
 def require_doable_edits(

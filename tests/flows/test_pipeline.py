@@ -33,6 +33,7 @@ from tasks.provenance import png_bytes, read_facts
 from tasks.runs import RunError, is_updated, open_run, read_settings, run_folder, run_ledger
 from tasks.store.folders import Folder, read_url, sha256
 
+TOO_LONG = "very " * 90 + "old"
 RELEVANCE = RelevanceConfig(num_images=1, num_statistics=50, mode="fast")
 PROMPTS = b"""target_prompt,method,alpha,num_channels,options
 a smiling face,global,1;2,20,
@@ -128,24 +129,18 @@ def test_rows_that_cannot_be_edited_are_rows_and_told(tmp_path, portrait, models
         "anna,a smiling face,10,\n"
         "stranger,a smiling face,10,\n"
         "anna,a sad face,,0.99\n"
-        f"anna,{'very ' * 90}old face,10,\n"
     )
     capsys.readouterr()
     for begins in ("edit: ", "edit: 1 "):
         edit_dataset(root, str(manifest), models=models, relevance=RELEVANCE, device="cpu")
         told = " ".join(capsys.readouterr().err.split())
-        for status, image in (
-            ("no_latent", "stranger"),
-            ("no_channel", "anna"),
-            ("failed", "anna"),
-        ):
+        for status, image in (("no_latent", "stranger"), ("no_channel", "anna")):
             assert f"{begins}{status}" in told
             assert f"such as {image}, " in told
     rows = results(root, "run").to_pylist()
-    assert [row["status"] for row in rows] == ["ok", "no_latent", "no_channel", "failed"]
+    assert [row["status"] for row in rows] == ["ok", "no_latent", "no_channel"]
     assert "align and invert it first" in rows[1]["error"]
     assert "choose beta <=" in rows[2]["error"]
-    assert "expected at most 77" in rows[3]["error"]
 
 
 def align_and_invert(root: str, models: str) -> None:
@@ -259,8 +254,9 @@ def test_a_mapper_that_is_gone_is_missed_where_a_run_continues(tmp_path, latents
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("global,99999,,", "^'a smiling face': num_channels: got 99999"),
-        ("mapper,,mappers/x,", "mapper_uri: got mappers/x, expected the whole path"),
+        ("a smile,global,99999,,", "^'a smile': num_channels: got 99999"),
+        ("a smile,mapper,,mappers/x,", "mapper_uri: got mappers/x, expected the whole path"),
+        (f"{TOO_LONG},optimize,,,", r"prompt 'very .*got 93 tokens, expected at most 77"),
     ],
 )
 def test_prompts_that_networks_cannot_do_are_told_before_any_photograph(
@@ -268,11 +264,19 @@ def test_prompts_that_networks_cannot_do_are_told_before_any_photograph(
 ):
     root = str(tmp_path / "ws")
     photos = fill(root, portrait)
-    table = f"target_prompt,method,num_channels,mapper_uri,options\na smiling face,{row}\n"
+    table = f"target_prompt,method,num_channels,mapper_uri,options\n{row}\n"
     Folder(root).write("prompts.csv", table.encode())
     with pytest.raises(ValueError, match=said):
         run(root, photos, models)
     assert not Folder(f"{root}/faces").names()
+
+
+def test_a_row_with_too_long_a_prompt_is_told_before_any_work(tmp_path, latents, models):
+    manifest = tmp_path / "edits.csv"
+    manifest.write_text(f"image_id,target_prompt,neutral_prompt\na-00000,a hat,{TOO_LONG}\n")
+    with pytest.raises(ConfigError, match="got 93 tokens, expected at most 77; shorten it"):
+        edit_dataset(latents, str(manifest), models=models, device="cpu")
+    assert not Folder(f"{latents}/directions").names()
 
 
 def test_failed_rows_are_done_again_on_request_and_no_others(tmp_path, latents, models):

@@ -108,26 +108,14 @@ def test_a_budget_that_cannot_be_tried_says_why_and_the_others_go_on(
     assert "num_channels: got 99999" in said["budgets"][1]["limit"]
 
 
-def test_a_prompt_that_is_too_long_says_so_and_the_others_go_on(workspace, models):
-    summary = tune(
-        workspace,
-        models,
-        target=["very " * 90 + "old", "old"],
-        goal=EASY,
-        alpha=[1.0],
-        num_channels=[5],
-    )
-    long, short = summary.facts["prompts"]
-    assert "tokens, expected at most 77" in long["limit"]
-    assert (long["reached"], short["reached"]) == (False, True)
-
-
 def test_bad_input_is_refused_before_any_work(workspace, models, capsys, monkeypatch):
     monkeypatch.setattr("flows.tune.make_assets", lambda *_: pytest.fail("made assets"))
     with pytest.raises(ValueError, match="expected one of --prompts TABLE and --target"):
         tune(workspace, models)
     with pytest.raises(ValueError, match=r"num_channels: got \[5\], expected none"):
         tune(workspace, models, target=["old"], method="mapper", num_channels=[5])
+    with pytest.raises(ConfigError, match="prompt 'very very .*got .* tokens, expected at most 77"):
+        tune(workspace, models, target=["very " * 90 + "old", "old"], goal=EASY)
     (Path(workspace) / "prompts.csv").write_text("target_prompt\nold\n")
     with pytest.raises(ValueError, match=r"prompts\.csv and neutral_prompt, method beside it"):
         tune(

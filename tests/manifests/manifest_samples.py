@@ -60,7 +60,8 @@ SETTINGS = st.one_of(
 
 @st.composite
 def instructions(draw: st.DrawFn) -> Instruction:
-    neutral, target = draw(st.tuples(PROMPTS, PROMPTS).filter(lambda pair: pair[0] != pair[1]))
+    texts = st.tuples(PROMPTS, PROMPTS)
+    neutral, target = draw(texts.filter(lambda pair: pair[0].split() != pair[1].split()))
     settings = {"alpha": 4.0, **draw(SETTINGS)}
     return Instruction(target_prompt=target, neutral_prompt=neutral, **settings)
 

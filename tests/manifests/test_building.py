@@ -116,7 +116,7 @@ def test_a_prompt_table_may_hold_several_strengths_in_a_cell() -> None:
         ("a hat", "global", 4.0, 20),
         ("a hat", "global", 6.0, 20),
         ("a beard", "mapper", 1.0, None),
-        ("a\nbeard", "optimize", 1.0, None),
+        ("a beard", "optimize", 1.0, None),
     ]
 
 

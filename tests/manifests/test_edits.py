@@ -20,7 +20,7 @@ SMILE = Instruction(target_prompt="a smiling face", alpha=4.0)
 def test_the_pair_id_is_the_digest_of_canonical_json() -> None:
     content = (
         '["person-1",{"alpha":4.0,"method":"optimize","neutral_prompt":"a face",'
-        '"options":{"lr":1.0,"steps":40},"target_prompt":"\u00e4 \\"smile\\"\\n\U0001f600"}]'
+        '"options":{"lr":1.0,"steps":40},"target_prompt":"\u00e4 \\"smile\\" \U0001f600"}]'
     )
     instruction = Instruction(
         target_prompt='\u00e4 "smile"\n\U0001f600',

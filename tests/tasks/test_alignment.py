@@ -1,8 +1,10 @@
 """Photographs become crops and rows: one row a photograph and face, whatever the bytes are."""
 
 import json
+import os
 import shutil
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +28,7 @@ from tasks.photos.alignment import (
 )
 from tasks.photos.decoding import PhotoError, fetch_photo
 from tasks.photos.detection import face_detector
-from tasks.photos.faces import copied_photos, faces_ledger, faces_table
+from tasks.photos.faces import copied_photos, faces_ledger, faces_table, outdated_faces
 from tasks.photos.listing import distinct_id, list_photos
 from tasks.photos.listing_table import ListingError
 from tasks.provenance import CODE_VERSION, png_bytes, read_facts
@@ -362,6 +364,28 @@ def test_photographs_that_are_here_twice_are_found(tmp_path):
     assert len(align(workspace, again.url)) == 2
     one, other = again.url_of("person-4.jpg"), first.url_of("person-4.jpg")
     assert copied_photos(workspace, [1]) == {one: other}
+    # Of three that are equal, two are copies.
+    for name in ("b.jpg", "c.jpg"):
+        shutil.copy(one, again.url_of(name))
+    align(workspace, again.url)
+    assert len(copied_photos(workspace, [0, 1, 2])) == 3
+
+
+def test_photographs_that_are_gone_or_were_replaced_are_known(tmp_path):
+    photos = upload(Folder(str(tmp_path / "in")), "person-4.jpg", "person-1.jpg", "person-2.jpg")
+    workspace = str(tmp_path / "ws")
+    align(workspace, photos.url)
+    assert outdated_faces(workspace, photos.url) == ([], [])
+    later = time.time() + 60
+    photos.remove("person-1.jpg")
+    for name, content in (("person-2.jpg", "person-4.jpg"), ("person-4.jpg", "person-4.jpg")):
+        photos.write(name, photos.read(content))
+        os.utime(photos.url_of(name), (later, later))
+    assert outdated_faces(workspace, photos.url) == (["person-1"], ["person-2"])
+    # Another input has other photographs; a workspace that was moved has its crops with it.
+    assert outdated_faces(workspace, str(PHOTOS)) == ([], [])
+    moved = shutil.move(workspace, tmp_path / "moved")
+    assert outdated_faces(str(moved), photos.url) == (["person-1"], ["person-2"])
 
 
 def test_a_crop_depends_on_the_photograph_alone(tmp_path):
