@@ -133,7 +133,8 @@ def launch(
         return _tell(error, trace)
     if isinstance(result, Summary):
         line = printable(result.line)
-        told = {name: value for name, value in asdict(result).items() if value != ""}
+        facts = asdict(result).items()
+        told = {name: value for name, value in facts if value != "" and value is not False}
         print(json.dumps(told) if json_output else line)  # noqa: T201
         return 0 if not result.failed else STAGE_FAILED
     if result is not None:

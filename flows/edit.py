@@ -32,6 +32,7 @@ from tasks.runs import (
     begun_directions,
     check_run,
     failed_rows,
+    has_edits,
     open_run,
     require_latents,
     require_run_name,
@@ -104,8 +105,8 @@ def edit_dataset(
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
         worker: Without a server, one of several: 0/8 does shards 0, 8, 16 and so on of what
             `prepare` has planned before, and reads no manifest.
-        retry_failed: Do rows again whose status is one of these, separated by commas; all but ok
-            where no status is named.
+        retry_failed: Do rows again whose status is one of these, separated by commas (no_latent,
+            failed, no_channel); all but ok where no status is named.
         update: Take over a changed manifest, and changed networks and assets: what is new or
             depends on them is computed, rows that are gone leave the results, the others stay.
         redo: What to do again of the results that are there.
@@ -183,6 +184,7 @@ def edit_dataset(
         took,
         {"rows": rows},
         aside="; ".join(asides),
+        fruitless=share.prepares and share.works and not (counts or has_edits(folder)),
         undone=f"{describe_counts({'rows': left})} never done: {_WITHOUT}" if left else "",
     )
 

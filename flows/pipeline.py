@@ -186,7 +186,9 @@ def run_pipeline(
     told = describe_counts(verdicts)  # type: ignore[arg-type]
     aside = f"verdicts: {told}" if told else ""
     took = time.monotonic() - began
-    return Summary("run", report.wrote, edit.counts, took, facts, aside=aside)
+    return Summary(
+        "run", report.wrote, edit.counts, took, facts, aside=aside, fruitless=edit.fruitless
+    )
 
 
 def _faces_for(workspace: str, models: str, device: str) -> list[str]:

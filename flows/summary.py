@@ -7,7 +7,8 @@ from pathlib import Path
 from flows.progress import describe_counts
 from manifests.schemas import LATENT_FAILURES, RESULT_FAILURES
 
-_FAILURES = {*LATENT_FAILURES, *RESULT_FAILURES}
+# A target of `tune` has a word of its own.
+_FAILURES = {*LATENT_FAILURES, *RESULT_FAILURES, "not reached"}
 _AND = " and "
 # Of findings: `--json` prints one line.
 MOST_IN_JSON = 1000
@@ -27,6 +28,7 @@ class Summary:
         facts: Further plain values.
         aside: What else there is to say in the line: where time went, or how good it is.
         undone: What is left to do all the same, and how; empty where nothing is.
+        fruitless: All that was asked for failed before, and nothing was done now.
     """
 
     stage: str
@@ -36,6 +38,7 @@ class Summary:
     facts: Mapping[str, object] = field(default_factory=dict)
     aside: str = field(default="", kw_only=True)
     undone: str = field(default="", kw_only=True)
+    fruitless: bool = field(default=False, kw_only=True)
 
     @property
     def failed(self) -> bool:
@@ -43,7 +46,7 @@ class Summary:
         faults = self.counts.get("wrong", 0) + self.counts.get("left", 0)
         got = {status for status, count in self.counts.items() if count}
         nothing = got & _FAILURES and got <= {*_FAILURES, "sound"}
-        return bool(faults or nothing)
+        return bool(faults or nothing or self.fruitless)
 
     @property
     def line(self) -> str:

@@ -160,7 +160,7 @@ def _counts(tuned: Sequence[Tuned]) -> dict[str, int]:
     counts = {
         "reached": len(reached) - doubtful,
         "reached on the sample alone": doubtful,
-        "failed": len(tuned) - len(reached),
+        "not reached": len(tuned) - len(reached),
     }
     return {status: count for status, count in counts.items() if count}
 

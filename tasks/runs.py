@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests.errors import shown
 from manifests.schemas import RESULTS
 from styleclip_ops.arithmetic import PLAIN
 from tasks.arithmetic import AUTO
@@ -354,9 +355,16 @@ def failed_rows(
         failed = table.select(names).filter(pc.not_equal(table["status"], "ok"))
         for status, image_id, prompt, error in zip(*failed.to_pydict().values(), strict=True):
             counts[status] += 1
-            examples.setdefault(status, f"{image_id}, {prompt!r}: {error}")
+            examples.setdefault(status, f"{image_id}, {shown(prompt)}: {error}")
     for status, count in counts.most_common():
         yield status, count, examples[status]
+
+
+def has_edits(folder: Folder) -> bool:
+    """Return whether some row of a run is ok."""
+    return any(
+        pc.any(pc.equal(rows["status"], "ok")).as_py() for rows in run_ledger(folder).results()
+    )
 
 
 def shards_to_do(

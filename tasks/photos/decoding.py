@@ -2,6 +2,7 @@
 
 import errno
 import io
+import warnings
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -38,8 +39,10 @@ _ESCAPED = "; where \\udc stands for a byte of its name that is not UTF-8, renam
 # Errors of a directory's file that are the same whenever one tries again.
 _LASTING = {errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM}
 
-# Pillow warns above this number of pixels and refuses twice as many, before it decodes.
+# Pillow refuses twice as many before it looks at the rest of a file, and warns from here on, which
+# the row of the photograph says.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class PhotoError(ValueError):

@@ -565,7 +565,8 @@ def test_failed_rows_may_be_named_by_status_or_not(words, wanted):
 
 @pytest.mark.parametrize(
     ("command", "failures"),
-    [("align", FACE_FAILURES), ("invert", LATENT_FAILURES), ("run", RESULT_FAILURES)],
+    [("align", FACE_FAILURES), ("invert", LATENT_FAILURES)]
+    + [(command, RESULT_FAILURES) for command in ("edit", "run")],
 )
 def test_help_names_the_statuses_that_may_be_done_again(capsys, command, failures):
     shown = call(capsys, command, "--help")[1].replace("│", " ")

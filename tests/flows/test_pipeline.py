@@ -271,6 +271,17 @@ def test_prompts_that_networks_cannot_do_are_told_before_any_photograph(
     assert not Folder(f"{root}/faces").names()
 
 
+def test_a_run_in_which_every_row_failed_fails_each_time(tmp_path, latents, models):
+    manifest, options = tmp_path / "edits.csv", {"models": models, "device": "cpu"}
+    manifest.write_text("image_id,target_prompt\nb-00000,a sad face\n")
+    ends = [edit_dataset(latents, str(manifest), relevance=RELEVANCE, **options) for _ in range(2)]
+    assert [(end.counts, end.failed) for end in ends] == [({"no_latent": 1}, True), ({}, True)]
+    # With one that is ok, nothing is left to do.
+    manifest.write_text("image_id,target_prompt\nb-00000,a sad face\na-00000,a sad face\n")
+    edit_dataset(latents, str(manifest), relevance=RELEVANCE, update=True, **options)
+    assert not edit_dataset(latents, str(manifest), relevance=RELEVANCE, **options).failed
+
+
 def test_a_row_with_too_long_a_prompt_is_told_before_any_work(tmp_path, latents, models):
     manifest = tmp_path / "edits.csv"
     manifest.write_text(f"image_id,target_prompt,neutral_prompt\na-00000,a hat,{TOO_LONG}\n")

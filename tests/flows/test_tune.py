@@ -84,13 +84,13 @@ def test_a_target_that_nothing_reaches_gets_no_rows_unless_asked_for(workspace, 
     hard = StrengthTarget(directional=1, identity=-1, gain=-2)
     asked = {"target": ["a sad face"], "goal": hard, "alpha": [1.0, 2.0], "num_channels": [5]}
     summary = tune(workspace, models, image=["face-0000[0-3]"], **asked)
-    assert (summary.counts, summary.facts["rows"], summary.failed) == ({"failed": 1}, 0, True)
+    assert (summary.counts, summary.facts["rows"], summary.failed) == ({"not reached": 1}, 0, True)
     assert summary.wrote.endswith("/tuned.html")
     (said,) = summary.facts["prompts"]
     assert "expected at least 1" in said["limit"]
     assert "not reached, no rows are written; alpha" in capfd.readouterr().err
     summary = tune(workspace, models, image=["face-0000[0-3]"], best_effort=True, **asked)
-    assert (summary.counts, summary.facts["rows"]) == ({"failed": 1}, 4)
+    assert (summary.counts, summary.facts["rows"]) == ({"not reached": 1}, 4)
     assert "not reached, rows with it are written" in capfd.readouterr().err
     table = pq.read_table(f"{workspace}/tuned.parquet")
     assert set(table["image_id"].to_pylist()) == {f"face-{n:05d}" for n in range(4)}

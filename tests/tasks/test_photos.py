@@ -4,6 +4,8 @@ import errno
 import io
 import os
 import random
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -188,6 +190,19 @@ def test_a_small_file_of_many_pixels_is_refused(side):
     content = encode(Image.new("1", (side, side)), "PNG")
     assert len(content) < 200_000
     assert "pixels, expected at most 100,000,000" in error_of(content)
+
+
+def test_a_large_photograph_is_told_by_its_row_alone(tmp_path):
+    Image.new("1", (10_100, 10_100)).save(tmp_path / "large.png")
+    look = (
+        "import sys; from pathlib import Path; from tasks.photos.decoding import *\n"
+        "try: read_photo(Path(sys.argv[1]).read_bytes())\n"
+        "except PhotoError as error: print(error)"
+    )
+    command = [sys.executable, "-c", look, str(tmp_path / "large.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "got 10100 x 10100 pixels" in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_jpeg_of_endless_scans_is_refused():
