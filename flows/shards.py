@@ -124,7 +124,8 @@ def run_shards(
                 failures.succeed()
             else:
                 failures.fail(Failure(shard, outcome.error))
-            bar.advance(done, describe_counts(counts))
+            lost = f"{describe_counts({'shards': len(failures)})} failed" if failures else ""
+            bar.advance(done, ", ".join(filter(None, (describe_counts(counts), lost))))
             shown.advance(done)
             if done < len(shards) and cancel.is_cancelled():
                 # The pool ends with the shards in hand; those that it has not begun are dropped.
