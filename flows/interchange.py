@@ -69,7 +69,7 @@ def import_latents(
     }
     counts = run_shards("import", invert_faces_shard, shards, 1, arguments)
     store = LatentStore(latent_folder(Folder(workspace), open_models(models, device)))
-    tell_failed_latents("import", store.ledger, shards if counts else None)
+    tell_failed_latents("import", store.ledger, shards, counts)
     return Summary("import", workspace, counts, time.monotonic() - began)
 
 

@@ -1,7 +1,7 @@
 """Aligned crops -> W+ latents."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from flows.engines import read_engine
@@ -87,20 +87,25 @@ def invert_faces(
         "invert", invert_faces_shard, shards, workers, arguments, share=share, engine=by
     )
     if share.works:
-        tell_failed_latents("invert", store.ledger, share.of(shards) if counts else None)
+        tell_failed_latents("invert", store.ledger, share.of(shards), counts)
     return Summary("invert", store.folder.url, counts, time.monotonic() - began)
 
 
-def tell_failed_latents(label: str, ledger: Ledger, shards: Sequence[int] | None) -> None:
-    """Name some faces that have no sound latent, and why.
+def tell_failed_latents(
+    label: str, ledger: Ledger, shards: Sequence[int], counts: Mapping[str, int]
+) -> None:
+    """Name some faces that got no sound latent, and why; where nothing was left to do, any.
 
     Args:
         label: Of the stage.
         ledger: Of the latents.
-        shards: Those that were done now; None where nothing was left to do.
+        shards: Those that were done now.
+        counts: Their faces by status.
     """
-    since = "from before: " if shards is None else ""
-    found = failed_latents(ledger, shards)
+    if {*counts} == {"ok"}:
+        return
+    since = "" if counts else "from before: "
+    found = failed_latents(ledger, shards if counts else None)
     for image_id, reason in islice(found, NAMED):
         say(f"{label}: {since}{image_id}: {reason}")
     if next(found, None):
