@@ -34,7 +34,7 @@ from tasks.directions import (
 )
 from tasks.edits import edit_pairs_shard
 from tasks.frozen import freeze_manifest
-from tasks.interchange import plan_import, read_directions
+from tasks.interchange import Import, PublishedDirections, keep_directions, plan_import
 from tasks.inversion import invert_faces_shard
 from tasks.latents import LatentStore, latent_folder
 from tasks.manifest_files import Manifest, build_manifest
@@ -92,23 +92,23 @@ class Job:
 
     def prepare(self) -> None:
         """Make latents of random faces, directions, and the manifest."""
-        generator, source = self.networks.generator, self.folder / "latents.npy"
+        generator = self.networks.generator
         random = torch.Generator().manual_seed(3)
         z = torch.randn(self.images, generator.config.z_dim, generator=random)
         with torch.no_grad():
             w_plus = generator.w_to_w_plus(generator.mapping(z.to(generator.w_avg)), 0.7)
-        np.save(source, w_plus.cpu().numpy())
         names = [f"face-{index:04d}" for index in range(self.images)]
         place, given = self.workspace, (self.models, self.device)
-        for shard in plan_import(place, str(source), names, *given, 256):
+        latents = Import(w_plus.cpu().numpy(), names)
+        np.save(self.folder / "latents.npy", latents.w_plus)
+        for shard in plan_import(place, latents, *given, 256):
             invert_faces_shard(place, *given, shard, BATCH)
         if self.relevance.mode == "imported":
-            source = self.folder / "fs3.npy"
             networks = self.networks
             channels = len(networks.generator.layout.editable_channels)
             drawn = torch.randn(channels, networks.clip.embedding_dim, generator=random)
-            np.save(source, F.normalize(drawn, dim=1).numpy())
-            read_directions(place, str(source), *given, self.relevance)
+            published = PublishedDirections("drawn", F.normalize(drawn, dim=1), channels)
+            keep_directions(place, published, *given, self.relevance)
         else:
             build_relevance.fn(
                 place, models=self.models, relevance=self.relevance, device=self.device

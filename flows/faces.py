@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from manifests.schemas import FACE_STATUSES
-from tasks.latents import imported_images
+from manifests.schemas import FACE_STATUSES, LATENT_FAILURES
+from tasks.latents import failed_imports, imported_images
 from tasks.photos.faces import faces_ledger
 from tasks.places import WorkspaceError
 from tasks.store.folders import Folder
@@ -12,11 +12,13 @@ from tasks.store.folders import Folder
 def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
     """List the faces of a workspace by the names that other commands take, with their photographs.
 
-    Photographs without a face that can be used are listed too, with a status and the reason.
+    Photographs without a face that can be used are listed too, and imported latents that are not
+    sound, with a status and the reason.
 
     Args:
         workspace: Folder or URL that holds all data.
-        status: List those of this status only: ok, no_face, several_faces, too_small, unreadable.
+        status: List those of this status only: ok, no_face, several_faces, too_small, unreadable,
+            failed.
     """
     columns = ["image_id", "status", "source_uri", "error", "num_faces"]
     found = [
@@ -28,13 +30,15 @@ def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
         {"image_id": name, "status": "ok", "source_uri": "imported", "error": None}
         for name in imported_images(workspace)
     ]
+    found += [{"source_uri": "imported"} | latent for latent in failed_imports(workspace)]
     if not found:
         raise WorkspaceError(
             f"workspace: got {workspace}, expected one with faces; `styleclip align PHOTOS "
             f"{workspace}` finds them"
         )
-    if status and status not in FACE_STATUSES:
-        raise ValueError(f"status: got {status!r}, expected one of {', '.join(FACE_STATUSES)}")
+    known = [*dict.fromkeys([*FACE_STATUSES, *LATENT_FAILURES])]
+    if status and status not in known:
+        raise ValueError(f"status: got {status!r}, expected one of {', '.join(known)}")
     shown = [row for row in found if status in ("", row["status"])]
     return [_told(row) for row in shown]
 

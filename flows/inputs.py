@@ -46,9 +46,10 @@ def check_inputs(command: str, given: Mapping[str, str]) -> None:
     for name, check in _CHECKS.items():
         if given.get(name) and (name, command) != ("models", _MAKER):
             check(given[name])
-    source = given.get("source", "")
-    if command in _CONVERTERS and source and not is_file(source):
-        raise ValueError(f"source: got {source}, which is no file{nearest(source)}, expected one")
+    for name in ("source", "names"):
+        file = given.get(name, "")
+        if command in _CONVERTERS and file and not is_file(file):
+            raise ValueError(f"{name}: got {file}, which is no file{nearest(file)}, expected one")
     if command == "edit" and given.get("manifest"):
         require_manifest(given["manifest"])
     if command in ("tune", "manifest build") and given.get("destination"):

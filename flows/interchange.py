@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 from flows.guards import guarded_flow
+from flows.invert import tell_failed_latents
 from flows.options import MachineInt, MachineStr
 from flows.progress import say
 from flows.shards import run_shards
@@ -12,15 +13,18 @@ from flows.summary import Summary
 from tasks.bundles import DEMO_MODELS
 from tasks.directions import RelevanceConfig
 from tasks.interchange import (
+    keep_directions,
     names_beside,
     plan_import,
     read_directions,
-    read_names,
+    read_import,
     write_directions,
     write_latents,
 )
 from tasks.inversion import INVERT_SHARD, invert_faces_shard
-from tasks.store.folders import is_file
+from tasks.latents import LatentStore, latent_folder
+from tasks.models import open_models
+from tasks.store.folders import Folder, is_file
 
 _IMPORTED = RelevanceConfig(mode="imported")
 
@@ -41,21 +45,22 @@ def import_latents(
     Args:
         workspace: Folder or URL that holds all data.
         source: latents.pt (a tensor) or w_plus.npy, [N, num_ws, w_dim].
-        names: Text file with one image id a line; where empty the .txt beside the file, as `latents
-            export` writes it, and without one they are made of the file's name.
+        names: Text file with one image id in each line; where empty the .txt beside the file, as
+            `latents export` writes it, and without one they are made of the file's name.
         models: Bundle of weights: the URL of its JSON file, or `demo`.
         device: auto, cpu, cuda, cuda:1, mps.
         batch_size: Images that are read and scored together; the generator has its own size.
         shard_size: Faces of a shard of a new store.
     """
     began = time.monotonic()
-    check_store(workspace)
     beside = names_beside(source)
     if not names and is_file(beside):
         names = beside
         say(f"import: takes the names in {names}")
-    image_ids = read_names(names) if names else None
-    shards = plan_import(workspace, source, image_ids, models, device, shard_size)
+    # What is refused leaves no workspace.
+    latents = read_import(source, names, models, device)
+    check_store(workspace)
+    shards = plan_import(workspace, latents, models, device, shard_size)
     arguments = {
         "workspace": workspace,
         "models": models,
@@ -63,6 +68,8 @@ def import_latents(
         "batch_size": batch_size,
     }
     counts = run_shards("import", invert_faces_shard, shards, 1, arguments)
+    store = LatentStore(latent_folder(Folder(workspace), open_models(models, device)))
+    tell_failed_latents("import", store.ledger, shards, counts)
     return Summary("import", workspace, counts, time.monotonic() - began)
 
 
@@ -104,11 +111,12 @@ def import_directions(
         device: auto, cpu, cuda, cuda:1, mps.
     """
     began = time.monotonic()
+    published = read_directions(source, models, device)
     check_store(workspace)
     config = replace(_IMPORTED, num_statistics=num_statistics, seed=seed)
-    store, rows = read_directions(workspace, source, models, device, config)
+    store = keep_directions(workspace, published, models, device, config)
     channels = len(store.read().channel_clip_directions)
-    counts = {"channels": channels, "channels without a direction": channels - rows}
+    counts = {"channels": channels, "channels without a direction": channels - published.rows}
     return Summary("import", store.folder.url, counts, time.monotonic() - began)
 
 

@@ -1,6 +1,7 @@
 """Aligned crops -> W+ latents."""
 
 import time
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from flows.engines import read_engine
@@ -26,6 +27,7 @@ from tasks.photos.faces import faces_ledger
 from tasks.places import WorkspaceError
 from tasks.selection import statuses_to_retry
 from tasks.store.folders import Folder
+from tasks.store.ledger import Ledger
 
 
 @guarded_flow("invert-faces")
@@ -84,9 +86,27 @@ def invert_faces(
     counts = run_shards(
         "invert", invert_faces_shard, shards, workers, arguments, share=share, engine=by
     )
-    # Where nothing was left to do, what failed before.
-    looked = share.of(shards) if counts else None
-    if share.works and (not counts or {*counts} - {"ok"}):
-        for image_id, reason in islice(failed_latents(store.ledger, looked), NAMED):
-            say(f"invert: {image_id}: {reason}")
+    if share.works:
+        tell_failed_latents("invert", store.ledger, share.of(shards), counts)
     return Summary("invert", store.folder.url, counts, time.monotonic() - began)
+
+
+def tell_failed_latents(
+    label: str, ledger: Ledger, shards: Sequence[int], counts: Mapping[str, int]
+) -> None:
+    """Name some faces that got no sound latent, and why; where nothing was left to do, any.
+
+    Args:
+        label: Of the stage.
+        ledger: Of the latents.
+        shards: Those that were done now.
+        counts: Their faces by status.
+    """
+    if {*counts} == {"ok"}:
+        return
+    since = "" if counts else "from before: "
+    found = failed_latents(ledger, shards if counts else None)
+    for image_id, reason in islice(found, NAMED):
+        say(f"{label}: {since}{image_id}: {reason}")
+    if next(found, None):
+        say(f"{label}: ... and more")

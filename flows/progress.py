@@ -1,6 +1,7 @@
 """Progress for people: bars with an ETA on a terminal, a line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -65,18 +66,45 @@ class Bar:
             self._progress.update(self._bar, total=total)
         self.advance(done)
 
-    def advance(self, done: int, note: str = "") -> None:
-        """Say that `done` steps are done now."""
+    def advance(self, done: float, note: str = "") -> None:
+        """Say that `done` steps are done now, the last of them perhaps in part."""
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, completed=done, note=note)
             return
         now = time.monotonic()
         if now - self._spoke > _SECONDS_BETWEEN_LINES and done < self._total:
             self._spoke = now
-            left = (now - self._began) / max(done, 1) * (self._total - done)
-            console.print(
-                f"{self._label}: {done} of {self._total}, ETA {left:.0f} s  {note}".rstrip()
-            )
+            told = f"{done:.2f}".removesuffix(".00")
+            eta = f", ETA {(now - self._began) / done * (self._total - done):.0f} s" if done else ""
+            console.print(f"{self._label}: {told} of {self._total}{eta}  {note}".rstrip())
+
+
+class Pieces:
+    """Show how far work is by its pieces, each of which may tell its own share, from any thread.
+
+    Args:
+        bar: Where to show it; its steps are pieces.
+    """
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar, self._lock = bar, threading.Lock()
+        self._done, self._note, self._shares = 0, "", dict[int, float]()
+
+    def tell(self, piece: int, share: float) -> None:
+        """Say which share of a piece is done now, 0 to 1."""
+        with self._lock:
+            self._shares[piece] = share
+            self._show()
+
+    def finish(self, piece: int, note: str) -> None:
+        """Say that a piece has ended."""
+        with self._lock:
+            self._shares.pop(piece, None)
+            self._done, self._note = self._done + 1, note
+            self._show()
+
+    def _show(self) -> None:
+        self._bar.advance(self._done + sum(self._shares.values()), self._note)
 
 
 def say(line: str) -> None:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from flows.engines import read_engine
 from flows.guards import guarded_flow
 from flows.options import DIRECTIONS, MACHINE, MachineInt, MachineStr
-from flows.progress import say
+from flows.progress import progress_bar, say
 from flows.shards import run_shards
 from flows.share import read_share
 from flows.store_check import check_store
@@ -66,13 +66,18 @@ def build_relevance(
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     check_store(workspace)
+    networks = open_models(models, device)
+    store = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
     if share.prepares:
         if relevance.mode != "imported":
             _announce(workspace, models, device, relevance)
-        store = plan_relevance(workspace, models, device, relevance, shard_size)
+        plan = partial(plan_relevance, workspace, models, device, relevance, shard_size)
+        if relevance.mode == "imported" or store.exists:
+            plan()
+        else:
+            with progress_bar("statistics", relevance.num_statistics) as bar:
+                plan(bar.advance)
     else:
-        networks = open_models(models, device)
-        store = DirectionStore(direction_folder(Folder(workspace), networks, relevance))
         share.require(store.exists and not store.pending(CHECK), store.folder.url)
     measure = partial(
         run_shards,
@@ -86,6 +91,7 @@ def build_relevance(
             "batch_size": batch_size,
         },
         engine=by,
+        tells=True,
     )
     counts = Counter(measure("relevance-check", shards=store.pending(CHECK)))
     counts.update(measure("relevance", shards=store.pending(MEASURE), share=share))

@@ -18,7 +18,7 @@ from flows.engines import THREADS, Crew, Engine, Outcome, ShardTask, hire
 from flows.failures import Failure, FailureBudget, Failures, StageCancelled, StageError
 from flows.guards import guarded
 from flows.metrics import measured, place_of, write_metrics
-from flows.progress import describe_counts, progress_bar, say
+from flows.progress import Pieces, describe_counts, progress_bar, say
 from flows.share import ALL, Share
 from tasks.store.faults import is_lasting, retried_requests
 
@@ -82,6 +82,7 @@ def run_shards(
     share: Share = ALL,
     tags: Iterable[str] = (GPU_TAG,),
     engine: Engine = THREADS,
+    tells: bool = False,
 ) -> dict[str, int]:
     """Do shards, at most `workers` at a time and in any order, and add up what they count.
 
@@ -96,6 +97,8 @@ def run_shards(
         tags: Of the tasks, for the limits of a server, see `styleclip deploy`. A command's own
             server has none, and asking for a slot would take a fifth of a second a shard.
         engine: What carries them.
+        tells: Whether `work` takes `on_progress`, and tells it which share of its shard is done. Of
+            other processes nothing is heard before a shard is done.
 
     Returns:
         Counts by status; of what is planned where this process only prepares.
@@ -115,7 +118,9 @@ def run_shards(
     shard_work = shard_task(work, label, tags if PREFECT_API_URL.value() else ())
     shown, cancel = ProgressArtifact(label, len(shards)), CancelWatch()
     with progress_bar(label, len(shards)) as bar, hire(workers, engine) as crew:
-        begin = partial(_begin, crew, shard_work, arguments)
+        pieces = Pieces(bar)
+        tell = pieces.tell if tells and engine.name == THREADS.name else None
+        begin = partial(_begin, crew, shard_work, arguments, tell)
         # A window, since submitting everything at once would hold a future for every shard.
         for shard, outcome in _outcomes(crew, begin, shards, 2 * workers, failures):
             done += 1
@@ -124,7 +129,8 @@ def run_shards(
                 failures.succeed()
             else:
                 failures.fail(Failure(shard, outcome.error))
-            bar.advance(done, describe_counts(counts))
+            lost = f"{describe_counts({'shards': len(failures)})} failed" if failures else ""
+            pieces.finish(shard, ", ".join(filter(None, (describe_counts(counts), lost))))
             shown.advance(done)
             if done < len(shards) and cancel.is_cancelled():
                 # The pool ends with the shards in hand; those that it has not begun are dropped.
@@ -145,8 +151,15 @@ def run_shards(
     return dict(counts)
 
 
-def _begin(crew: Crew, work: ShardTask, arguments: Mapping[str, Any], shard: int) -> Any:
-    return crew.submit(work, {**arguments, "shard": shard})
+def _begin(
+    crew: Crew,
+    work: ShardTask,
+    arguments: Mapping[str, Any],
+    tell: Callable[[int, float], None] | None,
+    shard: int,
+) -> Any:
+    told = {"on_progress": partial(tell, shard)} if tell else {}
+    return crew.submit(work, {**arguments, "shard": shard, **told})
 
 
 def _outcomes(

@@ -73,9 +73,10 @@ def tune_strengths(
     identity. A grid of strengths is tried for every channel budget, then the interval below the
     first that reaches the target is halved; scores are monotone in the strength only roughly, so
     the smallest found is that of those tried. Of the numbers of channels the one is taken
-    that keeps the identity best. What was chosen is then scored on other images. A prompt whose
-    target is not reached gets no rows, and it is said what came nearest and what limits it. The
-    frontiers, and some faces, are shown in an HTML page beside the manifest.
+    that keeps the identity best; of several that do so to a hundredth, the smallest. What was
+    chosen is then scored on other images. A prompt whose target is not reached gets no rows, and it
+    is said what came nearest and what limits it. The frontiers, and some faces, are shown in an
+    HTML page beside the manifest.
 
     Args:
         workspace: Folder or URL that holds all data.

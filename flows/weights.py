@@ -24,9 +24,9 @@ def add_weights(
     Args:
         role: What the network does.
         uri: Its file: published or our own layout; a folder for a Hugging Face CLIP. A relative
-            one is relative to the bundle's file.
+            one is relative to the folder of the bundle.
         models: URL of the bundle's JSON file.
-        sha256: Expected digest; other content is refused from then on.
+        sha256: Expected digest, 64 hexadecimal digits; other content is refused from then on.
         licence: Under which the weights may be used.
         source: Where their authors published them.
     """

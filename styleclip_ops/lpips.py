@@ -80,16 +80,30 @@ def load_lpips(alexnet: Source, linear: Source) -> Lpips:
         UnsafeCheckpointError: A file asks for code to be run.
         CheckpointError: A file is truncated, or a tensor is missing, extra or of another shape.
     """
-    with reading(alexnet) as file:
+    lpips = skeleton(Lpips)
+    lpips.features, lpips.linear = load_alexnet(alexnet), load_linear(linear)
+    return lpips.eval().requires_grad_(False)
+
+
+def load_alexnet(source: Source) -> nn.ModuleDict:
+    """Read the convolutions of LPIPS from torchvision's AlexNet, see `load_lpips`."""
+    with reading(source) as file:
         tensors = {
             name: tensor
             for name, tensor in tensors_of(read_data(file), "AlexNet").items()
             if not name.startswith("classifier.")
         }
-    with reading(linear) as file:
-        for name, tensor in tensors_of(read_data(file), "LPIPS").items():
-            tensors[name.replace("lin", "linear.", 1).removesuffix(".model.1.weight")] = tensor
-    return fill(skeleton(Lpips), tensors)
+        return fill(skeleton(Lpips).features, tensors, "features.")
+
+
+def load_linear(source: Source) -> nn.ParameterList:
+    """Read the weights of the differences of LPIPS, see `load_lpips`."""
+    with reading(source) as file:
+        tensors = {
+            name.replace("lin", "linear.", 1).removesuffix(".model.1.weight"): tensor
+            for name, tensor in tensors_of(read_data(file), "LPIPS").items()
+        }
+        return fill(skeleton(Lpips).linear, tensors, "linear.")
 
 
 def _unit(x: Tensor) -> Tensor:

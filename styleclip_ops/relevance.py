@@ -1,7 +1,7 @@
 """The CLIP direction of every style channel, once per generator (StyleCLIP, section 6.2)."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Literal, NamedTuple
@@ -16,6 +16,8 @@ from styleclip_ops.generator import Generator, SynthesisState
 from styleclip_ops.stylespace import StyleSpaceLayout
 
 RelevanceMode = Literal["exact", "fast", "published"]
+# Is told which share of some work is done, 0 to 1.
+Tell = Callable[[float], None]
 
 PUBLISHED_STEP = 5.0
 
@@ -30,6 +32,8 @@ _KEPT = 0.99
 _SLOPE_RESOLUTION = 256
 # A graph of backward passes holds about this many times the memory of a forward pass.
 _GRAPH_SIZE = 8
+# About the share of the time of an image that is rendered wholly; the rest is for its slopes.
+_RENDERING = 0.9
 
 
 class ChannelSums(NamedTuple):
@@ -172,6 +176,7 @@ def sum_channel_directions(
     channel_mean: Tensor | None = None,
     batch_size: int = 16,
     check: SlopeCheck | None = None,
+    on_progress: Tell | None = None,
 ) -> ChannelSums:
     """Measure a part of the sample images: the sums of parts are `channel_clip_directions`.
 
@@ -187,6 +192,7 @@ def sum_channel_directions(
         batch_size: Images to render at a time.
         check: In the mode fast, what images tell that were measured without it. Where None, all
             images of the part are rendered wholly.
+        on_progress: Told which share of the part is done, 0 to 1, many times an image.
 
     Returns:
         The sums; their agreement is None except for images of the mode fast that were rendered.
@@ -204,18 +210,28 @@ def sum_channel_directions(
         check_shape("channel_mean", channel_mean, (layout.size,))
         channel_mean = channel_mean.to(s)
     sweep = _Sweep(generator, clip, channels.cpu(), channel_std.to(s) * step, channel_mean)
+    tell = on_progress or _tell_nobody
+    images = [(code, _span(tell, i / len(s), (i + 1) / len(s))) for i, code in enumerate(s)]
     if mode == "exact":
-        return ChannelSums(_summed(sweep.exact(code, batch_size) for code in s))
+        return ChannelSums(_summed(sweep.exact(code, batch_size, told) for code, told in images))
     if mode == "published":
         if channel_mean is None:
             raise ConfigError("channel_mean: got none, expected that of all sample images")
-        return ChannelSums(_summed(map(sweep.published, s)))
+        return ChannelSums(_summed(sweep.published(*image) for image in images))
     if mode != "fast":
         raise ConfigError(f"mode: got {mode!r}, expected exact, fast or published")
     if check is not None:
         check_shape("agreement", check.agreement, (len(channels),))
-        return ChannelSums(_summed(sweep.fast(code, batch_size, check) for code in s))
-    pairs = [(sweep.exact(code, batch_size), sweep.slopes(code, batch_size)) for code in s]
+        return ChannelSums(
+            _summed(sweep.fast(code, batch_size, check, told) for code, told in images)
+        )
+    pairs = [
+        (
+            sweep.exact(code, batch_size, _span(told, 0, _RENDERING)),
+            sweep.slopes(code, batch_size, _span(told, _RENDERING, 1)),
+        )
+        for code, told in images
+    ]
     cosines = _summed(F.cosine_similarity(*pair) for pair in pairs) / len(s)
     return ChannelSums(_summed(rendered for rendered, _ in pairs), cosines)
 
@@ -244,6 +260,15 @@ def _checked_channels(layout: StyleSpaceLayout, channels: Tensor | None) -> Tens
             f"{layout.size - 1}"
         )
     return channels
+
+
+def _tell_nobody(_: float) -> None:
+    pass
+
+
+def _span(tell: Tell, first: float, last: float) -> Tell:
+    """What tells of a part of some work that goes from one share of it to another."""
+    return lambda share: tell(first + share * (last - first))
 
 
 def _summed(values: Iterable[Tensor]) -> Tensor:
@@ -312,9 +337,10 @@ class _Sweep:
     center: Tensor | None
 
     @torch.no_grad()
-    def exact(self, style_code: Tensor, batch_size: int) -> Tensor:
+    def exact(self, style_code: Tensor, batch_size: int, tell: Tell) -> Tensor:
         directions = []
         places = []
+        done = 0
         for rows, index, state in self._blocks(style_code, batch_size):
             edited = style_code.repeat(2 * len(rows), 1)
             for place, channel in enumerate(self.channels[rows].tolist()):
@@ -325,19 +351,27 @@ class _Sweep:
             embeddings = self.clip.embed_images(images)
             directions.append(_image_direction(embeddings[::2], embeddings[1::2]))
             places.append(rows)
+            done += len(rows)
+            tell(done / len(self.channels))
         order = torch.cat(places).argsort()
         return torch.cat(directions)[order.to(style_code.device)]
 
-    def fast(self, style_code: Tensor, batch_size: int, check: SlopeCheck) -> Tensor:
+    def fast(self, style_code: Tensor, batch_size: int, check: SlopeCheck, tell: Tell) -> Tensor:
         """Slopes, and perturbations of the curved channels."""
-        directions, curved = self.slopes(style_code, batch_size, check.basis), check.curved
+        curved, axes = check.curved, len(check.basis)
+        # A backward pass takes about as long as the perturbations of a channel.
+        most = axes / (axes + int(curved.sum()))
+        told = _span(tell, 0, most)
+        directions = self.slopes(style_code, batch_size, told, check.basis)
         if curved.any():
             some = replace(self, channels=self.channels[curved.cpu()])
-            directions[curved] = some.exact(style_code, batch_size)
+            directions[curved] = some.exact(style_code, batch_size, _span(tell, most, 1))
         return directions
 
     @torch.enable_grad()
-    def slopes(self, style_code: Tensor, batch_size: int, basis: Tensor | None = None) -> Tensor:
+    def slopes(
+        self, style_code: Tensor, batch_size: int, tell: Tell, basis: Tensor | None = None
+    ) -> Tensor:
         """Directions of infinitely small perturbations, in the space of a basis [K, E]."""
         # One backward pass gives one embedding dimension of each copy.
         copies = max(batch_size // _GRAPH_SIZE, 1)
@@ -347,18 +381,21 @@ class _Sweep:
         axes = torch.eye(embeddings.shape[1]) if basis is None else basis
         axes = axes.to(embeddings)
         slopes = []
+        done = 0
         for some in torch.split(axes, copies):
             height = (embeddings[: len(some)] * some).sum()
             (gradient,) = torch.autograd.grad(height, codes, retain_graph=True)
             slopes.append(gradient[: len(some), places])
+            done += len(some)
+            tell(done / len(axes))
         along = torch.cat(slopes).t() * self.size[places, None]
         return F.normalize(along @ axes.to(along), dim=1)
 
     @torch.no_grad()
-    def published(self, style_code: Tensor) -> Tensor:
+    def published(self, style_code: Tensor, tell: Tell) -> Tensor:
         visited = style_code.clone()
         directions = []
-        for channel in self.channels.tolist():
+        for done, channel in enumerate(self.channels.tolist(), 1):
             pair = visited.repeat(2, 1)
             pair[:, channel] = self._pair(visited, channel)
             images = quantize_8bit(self.generator.synthesize(pair))
@@ -366,6 +403,7 @@ class _Sweep:
             directions.append(_image_direction(minus, plus))
             if self.center is not None:
                 visited[channel] = self.center[channel]
+            tell(done / len(self.channels))
         return torch.stack(directions)
 
     def _pair(self, style_code: Tensor, channel: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Mean and deviation of every style channel over random samples (StyleCLIP, section 6.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +75,7 @@ def style_statistics(
     seed: int = PUBLISHED_SEED,
     truncation_psi: float = PUBLISHED_TRUNCATION,
     truncation_cutoff: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> StyleStatistics:
     """Estimate the mean and standard deviation of every style channel.
 
@@ -84,6 +85,7 @@ def style_statistics(
         seed: See `sample_style_codes`.
         truncation_psi: See `sample_style_codes`.
         truncation_cutoff: See `sample_style_codes`.
+        on_progress: Told how many faces are averaged.
 
     Returns:
         Mean and standard deviation, [layout.size] each.
@@ -113,5 +115,7 @@ def style_statistics(
         deviation += delta.square() * (seen * len(values) / total)
         mean += delta * (len(values) / total)
         seen = total
+        if on_progress is not None:
+            on_progress(seen)
     std = (deviation / seen).sqrt()
     return StyleStatistics(mean.to(generator.w_avg), std.to(generator.w_avg))

@@ -1,6 +1,7 @@
 """Bundles: where the weights of the networks are, without the networks."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -32,7 +33,7 @@ class Weights:
 
     Attributes:
         uri: A file, or the folder of a Hugging Face CLIP; relative to the bundle or absolute.
-        sha256: Expected digest of the file; not checked where empty.
+        sha256: Expected digest of the file, 64 hexadecimal digits; not checked where empty.
         licence: Under which they may be used.
         source: Where their authors published them.
     """
@@ -41,6 +42,10 @@ class Weights:
     sha256: str = ""
     licence: str = ""
     source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.sha256 and not re.fullmatch("[0-9a-f]{64}", self.sha256.strip(), re.I):
+            raise BundleError(f"sha256: got {self.sha256!r}, expected 64 hexadecimal digits")
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,22 @@ class Bundle:
         """Return the URL of a network's weights.
 
         Raises:
-            BundleError: The bundle has no such network.
+            BundleError: The bundle has no such network, or it is in a store and its relative place
+                leads out of the bundle's folder.
         """
         self.require(role)
         uri = self.weights[role].uri
         if "://" in uri or uri.startswith("/"):
             return uri
         folder, _ = split_url(self.url)
+        if folder.is_local:
+            # Beside the bundle may be where it was made; a whole path leads anywhere as well.
+            beside, name = split_url(f"{folder.url}/{uri}")
+            return beside.url_of(name)
+        if ".." in uri.split("/"):
+            raise BundleError(
+                f"{role}: got the URI {uri}, expected one inside {folder.url}, or a whole URL"
+            )
         return folder.url_of(uri)
 
 
@@ -104,10 +118,10 @@ def read_bundle(url: str) -> Bundle:
     folder, name = split_url(url)
     try:
         values = json.loads(folder.read(name))
-        weights = {role: Weights(**entry) for role, entry in values.items()}
         for role, entry in values.items():
             if not all(isinstance(value, str) for value in entry.values()):
                 raise ValueError(f"{role}: got {entry}, expected texts")
+        weights = {role: Weights(**entry) for role, entry in values.items()}
     except FileNotFoundError:
         raise BundleError(
             f"models: got {url}, which is not there{nearest(url)}, expected the JSON file of a "

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -123,13 +123,20 @@ class DirectionStore:
         """Whether plans and statistics are written: the group's attributes come last."""
         return (self.folder / STORE).exists("zarr.json")
 
-    def create(self, models: Models, config: RelevanceConfig, shard_size: int | None) -> None:
+    def create(
+        self,
+        models: Models,
+        config: RelevanceConfig,
+        shard_size: int | None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
         """Write the statistics and plan the blocks, if that is not done.
 
         Args:
             models: The networks.
             config: How to measure.
             shard_size: Sample images of a shard; such that there are about 32 where None.
+            on_progress: Told how many faces the statistics have.
         """
         if self.exists:
             return
@@ -140,7 +147,9 @@ class DirectionStore:
             blocks = plan_blocks(config, max(begun))
         for shard, block in enumerate(blocks):
             self.ledger.plan_shard(shard, pa.Table.from_pylist([block], BLOCKS))
-        statistics = style_statistics(generator, config.num_statistics, seed=config.seed)
+        statistics = style_statistics(
+            generator, config.num_statistics, seed=config.seed, on_progress=on_progress
+        )
         editable, width = len(generator.layout.editable_channels), models.clip.embedding_dim
         checks = sum(block["work"] == CHECK for block in blocks)
 
@@ -467,7 +476,12 @@ def plan_blocks(config: RelevanceConfig, shard_size: int | None = None) -> list[
 
 
 def plan_relevance(
-    workspace: str, models: str, device: str, config: RelevanceConfig, shard_size: int | None = None
+    workspace: str,
+    models: str,
+    device: str,
+    config: RelevanceConfig,
+    shard_size: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> DirectionStore:
     """Write the statistics of S and plan the blocks of sample images.
 
@@ -477,6 +491,7 @@ def plan_relevance(
         device: See `tasks.models.open_models`.
         config: How to measure.
         shard_size: Sample images of a shard; such that there are about 32 where None.
+        on_progress: Told how many faces the statistics have.
 
     Returns:
         The store.
@@ -489,7 +504,7 @@ def plan_relevance(
     store = DirectionStore(direction_folder(Folder(workspace), networks, config))
     if config.mode == "imported":
         store.require_import()
-    store.create(networks, config, shard_size)
+    store.create(networks, config, shard_size, on_progress)
     return store
 
 
@@ -500,6 +515,7 @@ def compute_relevance_shard(
     config: RelevanceConfig,
     shard: int,
     batch_size: int,
+    on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, int]:
     """Measure all channels on one block of sample images and commit their sums.
 
@@ -510,6 +526,7 @@ def compute_relevance_shard(
         config: How to measure.
         shard: Its number.
         batch_size: Images that go through the networks together.
+        on_progress: Told which share of the block is done, 0 to 1.
 
     Returns:
         The images that were measured; nothing where another process committed the block.
@@ -538,6 +555,7 @@ def compute_relevance_shard(
         channel_mean=codes.mean(dim=0) if config.mode == "published" else None,
         batch_size=batch_size,
         check=check,
+        on_progress=on_progress,
     )
     if store.ledger.is_committed(shard):
         return {}

@@ -5,6 +5,7 @@ import math
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from styleclip_ops.checkpoint_files import read_data
 from styleclip_ops.direction import covered_channels
@@ -33,20 +35,56 @@ _LENGTH_ENDS = 10
 _COPY = np.dtype("<f4")
 
 
+@dataclass(frozen=True)
+class Import:
+    """Latents that another tool made.
+
+    Attributes:
+        w_plus: [N, num_ws, w_dim] float32.
+        image_ids: [N] their names, all different.
+    """
+
+    w_plus: NDArray[np.float32]
+    image_ids: Sequence[str]
+
+
+def read_import(source: str, names: str, models: str, device: str) -> Import:
+    """Read latents that another tool made.
+
+    Args:
+        source: `latents.pt` (a tensor) or `w_plus.npy`, [N, num_ws, w_dim].
+        names: URL of a text file with N image ids, one a line; made of the file's name and the row
+            where empty.
+        models: URL of the bundle.
+        device: See `tasks.models.open_models`.
+
+    Raises:
+        LatentStoreError: The file holds no latents of this generator, or the names are another
+            number, no image ids, or not all different.
+    """
+    networks = open_models(models, device)
+    w_plus = _read_latents(source, (networks.generator.num_ws, networks.generator.config.w_dim))
+    _, name = split_url(source)
+    if names:
+        image_ids = _read_names(names)
+        if len(image_ids) != len(w_plus):
+            raise LatentStoreError(
+                f"{names}: got {len(image_ids)} names, expected {len(w_plus)}, one a line for each "
+                f"latent of {name}"
+            )
+        return Import(w_plus, image_ids)
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(name)).strip("-._")[:100] or "latents"
+    return Import(w_plus, [f"{stem}-{i:05d}" for i in range(len(w_plus))])
+
+
 def plan_import(
-    workspace: str,
-    source: str,
-    image_ids: Sequence[str] | None,
-    models: str,
-    device: str,
-    shard_size: int,
+    workspace: str, latents: Import, models: str, device: str, shard_size: int
 ) -> list[int]:
     """Take in latents that another tool made, and plan their rows of the W+ store.
 
     Args:
         workspace: URL of the workspace.
-        source: `latents.pt` (a tensor) or `w_plus.npy`, [N, num_ws, w_dim].
-        image_ids: N names; made of the file's name and the row where None.
+        latents: What is taken in.
         models: URL of the bundle.
         device: See `tasks.models.open_models`.
         shard_size: See `LatentStore.create`.
@@ -55,25 +93,17 @@ def plan_import(
         Shards to write with `tasks.inversion.invert_faces_shard`.
 
     Raises:
-        LatentStoreError: The file holds no latents of this generator, or the names are another
-            number, no image ids, not all different, or those of other latents.
+        LatentStoreError: The names are those of other latents.
     """
     root, networks = Folder(workspace), open_models(models, device)
-    wanted = (networks.generator.num_ws, networks.generator.config.w_dim)
-    w_plus = _read_latents(source, wanted)
-    _, name = split_url(source)
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(name)).strip("-._")[:100] or "latents"
-    if image_ids is None:
-        image_ids = [f"{stem}-{i:05d}" for i in range(len(w_plus))]
-    ids = list(image_ids)
-    _check_names(source, ids, len(w_plus))
     sink = io.BytesIO()
-    np.save(sink, np.ascontiguousarray(w_plus))
+    np.save(sink, np.ascontiguousarray(latents.w_plus))
     copy = f"{IMPORTS}/{sha256(sink.getvalue())[:16]}.npy"
     is_new = not root.exists(copy)
     root.write(copy, sink.getvalue())
     store = LatentStore(latent_folder(root, networks))
     store.create(networks, shard_size)
+    ids = [*latents.image_ids]
     uris = [f"{root.url_of(copy)}#{row}" for row in range(len(ids))]
     units = {"image_id": ids, "crop_uri": [""] * len(ids), "w_plus_uri": uris}
     try:
@@ -88,18 +118,6 @@ def names_beside(url: str) -> str:
     """Return where the names of an array of latents are, if anywhere."""
     folder, name = split_url(url)
     return folder.url_of(f"{_stem(name)}.txt")
-
-
-def read_names(url: str) -> list[str]:
-    """Read image ids, one a line.
-
-    Raises:
-        LatentStoreError: It is no text.
-    """
-    try:
-        return read_url(url).decode("utf-8-sig").split()
-    except UnicodeDecodeError as error:
-        raise LatentStoreError(f"{url}: got {error}, expected names in UTF-8") from error
 
 
 def write_latents(workspace: str, destination: str, models: str, device: str) -> int:
@@ -137,25 +155,32 @@ def write_latents(workspace: str, destination: str, models: str, device: str) ->
     return len(found)
 
 
-def read_directions(
-    workspace: str, source: str, models: str, device: str, config: RelevanceConfig
-) -> tuple[DirectionStore, int]:
-    """Make a direction store of channel CLIP directions that another tool measured.
+@dataclass(frozen=True)
+class PublishedDirections:
+    """Channel CLIP directions that another tool measured.
+
+    Attributes:
+        source: The file that they are from.
+        directions: [C, E] float32 of all editable channels, unit norm or zero.
+        rows: How many of them the file had.
+    """
+
+    source: str
+    directions: Tensor
+    rows: int
+
+
+def read_directions(source: str, models: str, device: str) -> PublishedDirections:
+    """Read channel CLIP directions that another tool measured.
 
     Args:
-        workspace: URL of the workspace.
         source: The published `fs3.npy`, [C, E] with rows of unit norm: of all editable channels in
             synthesis order, or of those of the first layers; the others then move nothing.
         models: URL of the bundle that they were measured on.
         device: See `tasks.models.open_models`.
-        config: Of the statistics of S; its mode is `imported`.
-
-    Returns:
-        The store, and how many rows the file had.
 
     Raises:
-        DirectionStoreError: The file holds no directions of this generator and this CLIP, or
-            others were imported before.
+        DirectionStoreError: The file holds no directions of this generator and this CLIP.
     """
     networks = open_models(models, device)
     layout, width = networks.generator.layout, networks.clip.embedding_dim
@@ -179,18 +204,42 @@ def read_directions(
             f"{source}: got {len(bad)} rows that have not norm 1, the first of them row {row} with "
             f"{norm[row]:.3g}; {expected}; divide each row by its norm"
         )
+    return PublishedDirections(source, directions, len(array))
+
+
+def keep_directions(
+    workspace: str,
+    published: PublishedDirections,
+    models: str,
+    device: str,
+    config: RelevanceConfig,
+) -> DirectionStore:
+    """Make a direction store of channel CLIP directions that another tool measured.
+
+    Args:
+        workspace: URL of the workspace.
+        published: What is taken in.
+        models: URL of the bundle that they were measured on.
+        device: See `tasks.models.open_models`.
+        config: Of the statistics of S; its mode is `imported`.
+
+    Raises:
+        DirectionStoreError: Others were imported before.
+    """
+    networks = open_models(models, device)
     store = DirectionStore(direction_folder(Folder(workspace), networks, config))
     store.create(networks, config, None)
     (shard,) = store.ledger.plans()
-    digest = sha256(directions.numpy().tobytes())
+    digest = sha256(published.directions.numpy().tobytes())
     if not store.ledger.is_committed(shard):
-        store.commit(shard, directions, facts={"source": redact(source), "rows": len(array)})
+        facts = {"source": redact(published.source), "rows": published.rows}
+        store.commit(shard, published.directions, facts=facts)
     if store.ledger.read_commit(shard).facts["sha256"] != digest:
         raise DirectionStoreError(
-            f"{source}: got other directions than were imported before, expected the same; remove "
-            f"{store.folder.url} to take these, or give another workspace"
+            f"{published.source}: got other directions than were imported before, expected the "
+            f"same; remove {store.folder.url} to take these, or give another workspace"
         )
-    return store, len(array)
+    return store
 
 
 def write_directions(store: str, destination: str) -> tuple[int, int]:
@@ -240,7 +289,7 @@ def _read_latents(source: str, wanted: tuple[int, int]) -> NDArray[np.float32]:
     content = read_url(source)
     expected = f"expected floats [N, {wanted[0]}, {wanted[1]}] for this generator"
     try:
-        array = _npy(content) if source.endswith(".npy") else _tensor(content)
+        array = _npy(content) if source.endswith((".npy", ".npz")) else _tensor(content)
     except (ValueError, EOFError) as error:
         reason = str(error).partition("\n")[0]
         raise LatentStoreError(f"{source}: {reason}; {expected}") from error
@@ -261,7 +310,7 @@ def _npy(content: bytes) -> NDArray[Any]:
         # No pickle, and no room before the size is known to be true.
         found = np.load(file.name, mmap_mode="r", allow_pickle=False)
         if not isinstance(found, np.ndarray):
-            raise ValueError("got an archive of arrays")
+            raise ValueError("got an archive of arrays (.npz); numpy.save writes one as .npy")
         return np.array(found)
 
 
@@ -281,20 +330,25 @@ def _tensor(content: bytes) -> NDArray[Any]:
     return array
 
 
-def _check_names(source: str, ids: Sequence[str], count: int) -> None:
-    if len(ids) != count:
-        raise LatentStoreError(f"{source}: got {len(ids)} names, expected {count}")
-    rows = dict[str, int]()
-    for row, name in enumerate(ids, 1):
+def _read_names(url: str) -> list[str]:
+    """Image ids, one a line."""
+    try:
+        names = [line.strip() for line in read_url(url).decode("utf-8-sig").rstrip().splitlines()]
+    except UnicodeDecodeError as error:
+        raise LatentStoreError(f"{url}: got {error}, expected names in UTF-8") from error
+    lines = dict[str, int]()
+    for line, name in enumerate(names, 1):
         if not is_image_id(name):
             raise LatentStoreError(
-                f"{source}, name {row}: got {name[:200]!r}, expected {IMAGE_ID_RULE}; rename it"
+                f"{url}, line {line}: got {name[:200]!r}, expected in each line {IMAGE_ID_RULE}; "
+                "rename it"
             )
-        if rows.setdefault(name, row) != row:
+        if lines.setdefault(name, line) != line:
             raise LatentStoreError(
-                f"{source}, name {row}: got {name}, which name {rows[name]} is already, expected "
-                "each once; rename one"
+                f"{url}, line {line}: got {name}, as in line {lines[name]} already, expected each "
+                "once; rename one"
             )
+    return names
 
 
 def _stem(name: str) -> str:

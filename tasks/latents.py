@@ -25,7 +25,7 @@ from tasks.places import LATENT_STORES
 from tasks.provenance import CODE_VERSION
 from tasks.store.arrays import create_arrays, create_group, open_array
 from tasks.store.folders import Folder, sha256
-from tasks.store.ledger import COMMITS, Ledger
+from tasks.store.ledger import COMMITS, Ledger, Row
 from tasks.store.zarr_reading import reading_zarr, sound_array
 
 if TYPE_CHECKING:
@@ -387,13 +387,34 @@ def imported_images(workspace: str, store: str = "") -> Iterator[str]:
         workspace: URL of the workspace.
         store: Name of the latent store that they are in; all where empty.
     """
-    folder, seen = Folder(workspace) / LATENT_STORES, set[str]()
+    seen = set[str]()
+    for rows in _imported_rows(workspace, store):
+        found = rows.filter(pc.equal(rows["status"], "ok"))["image_id"].to_pylist()
+        yield from (image_id for image_id in found if image_id not in seen)
+        seen.update(found)
+
+
+def failed_imports(workspace: str) -> list[Row]:
+    """Return the latents from other tools of which no store of a workspace has a sound one.
+
+    Returns:
+        `image_id`, `status` and `error` of each.
+    """
+    found = dict[str, Row]()
+    for rows in _imported_rows(workspace):
+        for row in rows.filter(pc.not_equal(rows["status"], "ok")).to_pylist():
+            found.setdefault(row["image_id"], row)
+    sound = {*imported_images(workspace)} if found else ()
+    return [row for name, row in found.items() if name not in sound]
+
+
+def _imported_rows(workspace: str, store: str = "") -> Iterator[pa.Table]:
+    """Yield `image_id`, `status` and `error` of the latents from other tools, shard by shard."""
+    folder = Folder(workspace) / LATENT_STORES
     for name in [store] if store else folder.names():
         ledger = Ledger(folder / name, LATENTS)
         for shard in ledger.committed():
             units, rows = ledger.units(shard), ledger.rows(shard)
             imported = units.filter(pc.is_valid(units["w_plus_uri"]))["image_id"]
-            sound = rows.filter(pc.equal(rows["status"], "ok"))["image_id"]
-            found = imported.filter(pc.is_in(imported, sound)).to_pylist()
-            yield from (image_id for image_id in found if image_id not in seen)
-            seen.update(found)
+            told = rows.select(["image_id", "status", "error"])
+            yield told.filter(pc.is_in(rows["image_id"], imported))

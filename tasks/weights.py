@@ -14,6 +14,7 @@ from styleclip_ops.checkpoints import (
     save_rosinality_generator,
     save_safetensors,
 )
+from styleclip_ops.lpips import load_alexnet, load_linear
 from tasks.bundles import DEMO_MODELS, Bundle, BundleError, Role, Weights, read_bundle, write_bundle
 from tasks.models import Models, read_weights
 from tasks.store.folders import split_url
@@ -21,7 +22,10 @@ from tasks.store.folders import split_url
 Convertible = Literal["generator", "encoder", "identity", "mapper"]
 Layout = Literal["safetensors", "rosinality"]
 
-_LPIPS: tuple[Role, ...] = ("alexnet", "lpips")
+_LPIPS: Mapping[Role, Callable[[Any], torch.nn.Module]] = {
+    "alexnet": load_alexnet,
+    "lpips": load_linear,
+}
 
 _READERS: Mapping[Convertible, Callable[[Any], Any]] = {
     "generator": load_generator,
@@ -52,8 +56,10 @@ def add_to_bundle(models: str, role: Role, weights: Weights) -> str:
     bundle = Bundle(models, {**known, role: weights})
     networks = Models(bundle, torch.device("cpu"))
     fingerprint = networks.fingerprint(role)
-    # LPIPS is read from both of its files.
-    if role not in _LPIPS or (networks.has("alexnet") and networks.has("lpips")):
+    if role in _LPIPS:
+        # One of its two files may be named before the other.
+        read_weights(bundle.locate(role), _LPIPS[role])
+    else:
         networks.load(role)
     write_bundle(bundle)
     return fingerprint

@@ -1,11 +1,14 @@
 """Faults of stores: which may pass and are tried again, and what to say of the others."""
 
 import errno
+import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from tenacity import (
@@ -64,6 +67,9 @@ class RetryPolicy:
 
 
 POLICY = RetryPolicy()
+
+# Seconds that a request has to be late for people to be told, and between two times.
+_LATE, _QUIET = 5.0, 60.0
 
 # What a lookup finds out, and no fault.
 _ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
@@ -148,11 +154,20 @@ class _Tally:
     """Counts of requests that were tried again, by kind of fault; for all threads."""
 
     def __init__(self) -> None:
-        self._lock, self._counts = threading.Lock(), Counter[str]()
+        self._lock, self._counts, self._quiet_until = threading.Lock(), Counter[str](), 0.0
 
     def add(self, kind: str) -> None:
         with self._lock:
             self._counts[kind] += 1
+
+    def may_tell(self) -> bool:
+        """Whether nothing was told for a minute; it is about to be."""
+        with self._lock:
+            now = time.monotonic()
+            may = now >= self._quiet_until
+            if may:
+                self._quiet_until = now + _QUIET
+            return may
 
     def read(self) -> Counter[str]:
         with self._lock:
@@ -190,7 +205,7 @@ def endure(place: str, call: Callable[[], T]) -> T:
         FileNotFoundError, FileExistsError, IsADirectoryError: As `call` does.
     """
     try:
-        return Retrying(**_policy())(call)
+        return Retrying(**_policy(place))(call)
     except Exception as error:
         raise_explained(error, place)
 
@@ -198,7 +213,7 @@ def endure(place: str, call: Callable[[], T]) -> T:
 async def endure_request(place: str, call: Callable[[], Awaitable[T]]) -> T:
     """Do one request as `endure` does."""
     try:
-        return await AsyncRetrying(**_policy())(call)
+        return await AsyncRetrying(**_policy(place))(call)
     except Exception as error:
         raise_explained(error, place)
 
@@ -257,19 +272,28 @@ def full_disks_explained(place: str) -> Iterator[None]:
         raise
 
 
-def _policy() -> Mapping[str, Any]:
+def _policy(place: str) -> Mapping[str, Any]:
     return {
         "stop": stop_after_attempt(POLICY.attempts) | stop_after_delay(POLICY.seconds),
         "wait": wait_random_exponential(multiplier=POLICY.first_delay, max=POLICY.longest_delay),
         "retry": retry_if_exception(lambda error: passing_fault(error) is not None),
-        "before_sleep": _count,
+        "before_sleep": partial(_note, place),
         "reraise": True,
     }
 
 
-def _count(state: RetryCallState) -> None:
+def _note(place: str, state: RetryCallState) -> None:
+    """Count a request that is tried again, and log one that is late."""
     error = state.outcome.exception() if state.outcome else None
-    _TALLY.add((error and passing_fault(error)) or "other")
+    kind = (error and passing_fault(error)) or "other"
+    _TALLY.add(kind)
+    late = (state.seconds_since_start or 0) + state.upcoming_sleep
+    if error and late >= _LATE and _TALLY.may_tell():
+        text = redact(f"{place}: {kind}: {_one_line(error)}")
+        logging.getLogger("styleclip").warning(
+            "the store does not do what it is asked (%s); trying again for up to %g s a request",
+            *(text, POLICY.seconds),
+        )
 
 
 def _response(error: BaseException) -> tuple[str, int]:

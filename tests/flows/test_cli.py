@@ -461,6 +461,48 @@ def test_faces_are_listed_by_their_names_and_a_misspelt_one_is_not_forgotten(
         assert call(capsys, "forget", str(tmp_path), "anna-00000", "--yes")[0] == 0
 
 
+def test_imported_latents_that_are_not_sound_are_named(capsys, tmp_path, models):
+    latents = torch.randn(6, 8, 28)
+    latents[3] = torch.nan
+    torch.save(latents, tmp_path / "w.pt")
+    words = ["latents", "import", str(tmp_path / "ws"), str(tmp_path / "w.pt"), "--models", models]
+    reason = "failed: the latent holds NaN or infinity"
+    _, out, err = call(capsys, "--no-server", *words)
+    assert ("5 ok, 1 failed" in out, f"import: w-00003: {reason}" in err) == (True, True)
+    _, out, err = call(capsys, "--no-server", *words)
+    assert ("nothing left" in out, f"import: from before: w-00003: {reason}" in err) == (True, True)
+    words = ["invert", str(tmp_path / "ws"), "--models", models]
+    assert f"invert: from before: w-00003: {reason}" in call(capsys, "--no-server", *words)[2]
+    out = call(capsys, "faces", str(tmp_path / "ws"), "--status", "failed")[1]
+    assert out == "w-00003  failed  imported  the latent holds NaN or infinity\n"
+    assert call(capsys, "faces", str(tmp_path / "ws"))[1].count("  ok  imported") == 5
+
+
+def test_it_is_said_where_more_latents_failed_than_are_named(capsys, tmp_path, models):
+    torch.save(torch.full((6, 8, 28), torch.nan), tmp_path / "w.pt")
+    words = ["latents", "import", str(tmp_path / "ws"), str(tmp_path / "w.pt"), "--models", models]
+    err = call(capsys, "--no-server", *words)[2]
+    assert (err.count(": failed: "), "import: ... and more" in err) == (5, True)
+
+
+def test_an_import_that_is_refused_leaves_no_workspace(capsys, tmp_path, models):
+    torch.save(torch.zeros(2, 8, 29), tmp_path / "w.pt")
+    (tmp_path / "fs3.npy").touch()
+    for command, file in (("import", "w.pt"), ("import-directions", "fs3.npy")):
+        words = ["latents", command, str(tmp_path / "ws"), str(tmp_path / file), "--models", models]
+        assert call(capsys, "--no-server", *words)[0] == 2
+        assert not (tmp_path / "ws").exists()
+
+
+def test_names_that_are_not_there_are_told_with_the_nearest(capsys, tmp_path, models):
+    torch.save(torch.zeros(2, 8, 28), tmp_path / "w.pt")
+    (tmp_path / "names.txt").touch()
+    words = ["latents", "import", str(tmp_path / "ws"), str(tmp_path / "w.pt"), "--models", models]
+    status, _, err = call(capsys, *words, "--names", str(tmp_path / "name.txt"))
+    told = f"names: got {tmp_path}/name.txt, which is no file (did you mean {tmp_path}/names.txt?)"
+    assert (status, told in " ".join(err.split())) == (2, True)
+
+
 def test_a_server_that_does_not_answer_is_told_with_what_names_it(capsys, tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "nobody.png")
     words = ["align", str(tmp_path / "nobody.png"), str(tmp_path / "ws")]

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
-from flows import shards, store_check
+from flows import progress, shards, store_check
 from flows.failures import FailureBudget, StageError
 from flows.guards import guarded_flow
 from flows.interchange import import_latents
@@ -61,6 +61,21 @@ def test_failures_in_a_row_end_a_stage(begun):
     assert "32 were not begun, since 3 failed in a row" in told
     assert "shard 4, 5, 6, 7: ValueError: the crop is damaged" in told
     assert "give the same command to continue" in told
+
+
+def test_failed_shards_are_told_beside_what_is_done(begun, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", -1.0)
+
+    def work(shard: int) -> dict[str, int]:
+        if shard in (1, 2):
+            raise ValueError("the crop is damaged")
+        return {"ok": 1}
+
+    attempt(work, 40, FailureBudget(in_a_row=5, share=0.5))
+    lines = capsys.readouterr().err.splitlines()
+    ends = [line.partition(" s  ")[2] for line in lines if line.startswith("stage: ")]
+    told = ["1 ok", "1 ok, 1 shard failed", "1 ok, 2 shards failed", "2 ok, 2 shards failed"]
+    assert ends[:4] == told
 
 
 def test_a_share_of_failures_ends_a_stage_and_fewer_do_not(begun):

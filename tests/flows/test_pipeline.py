@@ -23,7 +23,7 @@ from manifests.errors import ManifestError
 from manifests.schemas import RESULTS
 from styleclip_ops.errors import ConfigError
 from tasks.directions import RelevanceConfig
-from tasks.interchange import plan_import
+from tasks.interchange import Import, plan_import
 from tasks.inversion import plan_inversion
 from tasks.latents import latent_folder
 from tasks.manifest_files import usable_faces
@@ -427,8 +427,8 @@ def test_a_workspace_that_was_moved_goes_on_in_its_runs_and_in_new_ones(tmp_path
 def test_faces_are_inverted_where_the_workspace_is_now(tmp_path, portrait, models):
     align_photos(fill(str(tmp_path / "ws"), portrait), str(tmp_path / "ws"), crop_size=64)
     plan_inversion(str(tmp_path / "ws"), models, "cpu", 8)
-    torch.save(torch.zeros(2, 8, 28), tmp_path / "emil.pt")
-    plan_import(str(tmp_path / "ws"), str(tmp_path / "emil.pt"), ["a", "b"], models, "cpu", 8)
+    latents = Import(np.zeros((2, 8, 28), np.float32), ["a", "b"])
+    plan_import(str(tmp_path / "ws"), latents, models, "cpu", 8)
     moved = str(shutil.move(tmp_path / "ws", tmp_path / "moved"))
     assert invert_faces(moved, models=models, device="cpu").counts == {"ok": 3}
 

@@ -252,3 +252,24 @@ def test_a_prompt_alone_leaves_still_channels_at_zero(
         prompt_relevance(generator, clip, s, s.std(dim=0), text, generator.layout.editable)
     with pytest.raises(ConfigError, match="channel_std: got NaN"):
         prompt_relevance(generator, clip, s, s.std(dim=0) * torch.nan, text)
+
+
+@pytest.mark.parametrize("mode", ["exact", "published", "fast", "checked"])
+def test_the_share_that_is_done_is_told_many_times_an_image(
+    generator, clip, s, std, channels, mode
+):
+    check = None
+    measure = partial(sum_channel_directions, generator, clip, channel_std=std, channels=channels)
+    if mode == "checked":
+        check = check_slopes([measure(s=code[None], mode="fast") for code in s[:2]])
+    shares = list[float]()
+    kind = "fast" if mode == "checked" else mode
+    options = {"mode": kind, "channel_mean": s.mean(dim=0), "batch_size": 4, "check": check}
+    silent = measure(s=s[:2], **options)
+    told = measure(s=s[:2], on_progress=shares.append, **options)
+    assert torch.equal(silent.total, told.total)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    # Slopes of few axes are the least that there is to tell of.
+    assert sum(share <= 0.5 for share in shares) >= 4
+    assert shares[0] < 0.2

@@ -212,3 +212,15 @@ def test_a_store_whose_making_was_stopped_is_made_on(
 def test_blocks_of_nothing(tmp_path, models):
     with pytest.raises(DirectionStoreError, match="shard_size: got 0"):
         plan_relevance(str(tmp_path), models, "cpu", CONFIG, shard_size=0)
+
+
+def test_what_takes_long_tells_how_far_it_is(tmp_path, models):
+    faces, shares = list[int](), list[float]()
+    config = RelevanceConfig(1, num_statistics=1_100, mode="exact")
+    plan_relevance(str(tmp_path), models, "cpu", config, on_progress=faces.append)
+    assert faces == [512, 1_024, 1_100]
+    compute_relevance_shard(
+        str(tmp_path), models, "cpu", config, 0, batch_size=8, on_progress=shares.append
+    )
+    assert len(shares) > 8
+    assert shares[-1] == pytest.approx(1)

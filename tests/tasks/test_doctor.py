@@ -16,7 +16,7 @@ from tasks.bundles import read_bundle
 from tasks.checks.doctor import diagnose
 from tasks.checks.findings import Finding
 from tasks.directions import RelevanceConfig
-from tasks.interchange import plan_import
+from tasks.interchange import Import, plan_import
 from tasks.inversion import invert_faces_shard
 from tasks.models import open_models
 from tasks.store.folders import Folder
@@ -105,8 +105,8 @@ def test_latents_are_looked_at_though_the_first_shard_has_none(tmp_path, models)
     networks, root = open_models(models, "cpu"), str(tmp_path)
     shape = (1, networks.generator.num_ws, networks.generator.config.w_dim)
     for name, value in (("lost", np.nan), ("anna", 0.5)):
-        np.save(tmp_path / f"{name}.npy", np.full(shape, value, np.float32))
-        for shard in plan_import(root, str(tmp_path / f"{name}.npy"), [name], models, "cpu", 1):
+        latents = Import(np.full(shape, value, np.float32), [name])
+        for shard in plan_import(root, latents, models, "cpu", 1):
             invert_faces_shard(root, models, "cpu", shard, 1)
     said = [str(one) for one in diagnose(root, models=models, device="cpu", channels=2, images=1)]
     assert any("embeddings of 1 inversions: a cosine of 1.000" in one for one in said)

@@ -21,7 +21,7 @@ from tasks.checks.verification import Verification
 from tasks.edits import edit_pairs_shard
 from tasks.forgetting import Forgetting, ForgettingError
 from tasks.frozen import freeze_manifest
-from tasks.interchange import plan_import
+from tasks.interchange import Import, plan_import
 from tasks.inversion import invert_faces_shard
 from tasks.manifest_files import Manifest
 from tasks.photos.alignment import plan_photos
@@ -271,10 +271,10 @@ def test_what_is_superseded_loses_the_face_as_well(finished):
     assert len(finished.results("twice")) == 8
 
 
-def test_imported_latents_and_those_of_an_unfinished_shard_go(finished, tmp_path):
-    np.save(tmp_path / "w.npy", np.random.default_rng(1).normal(size=(3, 8, 28)).astype(np.float32))
-    names = ["dora", "emil", "fred"]
-    shards = plan_import(finished.root, str(tmp_path / "w.npy"), names, finished.models, "cpu", 64)
+def test_imported_latents_and_those_of_an_unfinished_shard_go(finished):
+    w_plus = np.random.default_rng(1).normal(size=(3, 8, 28)).astype(np.float32)
+    latents = Import(w_plus, ["dora", "emil", "fred"])
+    shards = plan_import(finished.root, latents, finished.models, "cpu", 64)
     (imported,) = Path(finished.root).glob("imports/*.npy")
     # Pending: whatever a killed writer left in the shard is overwritten.
     (store,) = Path(finished.root).glob("latents/*/w_plus.zarr")
@@ -292,21 +292,18 @@ def test_imported_latents_and_those_of_an_unfinished_shard_go(finished, tmp_path
 
 
 def test_an_imported_latent_goes_from_a_workspace_that_was_moved(finished, tmp_path):
-    np.save(tmp_path / "w.npy", np.ones((2, 8, 28), np.float32))
-    plan_import(
-        finished.root, str(tmp_path / "w.npy"), ["dora", "emil"], finished.models, "cpu", 64
-    )
+    latents = Import(np.ones((2, 8, 28), np.float32), ["dora", "emil"])
+    plan_import(finished.root, latents, finished.models, "cpu", 64)
     moved = shutil.move(finished.root, tmp_path / "moved")
     assert forget(str(moved), "emil") == []
     (imported,) = Path(moved).glob("imports/*.npy")
     assert np.isnan(np.load(imported)).all(axis=(1, 2)).tolist() == [False, True]
 
 
-def test_a_latent_that_another_face_has_as_well_stays(finished, tmp_path):
-    np.save(tmp_path / "w.npy", np.ones((2, 8, 28), np.float32))
+def test_a_latent_that_another_face_has_as_well_stays(finished):
     for names in (["dora", "emil"], ["fred", "gina"]):
-        source = str(tmp_path / "w.npy")
-        shards = plan_import(finished.root, source, names, finished.models, "cpu", 64)
+        latents = Import(np.ones((2, 8, 28), np.float32), names)
+        shards = plan_import(finished.root, latents, finished.models, "cpu", 64)
     (imported,) = Path(finished.root).glob("imports/*.npy")
     stray = imported.with_name("0123456789abcdef.npy")
     shutil.copy(imported, stray)

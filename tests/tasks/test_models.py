@@ -35,8 +35,8 @@ def test_weights_may_be_at_any_url_and_other_content_than_expected_is_refused(ow
     content = Path(own).with_name("generator.safetensors").read_bytes()
     Folder(root).write("g.safetensors", content)
     generator = f"{root}/g.safetensors"
-    with pytest.raises(BundleError, match="expected 00"):
-        add_to_bundle(own, "generator", Weights(generator, sha256="00"))
+    with pytest.raises(BundleError, match="expected 0000"):
+        add_to_bundle(own, "generator", Weights(generator, sha256="0" * 64))
     assert read_bundle(own).weights["generator"].sha256 == ""
     add_to_bundle(own, "generator", Weights(generator, sha256=sha256(content)))
     assert read_bundle(own).locate("generator") == generator
@@ -48,6 +48,38 @@ def test_a_digest_in_capitals_is_the_same(own, tmp_path):
     digest = sha256(generator.read_bytes()).upper()
     add_to_bundle(own, "generator", Weights(str(generator), sha256=digest))
     assert read_bundle(own).weights["generator"].sha256 == digest
+
+
+def test_what_is_no_digest_is_called_so(own):
+    with pytest.raises(BundleError, match="sha256: got 'abc', expected 64 hexadecimal digits"):
+        add_to_bundle(own, "generator", Weights("generator.safetensors", sha256="abc"))
+
+
+def test_weights_may_be_beside_the_folder_of_a_bundle(own, tmp_path):
+    (tmp_path / "mine").mkdir()
+    bundle = str(tmp_path / "mine" / "bundle.json")
+    add_to_bundle(bundle, "generator", Weights("../models/generator.safetensors"))
+    assert read_bundle(bundle).locate("generator") == f"{tmp_path}/models/generator.safetensors"
+    # Both may move together.
+    shutil.copytree(tmp_path, tmp_path.with_name("moved"))
+    moved = str(tmp_path.with_name("moved") / "mine" / "bundle.json")
+    assert open_models(moved, "cpu").generator
+
+
+def test_in_a_store_a_bundle_names_what_is_in_its_folder_or_a_whole_url():
+    with pytest.raises(BundleError, match="generator: got the URI ../g.pt, expected one inside"):
+        add_to_bundle("memory://mine/bundle.json", "generator", Weights("../g.pt"))
+
+
+@pytest.mark.parametrize("role", ["alexnet", "lpips"])
+def test_what_is_no_part_of_lpips_is_refused_before_the_other_is_there(own, role):
+    with pytest.raises(CheckpointError, match=r"generator.safetensors: "):
+        add_to_bundle(own, role, Weights("generator.safetensors"))
+    other = {"alexnet": "lin0.model.1.weight", "lpips": "features.0.bias"}[role]
+    torch.save({other: torch.zeros(64)}, Path(own).with_name("other.pth"))
+    with pytest.raises(CheckpointError, match=rf"other.pth: .*{other.partition('.')[0][:3]}"):
+        add_to_bundle(own, role, Weights("other.pth"))
+    assert role not in read_bundle(own).weights
 
 
 def test_weights_are_added_with_licence_and_source(own, tmp_path):

@@ -132,6 +132,23 @@ def test_what_does_not_pass_fails_at_once_with_its_remedy(
         assert retried_requests() == retried
 
 
+def test_a_store_that_is_down_for_long_is_told_once_a_minute(proxy, folder, monkeypatch, caplog):
+    def told() -> list[str]:
+        return [one.getMessage() for one in caplog.records if one.name == "styleclip"]
+
+    monkeypatch.setattr(store_faults, "_TALLY", store_faults._Tally())
+    proxy.script("server error")
+    folder.read("x")
+    assert told() == []
+    monkeypatch.setattr(store_faults, "_LATE", 0.0)
+    for _ in range(2):
+        proxy.script(*["server error"] * 2)
+        folder.read("x")
+    (line,) = told()
+    assert line.startswith(f"the store does not do what it is asked ({folder.url_of('x')}: server ")
+    assert line.endswith("; trying again for up to 180 s a request")
+
+
 def test_a_fault_that_stays_ends_after_bounded_attempts_and_is_counted(proxy, folder):
     before, retried = proxy.requests, retried_requests()
     proxy.script(*["throttled"] * 20)
