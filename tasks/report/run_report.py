@@ -210,6 +210,7 @@ def _write(
         facts=dict(_facts(run.values)),
         notes=notes,
         evaluation=evaluation,
+        waiting=run.waiting,
         faces=len(rows.faces),
         methods=ordered_methods(rows.settings["method"]),
         prompts=_prompts(report, material),
