@@ -13,9 +13,10 @@ from dataclasses import asdict
 from inspect import BoundArguments
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter
+from rich.console import Console
 
 from flows.commands import COMMANDS, GROUPS
 from flows.environment import samples_shown, set_defaults, set_metrics_file
@@ -33,6 +34,8 @@ from tasks.provenance import CODE_VERSION
 set_defaults()
 
 STAGE_FAILED = 1
+# As of a command that SIGPIPE ends: whoever reads has seen enough, as `head` does.
+UNREAD = 141
 # What is told without a traceback.
 _TOLD = (ValueError, OSError, RuntimeError)
 # Facts that are read without their names.
@@ -59,12 +62,21 @@ class _CommandLine(App):
         return script.replace("\ncomplete -F ", "\ncomplete -o bashdefault -o default -F ")
 
 
+class _HelpConsole(Console):
+    """A console that leaves it to the command what a closed pipe means."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise what the write did."""
+        raise
+
+
 def _make_app() -> App:
     app = _CommandLine(
         name="styleclip",
         help="Edit large sets of face photographs by text with StyleCLIP.",
         help_epilogue=epilogue(""),
         version=CODE_VERSION,
+        console=_HelpConsole(),
         error_formatter=explain,
         result_action="return_value",
         # Neither has a list an --empty-... beside it, nor a switch that is off a --no-...
@@ -247,13 +259,14 @@ def main() -> None:
     end_soon_when_interrupted()
     try:
         status = start(sys.argv[1:])
+        sys.stdout.flush()
     except KeyboardInterrupt:
         # While a command's modules were imported.
         leave()
     except BrokenPipeError:
-        # Whoever reads has seen enough, as `head` does; nor may Python's own end write more.
+        # Nor may Python's own end write more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = STAGE_FAILED
+        status = UNREAD
     if status == INTERRUPTED:
         leave()
     sys.exit(status)

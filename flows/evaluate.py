@@ -46,8 +46,8 @@ def evaluate_run(
         report = write_report(
             place, advance=bar.show, others=compared, models=models, device=device
         )
-    for other in report.unpaired:
-        say(f"evaluate: no pair of {other} is in this run: other faces, prompts or strengths")
+    for other, apart in report.unpaired.items():
+        say(f"evaluate: no pair of {other} is in this run: other {', '.join(apart)}")
     counts = {"ok": report.pairs - report.failed, "not ok": report.failed}
     counts |= {"waiting": report.waiting, "drifted": len(report.drift)}
     show_report(report.page, counts)

@@ -23,6 +23,7 @@ NAMED = 5
 _PLURALS = (
     *("deployments", "edits", "files", "images", "latents", "mappers", "rows", "runs"),
     *("schedules", "shards", "steps", "work pools"),
+    *("face rows", "latent rows", "manifest rows", "result rows"),
 )
 
 # Progress goes to stderr; stdout is for the result.

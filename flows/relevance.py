@@ -98,8 +98,11 @@ def build_relevance(
     if share.works:
         counts.update(store.combine())
     fidelity = store.fidelity
-    if fidelity is not None:
-        say(f"relevance: mean cosine to directions of the mode exact, estimated: {fidelity:.2f}")
+    if counts and fidelity is not None:
+        say(
+            "relevance: mean cosine to directions of the mode exact, estimated: "
+            f"{fidelity:.2f} (1 is the same, 0.9 or more is good)"
+        )
     facts = {} if fidelity is None else {"fidelity": fidelity}
     return Summary("relevance", store.folder.url, dict(counts), time.monotonic() - began, facts)
 

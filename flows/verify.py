@@ -13,6 +13,15 @@ from tasks.run_tables import find_run
 from tasks.store.folders import Folder
 
 
+class Verified(Check):
+    """The end of a verification."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether something is wrong, or not done: lost results look as if never made."""
+        return super().failed or self.counts.get("waiting", 0) > 0
+
+
 @guarded_flow("verify-run")
 def verify_run(
     workspace: str,
@@ -25,7 +34,8 @@ def verify_run(
 ) -> Summary:
     """Recheck every checksum and count of a run, and render a sample of its edits again.
 
-    Every finding says what was looked at, what it is, what it should be, and what to do.
+    Every finding says what was looked at, what it is, what it should be, and what to do. The exit
+    code is 1 if something is wrong, or if planned rows have no result yet (`waiting`).
 
     Args:
         workspace: Folder or URL that holds all data.
@@ -36,7 +46,7 @@ def verify_run(
         seed: Which edits.
         device: auto, cpu, cuda, cuda:1, mps.
     """
-    began, wrong = time.monotonic(), list[str]()
+    began, told = time.monotonic(), list[str]()
     folder = Folder(find_run(workspace, run))
     check = Verification(folder.url, device, models, sample, seed)
     count = 0
@@ -45,8 +55,8 @@ def verify_run(
         nonlocal count
         for finding in findings:
             say(str(finding))
-            wrong.extend([str(finding)] if count < MOST_IN_JSON else [])
-            count += 1
+            told.extend([str(finding)] if len(told) < MOST_IN_JSON else [])
+            count += finding.verdict == "wrong"
 
     tell(check.check_assets())
     tell(check.check_faces())
@@ -57,5 +67,12 @@ def verify_run(
     with progress_bar("rendering", check.sampled_shards) as bar:
         tell(check.check_edits(bar.advance))
     counts = dict(check.counts) | {"wrong": count}
-    seconds, aside = time.monotonic() - began, "" if count else "all is sound"
-    return Check("verify", folder.url, counts, seconds, {"findings": wrong}, aside=aside)
+    sound = "what is done is sound" if check.counts["waiting"] else "all is sound"
+    return Verified(
+        "verify",
+        folder.url,
+        counts,
+        time.monotonic() - began,
+        {"findings": told},
+        aside="" if count else sound,
+    )

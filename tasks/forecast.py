@@ -41,7 +41,7 @@ from tasks.models import Models, open_models
 from tasks.photos.alignment import AlignmentConfig, require_same_alignment
 from tasks.photos.faces import faces_ledger, faces_table
 from tasks.photos.listing import list_photos
-from tasks.rehearsal import Rehearsal
+from tasks.rehearsal import Rehearsal, kind_of
 from tasks.runs import (
     RunSettings,
     begun_directions,
@@ -59,6 +59,8 @@ from tasks.surveys import Survey, require_doable_edits
 _ROW_BYTES = 400
 # Rows whose batches are counted; the others are taken to be like them.
 _MOST_GROUPED = 65_536
+# Rows that a report is rehearsed with.
+_MOST_REPORTED = 256
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Forecast:
         # Of the edits, for the report.
         self._settings: RunSettings | None = None
         self._examples, self._names = list[Row](), list[str]()
+        self._first, self._rows = list[Row](), 0
 
     def load(self) -> StageForecast:
         """Estimate the loading of the networks; they are loaded then."""
@@ -235,14 +238,20 @@ class Forecast:
             cost = self._rehearsal.edit(row, settings, names, batch_size)
             seconds += cost.once + kind.batches * cost.batch + kind.rows * cost.row
             size += kind.rows * (cost.bytes + _ROW_BYTES)
-        self._settings, self._names = settings, names
+        self._settings, self._names, self._rows = settings, names, work.rows
+        table = next(regroup(rows, _MOST_REPORTED), None)
+        self._first = table.to_pylist() if table else []
         yield StageForecast("edit", work.rows, work.done, shards, seconds, int(size))
 
     def evaluate(self) -> StageForecast:
-        """Estimate the report, after the edits; its time hardly depends on the rows."""
+        """Estimate the report, after the edits."""
         if self._settings is None or not self._examples:
             return StageForecast("evaluate", 0, 0, 0, 0.0)
-        seconds = self._rehearsal.evaluate(self._examples, self._settings, self._names)
+        kinds = {*map(kind_of, self._examples)}
+        rows = [row for row in self._first if kind_of(row) in kinds]
+        seconds = self._rehearsal.evaluate(
+            self._examples, rows, self._rows, self._settings, self._names
+        )
         return StageForecast("evaluate", 0, 0, 0, seconds)
 
     @property
@@ -350,6 +359,6 @@ def _count_batches(rows: Sequence[Row], batch_size: int, work: _Work) -> None:
         examples.setdefault(key, row)
     for key, count in groups.items():
         row = examples[key]
-        kind = work.kinds.setdefault((row["method"], row["options"]), _Kind(row))
+        kind = work.kinds.setdefault(kind_of(row), _Kind(row))
         kind.rows += count
         kind.batches += -(-count // batch_size)

@@ -269,7 +269,9 @@ class Forgetting:
     def _erase_from_run(self, run: Folder) -> None:
         run.remove_all(REPORT)
         ledger = run_ledger(run)
-        self.removed["rows"] += ledger.forget(self._without, self._without, _recount_statuses)
+        self.removed["result rows"] += ledger.forget(
+            self._without, self._without, _recount_statuses
+        )
         refreeze_manifest(run)
         images = run / IMAGES
         self.removed["files"] += len((images / self._id).files())
@@ -314,7 +316,7 @@ class Forgetting:
             # Damaged: the search for traces looks at its bytes.
             return
         if after < before:
-            self.removed["rows"] += before - after
+            self.removed["manifest rows"] += before - after
             folder.write(path, sink.getvalue())
 
     def _erase_from_store(self, store: LatentStore) -> None:
@@ -323,7 +325,7 @@ class Forgetting:
             if len(_of(ledger.units(shard), self._id)):
                 # A killed writer may have left anybody's data there: all of it is overwritten.
                 store.erase_shard(shard)
-        self.removed["rows"] += ledger.forget(self._without, self._without, _without_digest)
+        self.removed["latent rows"] += ledger.forget(self._without, self._without, _without_digest)
         self.removed["latents"] += store.erase(self._id)
 
     def _erase_imports(self) -> None:
@@ -366,7 +368,7 @@ class Forgetting:
             kept = [row for row in rows if row["image_id"]]
             return pa.Table.from_pylist(kept, units.schema) if any(mine) else units
 
-        self.removed["rows"] += ledger.forget(self._without, keep_units, _recount_photos)
+        self.removed["face rows"] += ledger.forget(self._without, keep_units, _recount_photos)
 
     def _inversion_folders(self) -> list[str]:
         """One for each store of latents; earlier ones lie directly inside."""

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 
-from manifests.schemas import EDITS
+from manifests.schemas import EDITS, RESULTS
 from styleclip_ops.optimize import OptimizeConfig
 from styleclip_ops.relevance import CHECK_IMAGES, RelevanceMode, SlopeCheck, sum_channel_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
@@ -36,10 +36,10 @@ from tasks.outputs import FileOutput
 from tasks.overlap import behind
 from tasks.photos.alignment import AlignmentConfig, align_photos_shard, align_threads
 from tasks.photos.faces import faces_ledger
-from tasks.places import CROPS, DIRECTION_STORES, INVERSIONS, LATENT_STORES
-from tasks.runs import ROLES_OF_A_RUN, RunSettings, open_run, run_folder
+from tasks.places import CROPS, DIRECTION_STORES, IMAGES, INVERSIONS, LATENT_STORES
+from tasks.runs import ROLES_OF_A_RUN, RunSettings, open_run, run_folder, run_ledger
 from tasks.stopwatch import Stopwatch
-from tasks.store.folders import Folder
+from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import Row, read_table
 
 # Steps of two optimizations, whose difference gives the cost of a step.
@@ -230,23 +230,76 @@ class Rehearsal:
         each = max(full - single, 0.0) / max(many - 1, 1)
         return EditCost(max(single - each, 0.0), each, size)
 
-    def evaluate(self, rows: Sequence[Row], settings: RunSettings, names: Sequence[str]) -> float:
-        """Return the seconds of a report on one edit a row, which hardly depend on how many."""
-        # It imports what draws, which nothing else here needs.
-        from tasks.report.run_report import write_report
+    def evaluate(
+        self,
+        examples: Sequence[Row],
+        rows: Sequence[Row],
+        total: int,
+        settings: RunSettings,
+        names: Sequence[str],
+    ) -> float:
+        """Return the seconds of a report.
 
+        One row of each kind is edited, and what it gave stands for the others of its kind.
+
+        Args:
+            examples: A row of each kind.
+            rows: Of these kinds, the first of the manifest.
+            total: Rows of the manifest.
+            settings: What they are made with.
+            names: Faces with latents.
+        """
+        # It imports what draws, which nothing else here needs.
+        from tasks.report.run_report import GALLERY_LIMIT, write_report
+
+        # Assets elsewhere stay there, since no workspace was moved here.
+        settings = replace(settings, workspace=self.workspace)
+        edited = self._edit_once(examples, settings, names)
+        faces = {
+            name: place for place, name in enumerate(dict.fromkeys(r["image_id"] for r in rows))
+        }
+        run, results = run_folder(self.workspace, "report"), list[Row]()
+        open_run(run, settings)
+        for number, row in enumerate(rows):
+            made = edited[kind_of(row)]
+            face = names[faces[row["image_id"]] % len(names)]
+            result = made | row | {"image_id": face, "pair_id": f"{number}"}
+            if made["status"] == "ok":
+                # With other bytes behind its end: no picture is looked at twice.
+                content = Path(made["output_uri"]).read_bytes() + f"{number}".encode()
+                (run / IMAGES).write(f"{number}", content)
+                result["output_uri"] = (run / IMAGES).url_of(f"{number}")
+                result["output_sha256"] = sha256(content)
+            results.append(result)
+        table, ledger = pa.Table.from_pylist(results, RESULTS), run_ledger(run)
+        ledger.plan_shard(0, table.select(EDITS.names))
+        ledger.commit(0, table)
+        ticks, began = list[tuple[float, int]](), time.monotonic()
+        write_report(
+            run.url,
+            advance=lambda done, _all: ticks.append((time.monotonic(), done)),
+            device=self._device,
+        )
+        seconds, more = time.monotonic() - began, min(total, GALLERY_LIMIT) - len(rows)
+        if more > 0 and len(ticks) > 1:
+            (first, done), (last, all_done) = ticks[0], ticks[-1]
+            seconds += more * (last - first) / (all_done - done)
+        return seconds
+
+    def _edit_once(
+        self, rows: Sequence[Row], settings: RunSettings, names: Sequence[str]
+    ) -> dict[Hashable, Row]:
+        """Edit a face as each of some rows says; return the results by their kind."""
         run, units = run_folder(self.workspace, "sample"), list[Row]()
         for number, row in enumerate(rows):
             short = {"options": _steps(row, _SHORT)} if row["method"] == "optimize" else {}
             own = {"image_id": names[number % len(names)], "pair_id": f"{number}"}
             units.append(row | short | own)
-        # Assets elsewhere stay there, since no workspace was moved here.
-        open_run(run, replace(settings, workspace=self.workspace))
+        open_run(run, settings)
         freeze_manifest(run, [pa.RecordBatch.from_pylist(units, EDITS)], len(units))
         edit_pairs_shard(run.url, self._device, 0)
-        began = time.monotonic()
-        write_report(run.url, device=self._device)
-        return time.monotonic() - began
+        made = {row["pair_id"]: row for row in run_ledger(run).rows(0).to_pylist()}
+        return {kind_of(row): made[f"{number}"] for number, row in enumerate(rows)}
 
     def _edits(
         self,
@@ -295,6 +348,11 @@ class Rehearsal:
     def _size(self, name: str) -> int:
         files = Path(self.workspace, name).rglob("*")
         return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def kind_of(row: Row) -> Hashable:
+    """What rows have in common that take as long."""
+    return row["method"], row["options"]
 
 
 def _steps(row: Row, count: int) -> str:

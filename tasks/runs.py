@@ -321,8 +321,8 @@ def require_latents(settings: RunSettings) -> None:
     if not store.ledger.committed():
         raise RunError(
             f"workspace: got {settings.workspace} without latents for these networks, expected "
-            "some; give `styleclip align` and `styleclip invert` first, or `styleclip run`, or bring "
-            "your own by `styleclip latents import`"
+            "some; give `styleclip align` and `styleclip invert` first, or `styleclip run`, or "
+            "bring your own by `styleclip latents import`"
         )
 
 

@@ -35,6 +35,7 @@ OnProgress = Callable[[int], None]
 
 _READERS = 8
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError, pa.ArrowException)
+_AGAIN = "give the command that began the run again"
 _REDO = "restore it from a copy, or take a new run name and edit again"
 
 
@@ -49,7 +50,7 @@ class Verification:
         seed: Which ones.
 
     Attributes:
-        counts: What was looked at, by kind.
+        counts: What was looked at, by kind; `waiting` are planned rows without a result.
         images: Faces that the run edited, known after `check_results`.
 
     Raises:
@@ -110,7 +111,7 @@ class Verification:
         plans = self._ledger.plans()
         committed = self._ledger.committed()
         yield from _orphans(self._ledger, plans, committed)
-        done = set(committed)
+        done, lacking, missing = set(committed), set(self._ledger.lacking_commits()), 0
         for shard in plans:
             try:
                 units = self._ledger.units(shard).select(EDITS.names).cast(EDITS)
@@ -118,19 +119,30 @@ class Verification:
                 yield _unreadable(f"plan of shard {shard} in {self._ledger.folder.url}", error)
                 continue
             hashes.append(row_hashes(units))
-            self.counts["shards"] += 1
-            if shard not in done:
-                yield Finding(
-                    f"shard {shard} of {self._ledger.folder.url}",
-                    "no commit",
-                    f"the results of {len(units)} rows",
-                    "give `styleclip edit` again to finish the run",
-                )
-            else:
+            if shard in done:
+                self.counts["shards"] += 1
                 numbers = range(seen + 1, seen + 1 + len(units))
                 yield from self._check_shard(shard, units, index, numbers)
+            elif shard in lacking:
+                yield Finding(
+                    f"shard {shard} of {self._ledger.folder.url}",
+                    "results without a commit",
+                    f"a commit of {len(units)} rows",
+                    f"restore the commit from a copy, or {_AGAIN}",
+                )
+            else:
+                missing += 1
+                self.counts["waiting"] += len(units)
             seen += len(units)
             advance(seen)
+        if missing:
+            yield Finding(
+                f"results of {self._ledger.folder.url}",
+                f"none yet of {missing:,} of {len(plans):,} shards",
+                "those of all, once the run is finished",
+                f"{_AGAIN}; if it was finished, they are lost, and that makes them anew",
+                "suspicious",
+            )
         yield from self._check_card(manifest_card(hashes))
         yield from self._check_mappers()
 
@@ -276,8 +288,7 @@ class Verification:
                 f"frozen manifest of {self._ledger.folder.url}",
                 ", ".join(f"{name} {got[name]}" for name in differing),
                 ", ".join(f"{name} {card.get(name)}" for name in differing),
-                "give `styleclip edit` again with the manifest if planning was stopped; "
-                "otherwise restore the plans from a copy",
+                f"{_AGAIN} if planning was stopped; otherwise restore the plans from a copy",
             )
 
     def _check_mappers(self) -> Iterator[Finding]:

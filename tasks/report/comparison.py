@@ -92,6 +92,7 @@ class Comparison:
         url: Of the other run.
         networks: Roles whose networks differ.
         pairs: Pairs that both have.
+        apart: Where there is none, in what they differ.
         differences: By method and prompt.
     """
 
@@ -99,6 +100,7 @@ class Comparison:
     url: str
     networks: Sequence[str]
     pairs: int
+    apart: Sequence[str]
     differences: Sequence[Difference]
 
     @property
@@ -182,7 +184,22 @@ def compare_runs(
     unpaired = {(d.method, d.target_prompt): d for d in _unpaired(mine[1], theirs[1])}
     keys = [(group.method, group.target_prompt) for group in mine[1].by_prompt]
     found = [paired.get(key) or unpaired.get(key) for key in keys]
-    return Comparison(name, url, networks, len(pairing.mine), [d for d in found if d])
+    apart = [] if len(pairing.mine) else _apart(mine[0], theirs[0])
+    return Comparison(name, url, networks, len(pairing.mine), apart, [d for d in found if d])
+
+
+def _apart(mine: Rows, theirs: Rows) -> list[str]:
+    """Name that of which two runs have nothing in common; all where several differ in turn."""
+    found = [] if {*mine.faces} & {*theirs.faces} else ["image_id"]
+    methods = {*mine.settings["method"]} & {*theirs.settings["method"]}
+    found += [] if methods else ["method"]
+    for name in _SAME:
+        for method in methods:
+            tables = (rows.settings[rows.settings["method"] == method] for rows in (mine, theirs))
+            values, others = ({*table[name].astype(object).fillna("")} for table in tables)
+            if not values & others and name not in found:
+                found.append(name)
+    return found or ["image_id", *_SAME]
 
 
 def _paired(mine: tuple[Rows, Evaluation], theirs: Rows, pairing: Pairing) -> Iterator[Difference]:

@@ -20,10 +20,13 @@ def reader_notes(
         waiting: Planned rows without a committed result.
         pictures_missing: Edits that are ok, and have no picture.
     """
-    notes = [_judge_note(rows)]
-    faces = len(rows.faces)
+    notes, faces = list[str](), len(rows.faces)
     if waiting:
-        notes.append(f"{waiting:,} planned pairs have no result yet: the run is not finished.")
+        notes.append(
+            f"The run is not finished: {waiting:,} planned "
+            f"{'pair has' if waiting == 1 else 'pairs have'} no result yet."
+        )
+    notes.append(_judge_note(rows))
     for role in FINGERPRINTS:
         count = rows.settings[f"{role}_fingerprint"].nunique()
         if count > 1:

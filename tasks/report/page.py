@@ -139,6 +139,7 @@ class Page:
         facts: What was run, as plain text by name.
         notes: What a reader must know before trusting the numbers.
         evaluation: The numbers.
+        waiting: Planned pairs without a result.
         faces: Different faces that were edited.
         methods: In the order of their columns.
         prompts: The first of them, in the order of the manifest.
@@ -159,6 +160,7 @@ class Page:
     facts: Mapping[str, str]
     notes: Sequence[str]
     evaluation: Evaluation
+    waiting: int
     faces: int
     methods: Sequence[str]
     prompts: Sequence[PromptPart]
@@ -185,6 +187,7 @@ def render_page(page: Page) -> str:
         "range": _range,
         "duration": _duration,
         "shade": _shade,
+        "counted": _counted,
         "signed": _signed,
         "signed_range": _signed_range,
     }
@@ -211,6 +214,10 @@ def tile_side(side: int) -> int:
 def _csp_hash(text: str) -> str:
     """The source expression by which a Content-Security-Policy allows an inline text."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _percent(share: float | None) -> str:

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class ReportSummary:
         waiting: Planned rows without a committed result.
         notes: What a reader must know before trusting the numbers.
         drift: What changed since the runs that this was compared with.
-        unpaired: Names of those that have no pair of this one.
+        unpaired: In what those differ that have no pair of this one, by their names.
         verdicts: Of every prompt and method, as a table of texts.
     """
 
@@ -102,7 +102,7 @@ class ReportSummary:
     waiting: int
     notes: tuple[str, ...]
     drift: tuple[str, ...] = ()
-    unpaired: tuple[str, ...] = ()
+    unpaired: Mapping[str, Sequence[str]] = field(default_factory=dict)
     verdicts: tuple[dict[str, str], ...] = ()
 
 
@@ -210,6 +210,7 @@ def _write(
         facts=dict(_facts(run.values)),
         notes=notes,
         evaluation=evaluation,
+        waiting=run.waiting,
         faces=len(rows.faces),
         methods=ordered_methods(rows.settings["method"]),
         prompts=_prompts(report, material),
@@ -235,7 +236,11 @@ def _write(
         run.waiting,
         (*notes, *judgement.notes),
         tuple(sentence for part in comparisons for sentence in part.drift),
-        tuple(part.comparison.name for part in comparisons if not part.comparison.pairs),
+        {
+            part.comparison.name: part.comparison.apart
+            for part in comparisons
+            if part.comparison.apart
+        },
         tuple(_verdicts(evaluation, judgement)),
     )
 

@@ -96,6 +96,11 @@ class Ledger:
         done = set(self.committed())
         return [shard for shard in self.plans() if shard not in done]
 
+    def lacking_commits(self) -> list[int]:
+        """Return the numbers of pending shards of which there are results, ascending."""
+        stored = {name.rpartition("-")[0] for name in (self.folder / PARTS).names(".parquet")}
+        return [shard for shard in self.pending() if _part_name(shard) in stored]
+
     def to_do(
         self,
         is_again: Callable[[pa.Table], bool] | None = None,
@@ -226,7 +231,7 @@ class Ledger:
             The commit that counts: another writer's, if it came first.
         """
         content = table_bytes(redact_table(rows.select(self._schema.names).cast(self._schema)))
-        name = f"part-{shard:05d}-{uuid.uuid4().hex[:8]}.parquet"
+        name = f"{_part_name(shard)}-{uuid.uuid4().hex[:8]}.parquet"
         part = Part(name, sha256(content), len(content), len(rows))
         (self.folder / PARTS).create(name, content)
         self._written.add(name)
@@ -501,6 +506,11 @@ def latest_generation(folder: Folder, name: str) -> int:
 
 def _plan_name(shard: int, generation: int = 0) -> str:
     return generation_name(f"{PLANS}/shard-{shard:05d}.parquet", generation)
+
+
+def _part_name(shard: int) -> str:
+    """What comes before the mark of the writer."""
+    return f"part-{shard:05d}"
 
 
 def _commit_name(shard: int, generation: int = 0) -> str:

@@ -1,12 +1,14 @@
 """The command line: results on stdout, all else on stderr, and no traceback."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -20,8 +22,10 @@ from flows.interchange import import_latents
 from flows.interruption import keep_signals
 from flows.mistyped import refuse_unknown
 from flows.signatures import options
-from manifests.schemas import FACE_FAILURES, LATENT_FAILURES, RESULT_FAILURES
+from manifests.schemas import FACE_FAILURES, FACES, LATENT_FAILURES, RESULT_FAILURES
 from tasks.models import best_device
+from tasks.store.folders import Folder
+from tasks.store.ledger import Ledger
 
 PHOTOS = Path(__file__).parents[2] / "demo" / "photos"
 
@@ -421,7 +425,7 @@ def test_forgetting_asks_first_and_tells_what_is_left(capsys, tmp_path):
     assert (status, "expected one, or --yes" in err) == (2, True)
     assert (tmp_path / "crops" / "anna.png").exists()
     status, out, err = call(capsys, "--json", "forget", str(tmp_path), "anna", "--yes")
-    assert (status, json.loads(out)["counts"]) == (1, {"rows": 0, "files": 1, "left": 1})
+    assert (status, json.loads(out)["counts"]) == (1, {"face rows": 0, "files": 1, "left": 1})
     assert "edits.csv:itscontent" in "".join(err.split())
     (tmp_path / "edits.csv").unlink()
     assert call(capsys, "forget", str(tmp_path), "anna", "--yes")[0] == 0
@@ -613,6 +617,21 @@ def test_failed_rows_may_be_named_by_status_or_not(words, wanted):
 def test_help_names_the_statuses_that_may_be_done_again(capsys, command, failures):
     shown = call(capsys, command, "--help")[1].replace("│", " ")
     assert f"({', '.join(failures)})" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["edit", "--help"], ["faces", "{place}"]])
+def test_a_reader_that_had_enough_ends_a_command_as_any_other(tmp_path, words):
+    row = dict.fromkeys(FACES.names) | {"image_id": "anna", "source_uri": "a.jpg", "status": "ok"}
+    ledger, rows = Ledger(Folder(str(tmp_path)) / "faces", FACES), [row] * 3
+    table = pa.Table.from_pylist(rows, FACES)
+    ledger.plan_shard(0, table.select(["source_uri"]))
+    ledger.commit(0, table)
+    command = [sys.executable, "-m", "flows.cli", *(word.format(place=tmp_path) for word in words)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_help_version_and_slips_import_nothing_that_takes_seconds():

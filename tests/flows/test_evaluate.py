@@ -37,6 +37,17 @@ def test_other_runs_by_name_by_folder_and_in_another_workspace(capsys, tmp_path)
     assert verdict["success"].endswith(")")
 
 
+def test_runs_without_a_common_pair_are_told_apart(capsys, tmp_path):
+    here = Folder(str(tmp_path))
+    mine = FakeRun(here, num_faces=1, plan=SHORT)
+    FakeRun(here, num_faces=1, plan=[(*SHORT[0][:2], (3.0,))], name="summer").write()
+    mine.write()
+    assert app.meta(["evaluate", mine.folder.url, "summer"]) == 0
+    assert "no pair of summer is in this run: other alpha\n" in capsys.readouterr().err
+    page = (mine.folder / "report").read("index.html").decode()
+    assert "No pair is in both runs</b>: other alpha." in page
+
+
 def test_a_workspace_and_the_name_of_a_run(capsys, tmp_path):
     run = FakeRun(Folder(str(tmp_path)), num_faces=1, plan=SHORT)
     run.write()

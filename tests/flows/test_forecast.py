@@ -15,8 +15,11 @@ from flows.interchange import import_latents
 from tasks.directions import RelevanceConfig
 from tasks.edits import edit_pairs_shard
 from tasks.manifest_files import build_manifest, read_prompts
+from tasks.report import run_report
+from tasks.report.run_report import write_report
 from tasks.runs import RunError, run_folder, run_ledger
 from tasks.selection import Redo
+from tasks.store.folders import Folder
 
 RELEVANCE = RelevanceConfig(num_images=1, num_statistics=50, mode="fast")
 PROMPTS = """target_prompt,method,alpha,num_channels,beta,options
@@ -87,7 +90,9 @@ def test_edits_are_estimated_from_what_is_done_and_nothing_is_written(tmp_path, 
     assert edit_pairs_shard(folder.url, "cpu", 2) == {"ok": 4}
 
 
-def test_a_run_is_estimated_before_there_is_a_workspace(capsys, tmp_path, models, prompts):
+def test_a_run_is_estimated_before_there_is_a_workspace(
+    capsys, tmp_path, models, prompts, monkeypatch
+):
     from demo.portraits.scene import render_scenes, sample_scenes
     from demo.portraits.sheet import to_image
 
@@ -100,10 +105,21 @@ def test_a_run_is_estimated_before_there_is_a_workspace(capsys, tmp_path, models
     (tmp_path / "photos" / "broken.jpg").write_bytes(sink.getvalue()[:500])
     words = ["run", str(tmp_path / "photos"), prompts, str(tmp_path / "ws"), "--models", models]
     words += ["--num-images", "1", "--num-statistics", "50", "--mode", "fast", "--device", "cpu"]
-    before = files(tmp_path)
+    before, reported = files(tmp_path), []
+
+    def report(url: str, **options):
+        reported.extend(row for t in run_ledger(Folder(url)).results() for row in t.to_pylist())
+        return write_report(url, **options)
+
+    monkeypatch.setattr(run_report, "write_report", report)
     assert app.meta(["--json", *words, "--dry-run", "--price-per-hour", "3.6"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert files(tmp_path) == before
+    # The report is rehearsed with all pairs, each with a picture of its own.
+    asked = {(row["image_id"], row["target_prompt"], row["alpha"]) for row in reported}
+    pictures = [row["output_sha256"] for row in reported if row["status"] == "ok"]
+    assert len(reported) == len(asked) == 2 * ASKED
+    assert len({*pictures}) == len(pictures) > 0
     stages = {stage["stage"]: stage for stage in told["facts"]["stages"]}
     assert stages["align"]["units"] == 3
     assert stages["invert"]["units"] == 2

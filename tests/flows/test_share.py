@@ -128,7 +128,12 @@ def test_sample_images_are_shared_out(tmp_path, models, capsys, no_server):
     ]
     assert (first, last["images"], late) == ({"images": 2}, 2, {})
     assert last["channels that move CLIP"] > 100
-    call(capsys, "--no-server", *command("one"))
+    told = []
+    for _ in range(2):
+        assert app.meta(["--no-server", *command("one")]) == 0
+        told.append("(1 is the same, 0.9 or more is good)" in capsys.readouterr().err)
+    # The second time nothing is measured.
+    assert told == [True, False]
     one, both = [
         DirectionStore(Folder(str(next((tmp_path / name / "directions").iterdir())))).read()
         for name in ("one", "both")
@@ -156,3 +161,26 @@ def test_a_fault_that_may_pass_gets_another_attempt_without_a_server(monkeypatch
         )
     assert (passed.done, passed.counts, lasted.done) == (True, {"ok": 1}, False)
     assert (attempts, str(lasted.error)) == ([0, 0, 0, 1], "s3://faces: throttled")
+
+
+def test_verify_tells_what_is_not_done_from_what_is_wrong(tmp_path, models, capsys, no_server):
+    root, manifest = str(tmp_path / "ws"), str(tmp_path / "edits.parquet")
+    torch.save(torch.randn(3, 8, 28), tmp_path / "w.pt")
+    import_latents.fn(root, str(tmp_path / "w.pt"), models=models, device="cpu")
+    prompts = instructions(["a smiling face"], [2.0], num_channels=20)
+    build_manifest([f"w-{i:05d}" for i in range(3)], prompts, manifest)
+    command = ["edit", root, manifest, "--models", models, "--shard-size", "2", *FAST]
+    call(capsys, *command, "--worker", "prepare")
+    call(capsys, *command, "--worker", "1/2")
+
+    def verify(*words: str) -> tuple[int, str, str]:
+        return app.meta([*words, "--no-server", "verify", root]), *capsys.readouterr()
+
+    status, out, err = verify("--json")
+    counts = json.loads(out)["counts"]
+    assert (status, counts["rows"], counts["waiting"], counts["wrong"]) == (1, 1, 2, 0)
+    assert "got none yet of 1 of 2 shards" in err
+    assert "what is done is sound" in verify()[1]
+    call(capsys, *command, "--worker", "0/2")
+    status, out, _ = verify()
+    assert (status, "waiting" in out, "(all is sound)" in out) == (0, False, True)

@@ -104,6 +104,22 @@ def test_other_settings_are_no_pairs_and_other_mappers_are(collect):
     assert (found.pairs, found.networks) == (6, ["generator"])
 
 
+def test_runs_without_a_common_pair_say_in_what_they_differ(collect):
+    def apart(*rows: dict) -> list[str]:
+        return compared(mine, collect([*rows])).apart
+
+    mapped = {"method": "mapper", "options": "{}"}
+    mine = collect(rows_of(range(3), num_channels=64) + rows_of(range(3), **mapped))
+    assert apart(*rows_of(range(3), num_channels=64)) == []
+    assert apart(*rows_of(range(3), num_channels=2)) == ["num_channels"]
+    assert apart(*rows_of(range(3), beta=0.1)) == ["beta", "num_channels"]
+    assert apart(*rows_of(range(3, 5), num_channels=64)) == ["image_id"]
+    assert apart(*rows_of(range(3), method="optimize")) == ["method"]
+    # Of every column something is in both.
+    crossed = rows_of(range(1), num_channels=2) + rows_of(range(3, 5), num_channels=64)
+    assert {"image_id", "num_channels"} < {*apart(*crossed)}
+
+
 def test_pairs_that_only_their_mappers_tell_apart_are_not_mixed_up(collect):
     def mapped(size: str, shift: float) -> list[dict]:
         return rows_of(range(6), shift, method="mapper", mapper_uri=f"s3://m/{size}")

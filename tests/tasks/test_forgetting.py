@@ -106,6 +106,15 @@ def test_nothing_of_a_face_is_left(finished):
     assert (finished.photos / f"{name}.png").exists()
 
 
+def test_what_is_removed_is_told_by_kind(finished):
+    forgetting = Forgetting(finished.root, "carl")
+    forgetting.erase()
+    # Two runs of one manifest, and of each face a row of its latent and of its photograph.
+    assert (forgetting.pairs, forgetting.removed["result rows"]) == (8, 8)
+    rows = {"manifest rows": 4, "latent rows": 1, "face rows": 1}
+    assert {kind: forgetting.removed[kind] for kind in rows} == rows
+
+
 def test_everything_of_the_others_stays_and_is_sound(finished):
     before = {run: finished.results(run) for run in ("single", "tarred")}
     (store,) = Path(finished.root).glob("latents/*/w_plus.zarr")

@@ -90,6 +90,9 @@ def test_the_same_report_from_any_store(root):
     assert (summary.pairs, summary.failed, summary.waiting) == (3, 0, 0)
     assert summary.page == report_of(run).url_of("index.html")
     document = Document(report_of(run))
+    text = " ".join(document.text.split())
+    assert "1 face, 1 prompt, by global. pairs3" in text
+    assert "of 3 pairs and 1 face at all strengths" in text
     assert len(document.pairs["edits"]) == 3
     for address in document.values("img", "src"):
         assert report_of(run).read(address)
@@ -182,8 +185,9 @@ def test_the_policy_allows_the_two_texts_of_the_page_and_nothing_else(finished):
 
 
 def test_notes_say_what_limits_the_numbers(finished):
-    text = Document(report_of(finished)).text
-    assert "7 planned pairs have no result yet" in text
+    text = " ".join(Document(report_of(finished)).text.split())
+    assert "of 67 pairs so far60" in text
+    assert "The run is not finished: 7 planned pairs have no result yet" in text
     assert "The CLIP that judges is the one that steered the edits" in text
     assert "Few faces (5)" in text
 
@@ -204,8 +208,8 @@ def test_notes_on_judges_networks_and_repeated_pairs(tmp_path):
         "Scored by a second CLIP, which did not steer the edits; look at the pictures as well."
     ]
     assert notes([faces[0], other | faces[0]], 1200) == [
+        "The run is not finished: 1,200 planned pairs have no result yet.",
         "The CLIP that steered a row judges it in 1 of 2 rows.",
-        "1,200 planned pairs have no result yet: the run is not finished.",
         "The rows come from 2 different generator networks.",
         "The rows come from 2 different judge networks.",
         "Pair ids come again in other rows: 1 times.",
@@ -501,6 +505,17 @@ def test_the_page_fits_and_shows_all_its_pictures(visit):
     assert sizes
     assert {tuple(size) for size in sizes} == {(128, 128)}
     assert page.locator("h3 bdi", has_text="onerror").first.is_visible()
+
+
+def test_a_phone_shows_every_strength_without_scripts(browser, finished):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"file://{report_of(finished).url}/index.html")
+    hidden = page.locator("#prompts .film").evaluate_all(
+        "all => all.filter(film => film.scrollWidth > film.clientWidth).length"
+    )
+    context.close()
+    assert hidden == 0
 
 
 def test_filters_narrow_and_orders_sort(visit):

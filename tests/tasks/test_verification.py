@@ -25,7 +25,7 @@ def findings(ws, run: str = "single", sample: int = 0, **options) -> list[str]:
     found = [*check.check_assets(), *check.check_faces()]
     for phase in (check.check_results, check.check_latents, check.check_edits):
         found += phase(lambda _done: None)
-    findings.counts = dict(check.counts)
+    findings.counts = check.counts
     return [str(finding) for finding in found]
 
 
@@ -134,11 +134,25 @@ def test_a_missing_commit_and_a_missing_plan(finished):
     folder = finished.run("single")
     (name,) = [n for n in (folder / "_commits").names() if "00001" in n]
     (folder / "_commits").remove(name)
-    assert "got no commit, expected the results of 6 rows" in one(findings(finished))
+    lacking = one(findings(finished))
+    assert "got results without a commit, expected a commit of 6 rows" in lacking
+    assert "give the command that began the run again" in lacking
+    assert findings.counts["waiting"] == 0
     (folder / "_plans").remove("shard-00002.parquet")
     found = findings(finished)
     assert any("got a commit without a plan" in f for f in found)
     assert any("frozen manifest" in f and "expected rows 16" in f for f in found)
+
+
+def test_a_shard_that_is_not_done(finished):
+    folder = finished.run("single")
+    for place, mark in (("_commits", "shard-00001"), ("results", "part-00001")):
+        (name,) = [n for n in (folder / place).names() if n.startswith(mark)]
+        (folder / place).remove(name)
+    told = one(findings(finished))
+    assert "got none yet of 1 of 3 shards, expected those of all" in told
+    assert "give the command that began the run again" in told
+    assert (findings.counts["waiting"], findings.counts["shards"]) == (6, 2)
 
 
 def test_a_changed_latent(finished):
