@@ -20,6 +20,8 @@ from tasks.store.ledger import Ledger
 
 CRITERIA = Criteria(resamples=50)
 SHARDS, ROWS = 3, 40
+# Scores that are neither shares nor cosines.
+SCALES = {"clip_score": (0, 100), "off_target": (0, 2)}
 
 
 @pytest.fixture
@@ -48,7 +50,8 @@ def ledger(tmp_path) -> Ledger:
                 "seconds": 0.5,
             }
             row |= {name: float(random.uniform(-1, 1)) for name in METRICS}
-            row |= {"clip_cosine_inversion": 0.0, "identity_edit": None if i == 5 else 0.7}
+            row |= {"clip_cosine_inversion": 0.0, "clip_score": random.uniform(0, 100)}
+            row |= {"identity_edit": None if i == 5 else 0.7}
             rows.append(row)
         table = pa.Table.from_pylist(rows, RESULTS)
         ledger.plan_shard(shard, table.select(["pair_id"]))
@@ -93,9 +96,10 @@ def test_groups_are_those_of_a_plain_recomputation(collected, plain):
                 assert (score.low, score.high) == pytest.approx(wanted)
                 continue
             interval = bootstrap_interval(torch.tensor(values.to_numpy()), 0.95, 50)
-            least = 0 if name in SHARES else -1
+            least, most = SCALES.get(name, (0, 1) if name in SHARES else (-1, 1))
             assert score.low == pytest.approx(max(interval.low, least))
-            assert score.high == pytest.approx(min(interval.high, 1))
+            assert score.high == pytest.approx(min(interval.high, most))
+            assert score.low - 1e-9 <= score.mean <= score.high + 1e-9
     assert got.statuses == plain["status"].value_counts().to_dict()
     assert (
         got.timing["global"].pairs == (plain["method"] == "global")[plain["status"] == "ok"].sum()
