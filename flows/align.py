@@ -26,7 +26,6 @@ from tasks.photos.faces import (
     copied_photos,
     crowded_photos,
     faces_ledger,
-    has_faces,
     outdated_faces,
     unusable_photos,
 )
@@ -58,8 +57,8 @@ def align_photos(
     """Find faces with dlib and cut them out as the FFHQ data set does.
 
     Photographs that the workspace already has are left alone; which of a folder are gone or were
-    replaced since is said. A photograph that cannot be used
-    becomes a row with a status; where it was mended or replaced, --retry-failed looks again.
+    replaced since is said. A photograph that cannot be used becomes a row with a status; where it
+    was mended or replaced, --retry-failed looks again.
 
     Args:
         photos: A folder, a glob, an object-store prefix, or a CSV or Parquet listing.
@@ -122,7 +121,7 @@ def align_photos(
         _tell_outdated(outdated_faces(workspace, photos), workspace)
     # Of several workers, others may have found some.
     alone = share.prepares and share.works
-    if alone and counts and not counts.get("ok") and not has_faces(workspace):
+    if alone and counts and not counts.get("ok") and not faces_ledger(workspace).has_ok():
         raise WorkspaceError(
             f"photos: got no usable face in any photograph of {photos}, expected some; "
             f"`styleclip faces {workspace}` says why of each"

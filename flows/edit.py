@@ -32,11 +32,11 @@ from tasks.runs import (
     begun_directions,
     check_run,
     failed_rows,
-    has_edits,
     open_run,
     require_latents,
     require_run_name,
     run_folder,
+    run_ledger,
     settings_for,
     shards_to_do,
 )
@@ -176,7 +176,7 @@ def edit_dataset(
         asides.append(f"{rows:,} rows in all")
     if prepared >= _TOLD_PREPARATION:
         asides.append(f"{prepared:.0f} s of it for directions, mappers and the manifest")
-    took = time.monotonic() - began
+    is_whole, took = share.prepares and share.works, time.monotonic() - began
     return Summary(
         "edit",
         folder.url,
@@ -184,7 +184,7 @@ def edit_dataset(
         took,
         {"rows": rows},
         aside="; ".join(asides),
-        fruitless=share.prepares and share.works and not (counts or has_edits(folder)),
+        fruitless=is_whole and not (counts or left or run_ledger(folder).has_ok()),
         undone=f"{describe_counts({'rows': left})} never done: {_WITHOUT}" if left else "",
     )
 

@@ -111,10 +111,7 @@ def freeze_manifest(
             folder.create(generation_name(MANIFEST, number), _bytes(got))
         except FileExistsError:
             if json.loads(folder.read(generation_name(MANIFEST, number))) != got:
-                raise RunError(
-                    f"run {folder.url}: another process updated it with another manifest "
-                    "meanwhile; decide for one, and give its command again"
-                ) from None
+                raise _overtaken(folder) from None
     if number and not folder.exists(_done(number)):
         _follow(folder, number, batches, shard_size, got)
     return int(got["rows"])
@@ -187,6 +184,13 @@ def _refused(folder: Folder, change: ManifestChange) -> RunError:
     )
 
 
+def _overtaken(folder: Folder) -> RunError:
+    return RunError(
+        f"run {folder.url}: another process updated it with another manifest meanwhile; decide for "
+        "one, and give its command again"
+    )
+
+
 def _require_rows(count: int) -> None:
     if not count:
         raise RunError("manifest: got no rows, expected at least one edit")
@@ -242,10 +246,7 @@ def _follow(
         if latest != number:
             # Rows may have come into its plans from here after they were done.
             folder.remove(_done(latest))
-            raise RunError(
-                f"run {folder.url}: another process updated it with another manifest meanwhile; "
-                "decide for one, and give its command again"
-            )
+            raise _overtaken(folder)
         if manifest_card(_planned(ledger, ledger.plans())) == card:
             return
         # Rows came from one that was overtaken.

@@ -361,13 +361,6 @@ def failed_rows(
         yield status, count, examples[status]
 
 
-def has_edits(folder: Folder) -> bool:
-    """Return whether some row of a run is ok."""
-    return any(
-        pc.any(pc.equal(rows["status"], "ok")).as_py() for rows in run_ledger(folder).results()
-    )
-
-
 def shards_to_do(
     folder: Folder,
     retry: Collection[str] = (),

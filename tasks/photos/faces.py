@@ -24,11 +24,6 @@ def faces_table(workspace: str) -> pa.Table:
     return pa.concat_tables([FACES.empty_table(), *faces_ledger(workspace).results()])
 
 
-def has_faces(workspace: str) -> bool:
-    """Return whether a workspace has an aligned face."""
-    return any("ok" in faces["status"].to_pylist() for faces in faces_ledger(workspace).results())
-
-
 def crowded_photos(workspace: str, shards: Collection[int]) -> dict[str, int]:
     """Return photographs of shards that show several faces, and how many were found."""
     return {
@@ -61,6 +56,9 @@ def copied_photos(workspace: str, shards: Collection[int]) -> dict[str, str]:
     return copies
 
 
+_OF_A_PHOTO = ["image_id", "source_uri", "source_sha256", "crop_uri"]
+
+
 class Outdated(NamedTuple):
     """Faces, by their ids, that show their photographs as they were.
 
@@ -87,7 +85,8 @@ def outdated_faces(workspace: str, source: str) -> Outdated:
         return found
     ledger = faces_ledger(workspace)
     for table in ledger.results(ledger.committed()[:LOOKED_AT]):
-        for row in table.filter(pc.equal(table["status"], "ok")).to_pylist():
+        known = table.filter(pc.equal(table["status"], "ok"))
+        for row in known.select(_OF_A_PHOTO).to_pylist():
             photo = Path(row["source_uri"])
             if photo.is_relative_to(folder.url):
                 with suppress(OSError):

@@ -345,6 +345,10 @@ class Ledger:
             if shards is None or shard in shards:
                 yield self._rows(self._read_commit(shard, generation), plans.get(shard, 0) > 0)
 
+    def has_ok(self) -> bool:
+        """Return whether some result row has the status ok."""
+        return any("ok" in rows["status"].to_pylist() for rows in self.results())
+
     def tables(self) -> Iterator[pa.Table]:
         """Yield every plan and every committed part, also those that do not count any more."""
         for name in (self.folder / PLANS).names(".parquet"):
