@@ -265,7 +265,7 @@ def difference_of_means(mine: Estimate, theirs: Estimate) -> Estimate:
 
 
 def telling_pairs(mine: Rows, theirs: Rows, pairing: Pairing) -> dict[str, int]:
-    """Choose pairs to look at: the largest gain, the largest loss, and the median change.
+    """Choose pairs to look at: where the rank rose and fell most, and the median change.
 
     Returns:
         Numbers of the pairing by why; of what they are chosen by see `tasks.report.examples.RANK`.
@@ -277,8 +277,8 @@ def telling_pairs(mine: Rows, theirs: Rows, pairing: Pairing) -> dict[str, int]:
         return {}
     wanted = {
         "median change": int(order[(len(order) - 1) // 2]),
-        "largest gain": int(order[-1]),
-        "largest loss": int(order[0]),
+        "rose most": int(order[-1]),
+        "fell most": int(order[0]),
     }
     chosen = dict[int, str]()
     for why, number in wanted.items():

@@ -14,7 +14,7 @@ from styleclip_ops.metrics import bootstrap_interval
 from tasks.report.rows import Rows, distinct
 from tasks.report.scoring import COSINE, MIXED, SCORES, SHARE, SHARES, WORKS, Criteria, limits_of
 
-Verdict = Literal["works", "mixed", "weak", "unscored"]
+Verdict = Literal["works", "mixed", "weak", "unsure", "unscored"]
 _PROMPT, _STRENGTH = ["target_prompt", "method"], ["target_prompt", "method", "alpha"]
 _BOTH = "success_and_identity"
 _VARIED = ["neutral_prompt", "beta", "num_channels", "mapper_uri", "options"]
@@ -89,10 +89,12 @@ class Group:
     @property
     def verdict(self) -> Verdict:
         """Say in a word how many of the pairs succeed and keep the identity."""
-        share = self.scores[_BOTH].mean
-        if share is None:
+        both = self.scores[_BOTH]
+        if both.mean is None:
             return "unscored"
-        return "works" if share >= WORKS else "mixed" if share >= MIXED else "weak"
+        if both.faces < 2:
+            return "unsure"
+        return "works" if both.mean >= WORKS else "mixed" if both.mean >= MIXED else "weak"
 
 
 @dataclass(frozen=True)
@@ -154,19 +156,19 @@ class Evaluation:
     def best_strength(self, method: str, target_prompt: str) -> Group | None:
         """Return the strength with the most successes that keep the identity.
 
-        Of equals it is that with the largest product of directional similarity and identity, which
-        tells an edit that is seen from one that hardly is. Where even the most are weak, a few
-        pairs would decide by chance: there the product alone decides. None where no pair of the
-        method and prompt has both scores.
+        Of equals it is that with the largest product of gain and identity, which tells an edit that
+        is seen from one that hardly is. Where even the most are weak, a few pairs would decide by
+        chance: there the product alone decides. None where no pair of the method and prompt has
+        both scores.
         """
         rated = [
             group
             for group in self.strengths(method, target_prompt)
             if group.scores[_BOTH].mean is not None
         ]
-        both = [(_number(group.scores[_BOTH].mean), _reach(group)) for group in rated]
-        best = max(zip(both, rated, strict=True), key=lambda one: one[0], default=(None, None))[1]
-        return max(rated, key=_reach) if best and best.verdict == "weak" else best
+        most = max((_share(group) for group in rated), default=0.0)
+        best = rated if most < MIXED else [group for group in rated if _share(group) == most]
+        return max(best, key=_reach, default=None)
 
 
 def evaluate_rows(rows: Rows, faces: Mapping[str, int], criteria: Criteria) -> Evaluation:
@@ -322,9 +324,13 @@ def _timings(rows: Rows) -> Iterator[tuple[str, Timing]]:
             yield method, Timing(len(seconds), mean, median, 3600 / mean if mean else 0.0)
 
 
+def _share(group: Group) -> float:
+    return _number(group.scores[_BOTH].mean)
+
+
 def _reach(group: Group) -> float:
-    """How far the pairs went the way of the text, and kept who they are."""
-    both = (group.scores[name].mean for name in ("directional_edit", "identity_edit"))
+    """How much nearer to the text the pairs came, and kept who they are."""
+    both = (group.scores[name].mean for name in ("gain", "identity_edit"))
     return math.prod(max(mean or 0.0, 0.0) for mean in both)
 
 

@@ -15,7 +15,7 @@ _SAME = [
     "mapper_uri",
 ]
 
-RANK = "directional similarity times identity kept (directional_edit x identity_edit)"
+RANK = "gain times identity kept (gain x identity_edit)"
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,8 @@ def find_examples(rows: Rows, evaluation: Evaluation) -> Examples:
 
 def rank_pairs(rows: Rows) -> Numbers:
     """Return the rank of every pair, see RANK: [N], NaN where scores are missing."""
-    directional = rows.column("directional_edit")
-    directional[rows.unchanged()] = 0
-    # A negative direction is worse than none, however well it keeps the identity.
-    ranks: Numbers = directional * np.maximum(rows.column("identity_edit"), 0)
+    # A loss is worse than no gain, however well it keeps the identity.
+    ranks: Numbers = rows.column("gain") * np.maximum(rows.column("identity_edit"), 0)
     return ranks
 
 

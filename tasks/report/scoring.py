@@ -14,11 +14,16 @@ from styleclip_ops.strength import LEAST_DIRECTIONAL, LEAST_IDENTITY
 
 SHARES = ("success", "identity_kept", "success_and_identity")
 # What `score_rows` adds to the metrics of a row.
-DERIVED = ("off_target", *SHARES)
+DERIVED = ("gain", "off_target", *SHARES)
 SCORES = (*METRICS, *DERIVED)
 # What the mean of a score cannot leave.
 COSINE, SHARE, DISTANCE = (-1.0, 1.0), (0.0, 1.0), (0.0, math.inf)
-_LIMITS = {"clip_score": (0.0, 100.0), "off_target": (0.0, 2.0), "seconds": DISTANCE}
+_LIMITS = {
+    "clip_score": (0.0, 100.0),
+    "gain": (-2.0, 2.0),
+    "off_target": (0.0, 2.0),
+    "seconds": DISTANCE,
+}
 WORKS, MIXED = 0.8, 0.4
 # Cosines of equal pictures are this near 1.
 _UNCHANGED = 1e-6
@@ -66,6 +71,10 @@ class Criteria:
             ),
             "identity_kept": f"share of scored pairs with identity_edit >= {self.identity:g}",
             "success_and_identity": "share of scored pairs that are both",
+            "gain": (
+                "how much nearer the edit is to the target prompt than the inversion, in CLIP's "
+                "cosine: clip_cosine - clip_cosine_inversion"
+            ),
             "off_target": (
                 "how much changed that the text did not ask for: the length of the part of the "
                 "CLIP image change that is at right angles to the text direction, "
@@ -74,7 +83,8 @@ class Criteria:
             ),
             "verdict": (
                 f"works where success_and_identity is at least {WORKS:.0%}, "
-                f"mixed from {MIXED:.0%}, weak below"
+                f"mixed from {MIXED:.0%}, weak below; unsure of one face, which says nothing of "
+                "others"
             ),
         }
 
@@ -100,7 +110,7 @@ def score_rows(results: pa.Table, criteria: Criteria) -> pd.DataFrame:
     # Rounding leaves cosines a little beyond 1.
     length = np.sqrt(2 * (1 - rows["image_edit"]).clip(lower=0))
     rows["off_target"] = length * np.sqrt((1 - directional**2).clip(lower=0))
-    gain = rows["clip_cosine"] - rows["clip_cosine_inversion"]
+    rows["gain"] = gain = rows["clip_cosine"] - rows["clip_cosine_inversion"]
     unchanged = directional.isna() & (rows["image_edit"] > 1 - _UNCHANGED)
     rows["off_target"] = rows["off_target"].mask(unchanged, 0.0)
     asked = gain.notna() & (directional.notna() | unchanged) & (rows["alpha"] > 0)

@@ -166,11 +166,11 @@ def test_a_difference_of_means_has_the_interval_of_both():
 def test_telling_pairs_are_the_ends_and_the_median(collect):
     mine, theirs = rows_of(range(5)), rows_of(range(5))
     for row, change in zip(mine, (0.0, 0.1, -0.3, 0.5, 0.01, 0, 0, 0, 0, 0.02), strict=True):
-        row |= {"identity_edit": 1.0, "directional_edit": change}
+        row |= {"identity_edit": 1.0, "clip_cosine_inversion": 0.2, "clip_cosine": 0.2 + change}
     for row in theirs:
-        row |= {"identity_edit": 1.0, "directional_edit": 0.0}
+        row |= {"identity_edit": 1.0, "clip_cosine_inversion": 0.2, "clip_cosine": 0.2}
     ours, others = collect(mine), collect(theirs)
     pairing = pair_rows(ours, others)
     found = {why: int(pairing.mine[n]) for why, n in telling_pairs(ours, others, pairing).items()}
-    assert (found["largest gain"], found["largest loss"]) == (3, 2)
+    assert (found["rose most"], found["fell most"]) == (3, 2)
     assert telling_pairs(ours, others, pair_rows(ours, collect(rows_of(range(9, 10))))) == {}

@@ -21,7 +21,7 @@ from tasks.store.ledger import Ledger
 CRITERIA = Criteria(resamples=50)
 SHARDS, ROWS = 3, 40
 # Scores that are neither shares nor cosines.
-SCALES = {"clip_score": (0, 100), "off_target": (0, 2)}
+SCALES = {"clip_score": (0, 100), "gain": (-2, 2), "off_target": (0, 2)}
 
 
 @pytest.fixture
