@@ -6,7 +6,7 @@ from collections import Counter
 from flows.artifacts import show_report, show_table
 from flows.guards import guarded_flow
 from flows.options import MachineStr
-from flows.progress import progress_bar, say
+from flows.progress import progress_bars, say
 from flows.store_check import check_store
 from flows.summary import Summary
 from tasks.report.run_report import write_report
@@ -41,10 +41,9 @@ def evaluate_run(
     place = find_judged_run(workspace, run, others or ())
     check_store(workspace if place.startswith(f"{Folder(workspace).url}/") else place)
     compared = [find_other_run(place, other, Folder(place).name) for other in others or []]
-    # Most of the time goes into thumbnails.
-    with progress_bar("pictures", 0) as bar:
+    with progress_bars() as show:
         report = write_report(
-            place, advance=bar.show, others=compared, models=models, device=device
+            place, on_progress=show, others=compared, models=models, device=device
         )
     for other, apart in report.unpaired.items():
         say(f"evaluate: no pair of {other} is in this run: other {', '.join(apart)}")

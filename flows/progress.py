@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -119,8 +119,29 @@ def say(line: str) -> None:
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Bar]:
     """Show a bar on a terminal while the block runs."""
+    with _drawn() as progress:
+        yield Bar(label, total, progress)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each label that is told of, with its steps done and of all."""
+    bars = dict[str, Bar]()
+    with _drawn() as progress:
+
+        def show(label: str, done: int, total: int) -> None:
+            if label not in bars:
+                bars[label] = Bar(label, total, progress)
+            bars[label].show(done, total)
+
+        yield show
+
+
+@contextmanager
+def _drawn() -> Iterator[Progress | None]:
+    """What draws bars on a terminal; None elsewhere."""
     if not sys.stderr.isatty():
-        yield Bar(label, total, None)
+        yield None
         return
     columns = (
         TextColumn("{task.description:<12}"),
@@ -132,7 +153,7 @@ def progress_bar(label: str, total: int) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
-        yield Bar(label, total, progress)
+        yield progress
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:

@@ -41,7 +41,8 @@ from tasks.models import Models, open_models
 from tasks.photos.alignment import AlignmentConfig, require_same_alignment
 from tasks.photos.faces import faces_ledger, faces_table
 from tasks.photos.listing import list_photos
-from tasks.rehearsal import Rehearsal, kind_of
+from tasks.places import PAGE, REPORT
+from tasks.rehearsal import Rehearsal, ReportWork, kind_of
 from tasks.runs import (
     RunSettings,
     begun_directions,
@@ -61,6 +62,7 @@ _ROW_BYTES = 400
 _MOST_GROUPED = 65_536
 # Rows that a report is rehearsed with.
 _MOST_REPORTED = 256
+_GROUP = ["target_prompt", "method", "alpha"]
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,41 @@ class _Kind:
 
 @dataclass
 class _Work:
+    """What the rows of a manifest ask for.
+
+    Attributes:
+        rows: All of them.
+        done: Those that are.
+        hashes: Of the rows.
+        kinds: Of the rows that are to do.
+        groups: Rows by prompt, method and strength.
+        drawn: Some rows, drawn evenly.
+    """
+
     rows: int = 0
     done: int = 0
     hashes: list[NDArray[np.uint64]] = field(default_factory=list)
     kinds: dict[Hashable, _Kind] = field(default_factory=dict)
+    groups: Counter[tuple[str, str, float]] = field(default_factory=Counter)
+    drawn: list[Row] = field(default_factory=list)
+    _lots: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    _random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    def draw(self, table: pa.Table) -> None:
+        """Draw anew with further rows: those with the smallest lots, in their order."""
+        lots = np.concatenate([self._lots, self._random.random(len(table))])
+        chosen = np.sort(np.argsort(lots)[:_MOST_REPORTED])
+        old, self._lots = len(self.drawn), lots[chosen]
+        kept = [self.drawn[place] for place in chosen[chosen < old]]
+        self.drawn = kept + table.take(chosen[chosen >= old] - old).to_pylist()
+
+    def report(self, has_one: bool) -> ReportWork:
+        """What a report has to do: for the rows that are to come, where there is one already."""
+        faces = dict[tuple[str, str], int]()
+        for (prompt, method, _), rows in self.groups.items():
+            faces[prompt, method] = max(faces.get((prompt, method), 0), rows)
+        new = self.rows - self.done if has_one else self.rows
+        return ReportWork([*faces.values()], new, 0 if has_one else max(faces.values(), default=0))
 
 
 class Forecast:
@@ -114,10 +147,8 @@ class Forecast:
     def __init__(self, workspace: str, models: str, device: str, rehearsal: Rehearsal) -> None:
         self._workspace, self._models, self._device = workspace, models, device
         self._rehearsal = rehearsal
-        # Of the edits, for the report.
-        self._settings: RunSettings | None = None
-        self._examples, self._names = list[Row](), list[str]()
-        self._first, self._rows = list[Row](), 0
+        # Of the report, which follows from the edits.
+        self._report: Callable[[], float] | None = None
 
     def load(self) -> StageForecast:
         """Estimate the loading of the networks; they are loaded then."""
@@ -227,32 +258,31 @@ class Forecast:
         settings, names = self._with_latents(settings)
         if directions is None and "global" in survey.methods:
             settings = replace(settings, directions=self._rehearsal.directions().folder.url)
-        for kind in work.kinds.values() if names else []:
-            row = kind.row
+
+        def doable(row: Row) -> Row:
             if row["method"] == "global" and directions is None:
                 row = row | {"beta": None, "num_channels": row["num_channels"] or 50}
             if row["method"] == "mapper":
                 url = mapper_url(row, settings, self._networks)
                 row = row | {"mapper_uri": mappers.get(url, url)}
-            self._examples.append(row)
-            cost = self._rehearsal.edit(row, settings, names, batch_size)
+            return row
+
+        for kind in work.kinds.values() if names else []:
+            cost = self._rehearsal.edit(doable(kind.row), settings, names, batch_size)
             seconds += cost.once + kind.batches * cost.batch + kind.rows * cost.row
             size += kind.rows * (cost.bytes + _ROW_BYTES)
-        self._settings, self._names, self._rows = settings, names, work.rows
-        table = next(regroup(rows, _MOST_REPORTED), None)
-        self._first = table.to_pylist() if table else []
+        if names:
+            drawn = work.drawn
+            examples = [doable(row) for row in {kind_of(row): row for row in drawn}.values()]
+            wanted = work.report((folder / REPORT).exists(PAGE))
+            self._report = partial(
+                self._rehearsal.evaluate, examples, drawn, wanted, settings, names
+            )
         yield StageForecast("edit", work.rows, work.done, shards, seconds, int(size))
 
     def evaluate(self) -> StageForecast:
         """Estimate the report, after the edits."""
-        if self._settings is None or not self._examples:
-            return StageForecast("evaluate", 0, 0, 0, 0.0)
-        kinds = {*map(kind_of, self._examples)}
-        rows = [row for row in self._first if kind_of(row) in kinds]
-        seconds = self._rehearsal.evaluate(
-            self._examples, rows, self._rows, self._settings, self._names
-        )
-        return StageForecast("evaluate", 0, 0, 0, seconds)
+        return StageForecast("evaluate", 0, 0, 0, self._report() if self._report else 0.0)
 
     @property
     def _networks(self) -> Models:
@@ -329,6 +359,10 @@ def _count_work(
         work.hashes.append(row_hashes(table))
         is_done = are_among(work.hashes[-1], done)
         work.rows, work.done = work.rows + len(table), work.done + int(is_done.sum())
+        counted = table.group_by(_GROUP, use_threads=False).aggregate([([], "count_all")])
+        for group in counted.to_pylist():
+            work.groups[tuple(group[name] for name in _GROUP)] += group["count_all"]
+        work.draw(table)
         if grouped < _MOST_GROUPED:
             rows = table.filter(pa.array(~is_done)).to_pylist()
             grouped += len(rows)

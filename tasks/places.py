@@ -17,6 +17,8 @@ OWN_FOLDERS = (
 )
 # Of a run.
 IMAGES, REPORT = "images", "report"
+# Of a report.
+PAGE = "index.html"
 
 
 class WorkspaceError(ValueError):

@@ -85,6 +85,21 @@ class EditCost:
     once: float = 0.0
 
 
+@dataclass(frozen=True)
+class ReportWork:
+    """What a report has to do.
+
+    Attributes:
+        faces: Of each prompt and method.
+        edits: Whose pictures it shrinks, if it shows them all.
+        sources: Faces whose pictures it shrinks.
+    """
+
+    faces: Sequence[int]
+    edits: int
+    sources: int
+
+
 class Rehearsal:
     """A small workspace of its own, in which the real tasks do samples and are timed.
 
@@ -234,7 +249,7 @@ class Rehearsal:
         self,
         examples: Sequence[Row],
         rows: Sequence[Row],
-        total: int,
+        work: ReportWork,
         settings: RunSettings,
         names: Sequence[str],
     ) -> float:
@@ -244,22 +259,27 @@ class Rehearsal:
 
         Args:
             examples: A row of each kind.
-            rows: Of these kinds, the first of the manifest.
-            total: Rows of the manifest.
+            rows: A sample of the manifest, of these kinds.
+            work: What the report of the whole run has to do.
             settings: What they are made with.
             names: Faces with latents.
         """
+        began = time.monotonic()
         # It imports what draws, which nothing else here needs.
-        from tasks.report.run_report import GALLERY_LIMIT, write_report
+        from tasks.report.judgement import MOST_FACES, MOST_PROMPTS
+        from tasks.report.run_report import GALLERY_LIMIT, JUDGED, PICTURES, write_report
 
+        seconds = time.monotonic() - began
         # Assets elsewhere stay there, since no workspace was moved here.
-        settings = replace(settings, workspace=self.workspace)
-        edited = self._edit_once(examples, settings, names)
+        here = replace(settings, workspace=self.workspace)
+        edited = self._edit_once(examples, here, names)
         faces = {
             name: place for place, name in enumerate(dict.fromkeys(r["image_id"] for r in rows))
         }
-        run, results = run_folder(self.workspace, "report"), list[Row]()
-        open_run(run, settings)
+        # Outside of a workspace, so that inversions are found in that of the latents.
+        run, results = Folder(f"{self.workspace}-report"), list[Row]()
+        own = settings.latents.startswith(f"{Folder(self.workspace).url}/")
+        open_run(run, here if own else settings)
         for number, row in enumerate(rows):
             made = edited[kind_of(row)]
             face = names[faces[row["image_id"]] % len(names)]
@@ -274,16 +294,22 @@ class Rehearsal:
         table, ledger = pa.Table.from_pylist(results, RESULTS), run_ledger(run)
         ledger.plan_shard(0, table.select(EDITS.names))
         ledger.commit(0, table)
-        ticks, began = list[tuple[float, int]](), time.monotonic()
-        write_report(
-            run.url,
-            advance=lambda done, _all: ticks.append((time.monotonic(), done)),
-            device=self._device,
-        )
-        seconds, more = time.monotonic() - began, min(total, GALLERY_LIMIT) - len(rows)
-        if more > 0 and len(ticks) > 1:
-            (first, done), (last, all_done) = ticks[0], ticks[-1]
-            seconds += more * (last - first) / (all_done - done)
+        ticks, began = dict[str, list[tuple[float, int]]](), time.monotonic()
+
+        def note(part: str, done: int, _all: int) -> None:
+            ticks.setdefault(part, []).append((time.monotonic(), done))
+
+        write_report(run.url, on_progress=note, device=self._device)
+        seconds += time.monotonic() - began
+        wanted = {
+            JUDGED: sum(min(faces, MOST_FACES) for faces in work.faces[:MOST_PROMPTS]),
+            # A face has two pictures, its crop and its inversion.
+            PICTURES: min(work.edits, GALLERY_LIMIT) + 2 * min(work.sources, GALLERY_LIMIT),
+        }
+        for part, times in ticks.items():
+            (first, done), (last, all_done) = times[0], times[-1]
+            if all_done > done:
+                seconds += (wanted[part] - all_done) * (last - first) / (all_done - done)
         return seconds
 
     def _edit_once(

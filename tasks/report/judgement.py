@@ -6,7 +6,7 @@ pictures differ to people (LPIPS), and how far all of them together are from pho
 """
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -120,7 +120,12 @@ class Judgement:
 
 
 def judge_pairs(
-    rows: Rows, evaluation: Evaluation, places: RunPlaces, models: str, device: str = "auto"
+    rows: Rows,
+    evaluation: Evaluation,
+    places: RunPlaces,
+    models: str,
+    device: str = "auto",
+    advance: Callable[[int, int], None] | None = None,
 ) -> Judgement:
     """Look at the edits of a run again.
 
@@ -130,6 +135,7 @@ def judge_pairs(
         places: Where the run is.
         models: URL of the bundle whose networks look.
         device: See `tasks.models.open_models`.
+        advance: Called with the number of edits looked at and of all.
     """
     if not rows.ok.any():
         return Judgement()
@@ -146,8 +152,16 @@ def judge_pairs(
     groups = [one for one in _best_strengths(evaluation) if one.target_prompt in prompts]
     tables = [rows.table(_draw(rows, group)) for group in groups]
     before = committed_sources(places, {name for table in tables for name in table["image_id"]})
+    done, total = 0, sum(map(len, tables))
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        if advance:
+            advance(done, total)
+
     for group, table in zip(groups, tables, strict=True):
-        pictures = _see(table, places, before, judge)
+        pictures = _see(table, places, before, judge, tell)
         if pictures:
             seen.setdefault(group.method, []).append(pictures)
             looks.append(_look(group, rows, pictures, prompts, judge, evaluation.criteria))
@@ -246,7 +260,11 @@ def _draw(rows: Rows, group: Group) -> Places:
 
 
 def _see(
-    table: pd.DataFrame, places: RunPlaces, before: BeforeSources, judge: _Judge
+    table: pd.DataFrame,
+    places: RunPlaces,
+    before: BeforeSources,
+    judge: _Judge,
+    tell: Callable[[], None],
 ) -> _Seen | None:
     """Embed the pictures of rows, without those whose inversion or edit is not there.
 
@@ -259,6 +277,7 @@ def _see(
     found, parts, distances = list[int](), list[Tensor](), list[float]()
     sources = dict[str, Tensor]()
     for place, name in table["image_id"].items():
+        tell()
         if place not in edits or name not in faces:
             continue
         looked_at = (*faces[name], edits[place])

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from manifests.schemas import METRICS, RESULTS
 from tasks.bundles import DEMO_LIMITS, DEMO_MODELS
-from tasks.places import REPORT, RunPlaces
+from tasks.places import PAGE, REPORT, RunPlaces
 from tasks.report.comparison import (
     Comparison,
     Pairing,
@@ -38,7 +39,10 @@ from tasks.stopwatch import time_spent
 from tasks.store.folders import Folder
 
 PLOTS = "plots"
-PAGE, SUMMARY, ROWS = "index.html", "summary.json", "metrics.parquet"
+SUMMARY, ROWS = "summary.json", "metrics.parquet"
+# The parts of the work that take long: looking at edits again, and shrinking pictures.
+JUDGED, PICTURES = "judging", "pictures"
+OnProgress = Callable[[str, int, int], None]
 
 # A page holds the rows of its gallery and a thumbnail of each; beyond this it is slow to open.
 GALLERY_LIMIT = 10_000
@@ -109,7 +113,7 @@ class ReportSummary:
 def write_report(
     run_url: str,
     criteria: Criteria | None = None,
-    advance: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     others: Sequence[str] = (),
     models: str = "",
     device: str = "auto",
@@ -119,7 +123,7 @@ def write_report(
     Args:
         run_url: Folder of the run.
         criteria: What counts as a success.
-        advance: Called with the number of pictures done and of all.
+        on_progress: Called with JUDGED or PICTURES, how many of them are done, and of all.
         others: Folders of runs to compare it with.
         models: URL of the bundle whose networks look at edited pictures again; that of the run
             where empty.
@@ -144,8 +148,10 @@ def write_report(
             mine.run.places,
             models or str(mine.run.values.get("models") or ""),
             device,
+            on_progress and partial(on_progress, JUDGED),
         )
-        return _write(mine, beside, judgement, advance)
+        drawn = on_progress and partial(on_progress, PICTURES)
+        return _write(mine, beside, judgement, drawn)
 
 
 def _scored(run: RunTables, criteria: Criteria, path: Path) -> ScoredRun:

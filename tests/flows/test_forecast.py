@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from flows import forecast
-from flows.align import align_photos
 from flows.cli import app
 from flows.edit import edit_dataset
 from flows.interchange import import_latents
@@ -105,11 +104,13 @@ def test_a_run_is_estimated_before_there_is_a_workspace(
     (tmp_path / "photos" / "broken.jpg").write_bytes(sink.getvalue()[:500])
     words = ["run", str(tmp_path / "photos"), prompts, str(tmp_path / "ws"), "--models", models]
     words += ["--num-images", "1", "--num-statistics", "50", "--mode", "fast", "--device", "cpu"]
-    before, reported = files(tmp_path), []
+    before, reported, seen = files(tmp_path), [], []
 
     def report(url: str, **options):
         reported.extend(row for t in run_ledger(Folder(url)).results() for row in t.to_pylist())
-        return write_report(url, **options)
+        written = write_report(url, **options)
+        seen.append(len(json.loads(Path(written.summary).read_text())["judgement"]["looks"]))
+        return written
 
     monkeypatch.setattr(run_report, "write_report", report)
     assert app.meta(["--json", *words, "--dry-run", "--price-per-hour", "3.6"]) == 0
@@ -134,7 +135,14 @@ def test_a_run_is_estimated_before_there_is_a_workspace(
     stages = {s["stage"]: s for s in json.loads(capsys.readouterr().out)["facts"]["stages"]}
     assert (stages["relevance"]["seconds"], stages["invert"]["units"]) == (0, 2)
     assert stages["evaluate"]["seconds"] > 0
-    align_photos(str(tmp_path / "photos"), str(tmp_path / "ws"))
+    assert app.meta(words) == 0
+    capsys.readouterr()
+    assert app.meta(["--json", *words, "--dry-run"]) == 0
+    stages = {s["stage"]: s for s in json.loads(capsys.readouterr().out)["facts"]["stages"]}
+    assert stages["edit"]["seconds"] == 0
+    assert stages["evaluate"]["seconds"] > 0
+    # Networks look at edits again in a rehearsal, wherever the latents are.
+    assert seen[0] == seen[-1] > 0
     assert app.meta([*words, "--dry-run", "--crop-size", "512"]) == 2
     assert "crop_size: got 512, expected 256 as for the faces" in " ".join(
         capsys.readouterr().err.split()

@@ -331,10 +331,10 @@ def test_a_second_report_reads_no_edited_image_again(tmp_path):
     before = report_of(run).read("index.html")
     for image in (tmp_path / "runs/autumn/images").rglob("*.png"):
         image.write_bytes(b"not read")
-    steps: list[tuple[int, int]] = []
-    write_report(run.folder.url, QUICK, lambda done, total: steps.append((done, total)))
+    steps: list[tuple[str, int, int]] = []
+    write_report(run.folder.url, QUICK, lambda *step: steps.append(step))
     assert report_of(run).read("index.html") == before
-    assert steps[-1] == (2 * 2 + 6, 2 * 2 + 6)
+    assert steps[-1] == ("pictures", 2 * 2 + 6, 2 * 2 + 6)
 
 
 def test_images_that_went_since_are_shown_small_and_told(tmp_path):
