@@ -189,13 +189,18 @@ class _Judge:
         size, way = self.clip.image_size, self.clip.preprocessing
         resize = "antialiased bicubic" if way == "clip" else "by area"
         self.name = f"CLIP {place} ({self.fingerprint}), saved pictures at {size} px, {resize}"
-        self._texts = dict[str, Tensor]()
+        self._texts, self._faces = dict[str, Tensor](), dict[str, Tensor]()
 
     @torch.no_grad()
-    def embed(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Embed pictures of any sizes: [N, E]."""
-        images = [images_to_tensor([picture]).to(self.device) for picture in pictures]
-        return torch.cat([self.clip.embed_images(image) for image in images])
+    def embed(self, picture: Image.Image) -> Tensor:
+        """Embed a picture of any size: [E]."""
+        return self.clip.embed_images(images_to_tensor([picture]).to(self.device))[0]
+
+    def embed_face(self, uri: str, picture: Image.Image) -> Tensor:
+        """Embed a picture that comes with many edits, once: [E]."""
+        if uri not in self._faces:
+            self._faces[uri] = self.embed(picture)
+        return self._faces[uri]
 
     @torch.no_grad()
     def embed_text(self, text: str) -> Tensor:
@@ -280,14 +285,14 @@ def _see(
         tell()
         if place not in edits or name not in faces:
             continue
-        looked_at = (*faces[name], edits[place])
-        crop, inversion, edited = (pictures.get(source.uri) for source in looked_at)
+        uris = [source.uri for source in (*faces[name], edits[place])]
+        crop, inversion, edited = map(pictures.get, uris)
         if inversion and edited:
             found.append(place)
-            parts.append(judge.embed([inversion, edited]))
+            parts.append(torch.stack([judge.embed_face(uris[1], inversion), judge.embed(edited)]))
             distances.append(judge.distance(inversion, edited))
             if crop:
-                sources[name] = judge.embed([crop])[0]
+                sources[name] = judge.embed_face(uris[0], crop)
     if not found:
         return None
     before_edit, after_edit = torch.stack(parts, dim=1)
