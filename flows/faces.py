@@ -3,7 +3,7 @@
 from typing import Any
 
 from manifests.schemas import FACE_STATUSES, LATENT_FAILURES
-from tasks.latents import failed_imports, imported_images
+from tasks.latents import imported_images, unsound_latents
 from tasks.photos.faces import faces_ledger
 from tasks.places import WorkspaceError
 from tasks.store.folders import Folder
@@ -12,8 +12,8 @@ from tasks.store.folders import Folder
 def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
     """List the faces of a workspace by the names that other commands take, with their photographs.
 
-    Photographs without a face that can be used are listed too, and imported latents that are not
-    sound, with a status and the reason.
+    Photographs without a face that can be used are listed too, and faces and imports without a
+    sound latent, with a status and the reason.
 
     Args:
         workspace: Folder or URL that holds all data.
@@ -30,7 +30,9 @@ def list_faces(workspace: str, *, status: str = "") -> list[dict[str, str]]:
         {"image_id": name, "status": "ok", "source_uri": "imported", "error": None}
         for name in imported_images(workspace)
     ]
-    found += [{"source_uri": "imported"} | latent for latent in failed_imports(workspace)]
+    unsound = {latent["image_id"]: latent for latent in unsound_latents(workspace)}
+    found = [row | unsound.pop(row["image_id"], {}) for row in found]
+    found += [{"source_uri": "imported"} | latent for latent in unsound.values()]
     if not found:
         raise WorkspaceError(
             f"workspace: got {workspace}, expected one with faces; `styleclip align PHOTOS "

@@ -389,32 +389,41 @@ def imported_images(workspace: str, store: str = "") -> Iterator[str]:
     """
     seen = set[str]()
     for rows in _imported_rows(workspace, store):
-        found = rows.filter(pc.equal(rows["status"], "ok"))["image_id"].to_pylist()
+        found = rows.filter(_is_ok(rows))["image_id"].to_pylist()
         yield from (image_id for image_id in found if image_id not in seen)
         seen.update(found)
 
 
-def failed_imports(workspace: str) -> list[Row]:
-    """Return the latents from other tools of which no store of a workspace has a sound one.
+def unsound_latents(workspace: str) -> list[Row]:
+    """Return the latents of which no store of a workspace has a sound one.
 
     Returns:
         `image_id`, `status` and `error` of each.
     """
-    found = dict[str, Row]()
-    for rows in _imported_rows(workspace):
-        for row in rows.filter(pc.not_equal(rows["status"], "ok")).to_pylist():
-            found.setdefault(row["image_id"], row)
-    sound = {*imported_images(workspace)} if found else ()
+    found, sound = dict[str, Row](), set[str]()
+    for ledger in _ledgers(workspace):
+        for rows in ledger.results():
+            told, is_sound = rows.select(["image_id", "status", "error"]), _is_ok(rows)
+            sound.update(told.filter(is_sound)["image_id"].to_pylist())
+            for row in told.filter(pc.invert(is_sound)).to_pylist():
+                found.setdefault(row["image_id"], row)
     return [row for name, row in found.items() if name not in sound]
 
 
 def _imported_rows(workspace: str, store: str = "") -> Iterator[pa.Table]:
-    """Yield `image_id`, `status` and `error` of the latents from other tools, shard by shard."""
-    folder = Folder(workspace) / LATENT_STORES
-    for name in [store] if store else folder.names():
-        ledger = Ledger(folder / name, LATENTS)
+    """Yield the rows of the latents from other tools, shard by shard."""
+    for ledger in _ledgers(workspace, store):
         for shard in ledger.committed():
             units, rows = ledger.units(shard), ledger.rows(shard)
             imported = units.filter(pc.is_valid(units["w_plus_uri"]))["image_id"]
-            told = rows.select(["image_id", "status", "error"])
-            yield told.filter(pc.is_in(rows["image_id"], imported))
+            yield rows.filter(pc.is_in(rows["image_id"], imported))
+
+
+def _ledgers(workspace: str, store: str = "") -> Iterator[Ledger]:
+    folder = Folder(workspace) / LATENT_STORES
+    for name in [store] if store else folder.names():
+        yield Ledger(folder / name, LATENTS)
+
+
+def _is_ok(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(rows["status"], "ok")

@@ -482,6 +482,21 @@ def test_imported_latents_that_are_not_sound_are_named(capsys, tmp_path, models)
     assert call(capsys, "faces", str(tmp_path / "ws"))[1].count("  ok  imported") == 5
 
 
+def test_a_face_whose_inversion_failed_is_not_ok(capsys, tmp_path, models):
+    words = ["--no-server", "align", str(PHOTOS / "astronaut.png"), str(tmp_path)]
+    assert call(capsys, *words)[0] == 0
+    (crop,) = (tmp_path / "crops").glob("*.png")
+    whole = crop.read_bytes()
+    crop.write_bytes(whole[:1000])
+    call(capsys, "--no-server", "invert", str(tmp_path), "--models", models)
+    (told,) = call(capsys, "faces", str(tmp_path))[1].splitlines()
+    assert told.startswith(f"astronaut  unreadable  {PHOTOS}/astronaut.png  ")
+    crop.write_bytes(whole)
+    words = ["invert", str(tmp_path), "--models", models, "--retry-failed"]
+    assert call(capsys, "--no-server", *words)[0] == 0
+    assert call(capsys, "faces", str(tmp_path))[1].startswith("astronaut  ok  ")
+
+
 def test_it_is_said_where_more_latents_failed_than_are_named(capsys, tmp_path, models):
     torch.save(torch.full((6, 8, 28), torch.nan), tmp_path / "w.pt")
     words = ["latents", "import", str(tmp_path / "ws"), str(tmp_path / "w.pt"), "--models", models]
