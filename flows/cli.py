@@ -13,10 +13,9 @@ from dataclasses import asdict
 from inspect import BoundArguments
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.console import Console
 
 from flows.commands import COMMANDS, GROUPS
 from flows.environment import samples_shown, set_defaults, set_metrics_file
@@ -25,7 +24,7 @@ from flows.help_examples import epilogue
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_signals, leave
 from flows.mistyped import FLAGS, USER_ERROR, explain, refuse_unknown
 from flows.options import EVERYWHERE
-from flows.progress import console, one_line, printable, say
+from flows.progress import PipedConsole, console, one_line, printable, say
 from flows.signatures import docstring, given_texts
 from flows.summary import Summary
 from manifests.schemas import ALL_FAILURES, FACE_FAILURES, RESULT_FAILURES
@@ -62,21 +61,13 @@ class _CommandLine(App):
         return script.replace("\ncomplete -F ", "\ncomplete -o bashdefault -o default -F ")
 
 
-class _HelpConsole(Console):
-    """A console that leaves it to the command what a closed pipe means."""
-
-    def on_broken_pipe(self) -> NoReturn:
-        """Raise what the write did."""
-        raise
-
-
 def _make_app() -> App:
     app = _CommandLine(
         name="styleclip",
         help="Edit large sets of face photographs by text with StyleCLIP.",
         help_epilogue=epilogue(""),
         version=CODE_VERSION,
-        console=_HelpConsole(),
+        console=PipedConsole(),
         error_formatter=explain,
         result_action="return_value",
         # Neither has a list an --empty-... beside it, nor a switch that is off a --no-...
@@ -141,6 +132,8 @@ def launch(
         mark_cancelled(error)
         say(str(error))
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
     except _TOLD as error:
         return _tell(error, trace)
     if isinstance(result, Summary):
@@ -265,7 +258,8 @@ def main() -> None:
         leave()
     except BrokenPipeError:
         # Nor may Python's own end write more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         status = UNREAD
     if status == INTERRUPTED:
         leave()

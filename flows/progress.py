@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import (
@@ -26,8 +27,17 @@ _PLURALS = (
     *("face rows", "latent rows", "manifest rows", "result rows"),
 )
 
+
+class PipedConsole(Console):
+    """A console that leaves it to the command what a closed pipe means."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise what the write did."""
+        raise
+
+
 # Progress goes to stderr; stdout is for the result.
-console = Console(stderr=True, highlight=False)
+console = PipedConsole(stderr=True, highlight=False)
 
 
 def printable(text: str) -> str:

@@ -649,6 +649,17 @@ def test_a_reader_that_had_enough_ends_a_command_as_any_other(tmp_path, words):
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
+def test_nor_is_it_a_failure_where_nobody_reads_errors_any_more(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    words = ["--no-server", "align", str(tmp_path / "broken.jpg"), str(tmp_path / "ws")]
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "flows.cli", *words]
+    done = subprocess.run(command, stdout=writing, stderr=writing, check=False)
+    os.close(writing)
+    assert done.returncode == 128 + signal.SIGPIPE
+
+
 def test_help_version_and_slips_import_nothing_that_takes_seconds():
     look = (
         "import contextlib, sys; from flows.cli import start\n"
