@@ -48,7 +48,7 @@ def evaluate_run(
     for other, apart in report.unpaired.items():
         say(f"evaluate: no pair of {other} is in this run: other {', '.join(apart)}")
     counts = {"ok": report.pairs - report.failed, "not ok": report.failed}
-    counts |= {"waiting": report.waiting, "drifted": len(report.drift)}
+    counts |= {"waiting": report.waiting, "drifted": report.drifted}
     show_report(report.page, counts)
     show_table("verdicts", "Verdict of every prompt and method", report.verdicts)
     for sentence in report.drift:

@@ -27,7 +27,8 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     check_shape("a", a, ("N", "E"))
     if b.shape not in (a.shape, (1, a.shape[1])):
         raise ShapeError(f"b: got shape {list(b.shape)}, expected {list(a.shape)} or one row")
-    return F.cosine_similarity(a, b, dim=1)
+    # Rounding leaves that of equal embeddings a little beyond 1.
+    return F.cosine_similarity(a, b, dim=1).clamp(-1, 1)
 
 
 def clip_score(cosine: Tensor) -> Tensor:

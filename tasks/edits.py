@@ -388,6 +388,10 @@ class Editor:
             name: torch.from_numpy(getattr(batch.latents, name)).to(device)
             for name in Latents.__dataclass_fields__
         }
+        for name in ("source_clip", "source_identity"):
+            # Of imported latents there is no photograph to compare with.
+            absent = ~stored[name].any(dim=1, keepdim=True)
+            stored[name] = stored[name].masked_fill(absent, torch.nan)
         inversion = ImageEmbeddings(stored["inversion_clip"], stored["inversion_identity"])
         target = _text_embeddings(judge, tuple(row["target_prompt"] for row in batch.rows))
         shown = images.clamp(-1, 1)

@@ -131,7 +131,8 @@ class _Work:
         for (prompt, method, _), rows in self.groups.items():
             faces[prompt, method] = max(faces.get((prompt, method), 0), rows)
         new = self.rows - self.done if has_one else self.rows
-        return ReportWork([*faces.values()], new, 0 if has_one else max(faces.values(), default=0))
+        sources = 0 if has_one else max(faces.values(), default=0)
+        return ReportWork(self.rows, [*faces.values()], new, sources)
 
 
 class Forecast:
@@ -148,7 +149,7 @@ class Forecast:
         self._workspace, self._models, self._device = workspace, models, device
         self._rehearsal = rehearsal
         # Of the report, which follows from the edits.
-        self._report: Callable[[], float] | None = None
+        self._report: Callable[[], tuple[float, float]] | None = None
 
     def load(self) -> StageForecast:
         """Estimate the loading of the networks; they are loaded then."""
@@ -282,7 +283,8 @@ class Forecast:
 
     def evaluate(self) -> StageForecast:
         """Estimate the report, after the edits."""
-        return StageForecast("evaluate", 0, 0, 0, self._report() if self._report else 0.0)
+        seconds, size = self._report() if self._report else (0.0, 0.0)
+        return StageForecast("evaluate", 0, 0, 0, seconds, int(size))
 
     @property
     def _networks(self) -> Models:
@@ -312,8 +314,8 @@ class Forecast:
     ) -> tuple[StageForecast, dict[str, str]]:
         """Estimate trainings; also by the URL of each mapper, one to time its edits with."""
         root, found, seconds = Folder(self._workspace), dict[str, str](), 0.0
-        timed = dict[MapperConfig, tuple[str, float]]()
-        missing = 0
+        timed = dict[MapperConfig, tuple[str, float, int]]()
+        missing, size = 0, 0
         for prompt, config in wanted:
             url = mapper_folder(root, self._networks, prompt, config).url
             found[url] = url
@@ -322,9 +324,9 @@ class Forecast:
                 if config not in timed:
                     timed[config] = self._rehearsal.train(prompt, config)
                 found[url] = timed[config][0]
-                seconds += timed[config][1]
+                seconds, size = seconds + timed[config][1], size + timed[config][2]
         done = len(wanted) - missing
-        return StageForecast("mappers", len(wanted), done, missing, seconds), found
+        return StageForecast("mappers", len(wanted), done, missing, seconds, size), found
 
     def _with_latents(self, settings: RunSettings) -> tuple[RunSettings, list[str]]:
         """Name the latents to time edits with: the run's where it has some, else the sample's."""

@@ -200,8 +200,8 @@ def _invert_batch(
             ([*crops], _describe(w_plus, sources, [rows[p] for p in crops], networks, pictures))
         )
     if imported:
-        w_plus, sources = _render([*imported.values()], networks)
-        latents = _describe(w_plus, sources, [rows[p] for p in imported], networks, pictures)
+        w_plus = torch.from_numpy(np.stack([*imported.values()])).to(networks.device)
+        latents = _describe(w_plus, None, [rows[p] for p in imported], networks, pictures)
         done.append(([*imported], latents))
     return done
 
@@ -242,39 +242,35 @@ def _encode(crops: list[Image.Image], networks: Models) -> tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def _render(imported: list[NDArray[np.float32]], networks: Models) -> tuple[Tensor, Tensor]:
-    """Imported W+, and what the generator renders from it in place of unknown photographs."""
-    w_plus = torch.from_numpy(np.stack(imported)).to(networks.device)
-    return w_plus, _show(w_plus, networks)
-
-
-def _show(w_plus: Tensor, networks: Models) -> Tensor:
-    """Render latents, as a file shows the images."""
-    return in_lots(networks.generator, w_plus, networks.lot).clamp(-1, 1)
-
-
-@torch.no_grad()
 def _describe(
-    w_plus: Tensor, sources: Tensor, rows: list[Row], networks: Models, pictures: Folder
+    w_plus: Tensor, sources: Tensor | None, rows: list[Row], networks: Models, pictures: Folder
 ) -> Latents:
-    """Embed sources and inversions, write the inversions, and say in the rows how near they are."""
-    inversions = _show(w_plus, networks)
+    """Embed sources and inversions, write the inversions, and say in the rows how near they are.
+
+    Imported latents have no photographs: their sources are zeros, and nothing is near them.
+    """
+    inversions = in_lots(networks.generator, w_plus, networks.lot).clamp(-1, 1)
     clip, identity = networks.judge.embed_images, networks.identity.embed
-    embedded = [clip(sources), clip(inversions), identity(sources), identity(inversions)]
-    image = cosine_similarity(embedded[0], embedded[1]).tolist()
-    same_person = cosine_similarity(embedded[2], embedded[3]).tolist()
-    shown = images_to_tensor(tensor_to_images(sources), networks.generator.resolution)
-    l1 = (inversions.cpu() - shown).abs().mean(dim=(1, 2, 3)).tolist()
+    embedded = [clip(inversions), identity(inversions)]
+    before = [clip(sources), identity(sources)] if sources is not None else []
+    if sources is not None:
+        shown = images_to_tensor(tensor_to_images(sources), networks.generator.resolution)
+        near = {"l1": (inversions.cpu() - shown).abs().mean(dim=(1, 2, 3)).tolist()}
+        for name, one, other in zip(("image", "identity"), before, embedded, strict=True):
+            near[f"{name}_inversion"] = cosine_similarity(one, other).tolist()
+        for index, row in enumerate(rows):
+            row |= {name: values[index] for name, values in near.items()}
     made_by = networks.marks("generator", "encoder")
     for index, (row, picture) in enumerate(zip(rows, tensor_to_images(inversions), strict=True)):
         facts = {"image_id": row["image_id"], "source_sha256": row["source_sha256"]}
         facts |= {"code_version": CODE_VERSION, "kind": "inversion"} | made_by
         uri, _ = keep_picture(pictures, row["image_id"], png_bytes(picture, facts))
-        row |= {"inversion_uri": uri, "l1": l1[index]}
-        row |= {"image_inversion": image[index], "identity_inversion": same_person[index]}
+        row |= {"inversion_uri": uri}
         if not bool(w_plus[index].isfinite().all()):
             row |= {"status": "failed", "error": "the latent holds NaN or infinity"}
-    return Latents(*(tensor.float().cpu().numpy() for tensor in (w_plus, *embedded)))
+    before = before or [torch.zeros_like(one) for one in embedded]
+    known = (w_plus, before[0], embedded[0], before[1], embedded[1])
+    return Latents(*(tensor.float().cpu().numpy() for tensor in known))
 
 
 def _concatenate(batches: list[Latents]) -> Latents:

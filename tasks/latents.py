@@ -53,8 +53,8 @@ class Latents:
 
     Attributes:
         w_plus: [N, num_ws, w_dim] float32.
-        source_clip, inversion_clip: [N, E] float32, unit norm.
-        source_identity, inversion_identity: [N, D] float32, unit norm.
+        source_clip, inversion_clip: [N, E] float32, unit norm; zeros where there is no photograph.
+        source_identity, inversion_identity: [N, D] float32, likewise.
     """
 
     w_plus: NDArray[np.float32]

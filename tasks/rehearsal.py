@@ -36,7 +36,16 @@ from tasks.outputs import FileOutput
 from tasks.overlap import behind
 from tasks.photos.alignment import AlignmentConfig, align_photos_shard, align_threads
 from tasks.photos.faces import faces_ledger
-from tasks.places import CROPS, DIRECTION_STORES, IMAGES, INVERSIONS, LATENT_STORES
+from tasks.places import (
+    CROPS,
+    DIRECTION_STORES,
+    FACES,
+    IMAGES,
+    INVERSIONS,
+    LATENT_STORES,
+    PAGE,
+    REPORT,
+)
 from tasks.runs import ROLES_OF_A_RUN, RunSettings, open_run, run_folder, run_ledger
 from tasks.stopwatch import Stopwatch
 from tasks.store.folders import Folder, sha256
@@ -90,11 +99,13 @@ class ReportWork:
     """What a report has to do.
 
     Attributes:
+        rows: That it tells of.
         faces: Of each prompt and method.
         edits: Whose pictures it shrinks, if it shows them all.
         sources: Faces whose pictures it shrinks.
     """
 
+    rows: int
     faces: Sequence[int]
     edits: int
     sources: int
@@ -143,7 +154,7 @@ class Rehearsal:
         seconds, done = self._measure(work, _spread(len(photos)), align_threads())
         rows = pa.concat_tables(ledger.results())
         usable = rows["status"].to_pylist().count("ok")
-        return Sampled(seconds, self._size(CROPS) / done, usable / done)
+        return Sampled(seconds, (self._size(CROPS) + self._size(FACES)) / done, usable / done)
 
     def crops(self) -> list[tuple[str, str]]:
         """Return ids and crops of the faces that were aligned."""
@@ -215,14 +226,14 @@ class Rehearsal:
             store.commit(shard, F.normalize(numbers, dim=1))
         return store
 
-    def train(self, prompt: str, config: MapperConfig) -> tuple[str, float]:
-        """Train a mapper for a few steps, and return its URL and the seconds of a whole one."""
+    def train(self, prompt: str, config: MapperConfig) -> tuple[str, float, int]:
+        """Train a mapper for a few steps; return its URL, and seconds and bytes of a whole one."""
         few = replace(config, steps=min(_LONG, config.steps))
         url = train_prompt_mapper(self.workspace, self._models, self._device, prompt, few)
         taken = read_table(Folder(url).read(LOG))["seconds"].to_pylist()
         # The first one also warms up.
         later = taken[1:] or taken
-        return url, sum(later) / len(later) * config.steps
+        return url, sum(later) / len(later) * config.steps, _size(Path(url))
 
     def edit(
         self, row: Row, settings: RunSettings, names: Sequence[str], batch_size: int
@@ -252,8 +263,8 @@ class Rehearsal:
         work: ReportWork,
         settings: RunSettings,
         names: Sequence[str],
-    ) -> float:
-        """Return the seconds of a report.
+    ) -> tuple[float, float]:
+        """Return the seconds of a report, and its bytes.
 
         One row of each kind is edited, and what it gave stands for the others of its kind.
 
@@ -267,7 +278,8 @@ class Rehearsal:
         began = time.monotonic()
         # It imports what draws, which nothing else here needs.
         from tasks.report.judgement import MOST_FACES, MOST_PROMPTS
-        from tasks.report.run_report import GALLERY_LIMIT, JUDGED, PICTURES, write_report
+        from tasks.report.pictures import THUMBNAILS
+        from tasks.report.run_report import GALLERY_LIMIT, JUDGED, PICTURES, ROWS, write_report
 
         seconds = time.monotonic() - began
         # Assets elsewhere stay there, since no workspace was moved here.
@@ -310,7 +322,13 @@ class Rehearsal:
             (first, done), (last, all_done) = times[0], times[-1]
             if all_done > done:
                 seconds += (wanted[part] - all_done) * (last - first) / (all_done - done)
-        return seconds
+        report = Path((run / REPORT).url)
+        small, page, table = (_size(report / name) for name in (THUMBNAILS, PAGE, ROWS))
+        drawn = ticks[PICTURES][-1][1] if PICTURES in ticks else 0
+        more = work.rows / max(len(rows), 1) - 1
+        # The page has a line for each row that it shows.
+        size = _size(report) + page * min(more, GALLERY_LIMIT / max(len(rows), 1)) + table * more
+        return seconds, size + (small / drawn * (wanted[PICTURES] - drawn) if drawn else 0)
 
     def _edit_once(
         self, rows: Sequence[Row], settings: RunSettings, names: Sequence[str]
@@ -372,8 +390,13 @@ class Rehearsal:
         return (spent / counted if counted else warm_up), start
 
     def _size(self, name: str) -> int:
-        files = Path(self.workspace, name).rglob("*")
-        return sum(path.stat().st_size for path in files if path.is_file())
+        return _size(Path(self.workspace, name))
+
+
+def _size(place: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = [place, *place.rglob("*")]
+    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def kind_of(row: Row) -> Hashable:

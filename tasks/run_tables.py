@@ -1,9 +1,12 @@
 """The tables of a run and of its workspace, as a report reads them."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests.schemas import LATENTS
 from tasks.directions import BLOCKS
@@ -134,6 +137,22 @@ def read_stages(run: RunTables, statuses: Mapping[str, int]) -> Iterator[Stage]:
         seconds = sum(sum(filter(None, log["seconds"].to_pylist())) for log in steps)
         yield Stage("train-mapper", {"steps": sum(map(len, steps))}, seconds)
     yield Stage("edit", statuses, run.ledger.work()[1])
+
+
+def count_copies(run: RunTables, names: Collection[str]) -> int:
+    """Count faces of photographs that equal those of others byte by byte.
+
+    Args:
+        run: The run.
+        names: Image ids of the faces.
+    """
+    wanted, found = pa.array(names, pa.string()), Counter[tuple[str, int]]()
+    for table in run.faces.results():
+        known = pc.and_(pc.is_in(table["image_id"], wanted), pc.is_valid(table["source_sha256"]))
+        own = table.filter(known)
+        columns = (own[name].to_pylist() for name in ("source_sha256", "face_index"))
+        found.update(zip(*columns, strict=True))
+    return found.total() - len(found)
 
 
 def _known(run: RunTables, name: str) -> Folder | None:

@@ -27,11 +27,13 @@ PHASES = (LOADING, READING, EDITING, SCORING, ENCODING, WRITING, OTHER, ORCHESTR
 
 
 def describe_duration(seconds: float) -> str:
-    """Write a duration in words: 1 h 20 min, 3 min 20 s, 4.1 s."""
+    """Write a duration in words: 1 h 20 min, 3 min 20 s, 4.1 s, 27 ms."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes} min"
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.2g} ms"
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 

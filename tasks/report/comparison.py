@@ -90,7 +90,7 @@ class Comparison:
     Attributes:
         name: Of the other run.
         url: Of the other run.
-        networks: Roles whose networks differ.
+        others: Roles whose networks differ, and the kinds of assets that do.
         pairs: Pairs that both have.
         apart: Where there is none, in what they differ.
         differences: By method and prompt.
@@ -98,7 +98,7 @@ class Comparison:
 
     name: str
     url: str
-    networks: Sequence[str]
+    others: Sequence[str]
     pairs: int
     apart: Sequence[str]
     differences: Sequence[Difference]
@@ -111,6 +111,8 @@ class Comparison:
 
 def pair_rows(mine: Rows, theirs: Rows) -> Pairing:
     """Find the pairs that two runs have: equal face, prompts, method, strength and options.
+
+    Those with an alpha of 0 are left out: they are not edited.
 
     Where several pairs of a run are equal in these, they are told apart by their mappers, and then
     by the order of their rows.
@@ -128,8 +130,15 @@ def pair_rows(mine: Rows, theirs: Rows) -> Pairing:
     if len(repeated):
         keys = _told_apart((mine, theirs), keys, repeated)
     _, one, other = np.intersect1d(keys[0], keys[1], return_indices=True)
+    edited = _alphas(mine, one) != 0
+    one, other = one[edited], other[edited]
     order = np.argsort(one)
     return Pairing(one[order].astype(np.int32), other[order].astype(np.int32))
+
+
+def _alphas(rows: Rows, places: NDArray[np.integer]) -> Numbers:
+    alphas: Numbers = rows.settings["alpha"].to_numpy(float)[rows.setting[places]]
+    return alphas
 
 
 def _repeated(keys: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -163,6 +172,7 @@ def compare_runs(
     pairing: Pairing,
     name: str,
     url: str,
+    assets: Sequence[str] = (),
 ) -> Comparison:
     """Compare two runs.
 
@@ -172,10 +182,11 @@ def compare_runs(
         pairing: The pairs that both have.
         name: Of the other run.
         url: Of the other run.
+        assets: The kinds of assets in which they differ.
     """
     marks = [rows.settings for rows, _ in (mine, theirs)]
     columns = {role: f"{role}_fingerprint" for role in FINGERPRINTS}
-    networks = [
+    others = [
         role
         for role, column in columns.items()
         if {*marks[0][column].dropna()} != {*marks[1][column].dropna()}
@@ -185,7 +196,9 @@ def compare_runs(
     keys = [(group.method, group.target_prompt) for group in mine[1].by_prompt]
     found = [paired.get(key) or unpaired.get(key) for key in keys]
     apart = [] if len(pairing.mine) else _apart(mine[0], theirs[0])
-    return Comparison(name, url, networks, len(pairing.mine), apart, [d for d in found if d])
+    return Comparison(
+        name, url, [*others, *assets], len(pairing.mine), apart, [d for d in found if d]
+    )
 
 
 def _apart(mine: Rows, theirs: Rows) -> list[str]:
@@ -220,6 +233,9 @@ def _paired(mine: tuple[Rows, Evaluation], theirs: Rows, pairing: Pairing) -> It
             if name == "failed"
             else rows.column(name)[pairing.mine] - theirs.column(name)[pairing.theirs]
         )
+        if name == "directional_edit":
+            # Below 0 an edit is to go the other way.
+            values = values * np.sign(_alphas(rows, pairing.mine))
         for (_, _, own), found in zip(groups, scores, strict=True):
             faces = rows.face[pairing.mine[own]]
             # Of the difference of two.

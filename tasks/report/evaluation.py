@@ -55,7 +55,7 @@ class Group:
         target_prompt: What they were edited towards.
         alpha: Their strength; None where the group holds all strengths.
         pairs: Rows, with those that failed.
-        faces: Different images among the rows.
+        faces: Different images among the rows with status ok.
         settings: Different neutral prompts, channel choices, mappers and options among the rows.
         statuses: Rows by status.
         scores: By the names of `SCORES`, over rows with status ok.
@@ -226,7 +226,8 @@ def estimate_mean(
     if not known.any():
         return Estimate()
     values, (_, places) = values[known], np.unique(faces[known], return_inverse=True)
-    mean, count = float(values.mean()), int(places.max()) + 1
+    # Rows from before may hold cosines that rounding left beyond 1.
+    mean, count = min(max(float(values.mean()), least), most), int(places.max()) + 1
     if count < 2:
         return Estimate(len(values), count, mean)
     if share and np.ptp(values) == 0:
@@ -244,7 +245,9 @@ def estimate_mean(
             criteria.confidence,
             criteria.resamples,
         )
-    return Estimate(len(values), count, mean, max(low, least), min(high, most))
+    return Estimate(
+        len(values), count, mean, min(max(low, least), mean), max(min(high, most), mean)
+    )
 
 
 def may_have_it(before: Numbers, after: Numbers) -> NDArray[np.bool_]:
@@ -303,7 +306,7 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
             target_prompt=prompt,
             alpha=float(settings["alpha"].iloc[0]),
             pairs=len(part),
-            faces=len(np.unique(own)),
+            faces=rows.count_faces(part),
             settings=len(settings[_VARIED].drop_duplicates()),
             statuses=rows.count_statuses(part),
             seconds=found.pop("seconds"),

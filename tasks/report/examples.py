@@ -15,7 +15,7 @@ _SAME = [
     "mapper_uri",
 ]
 
-RANK = "gain times identity kept (gain x identity_edit)"
+RANK = "gain times identity kept (gain x identity_edit, of which less than 0 counts as 0)"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ def find_examples(rows: Rows, evaluation: Evaluation) -> Examples:
     """Choose examples at the best strength of every method and prompt.
 
     These are the pair with the median rank, the highest and the lowest, each once; fewer if there
-    are fewer pairs with a rank. Where others are left, no face is taken whose inversion matches the
-    prompt as well as the median edit: it may show already what is asked for.
+    are fewer pairs with a rank, and only one if all have the same. Where others are left, no face
+    is taken whose inversion matches the prompt as well as the median edit: it may show already what
+    is asked for.
     """
     ranks = rank_pairs(rows)
     before, after = rows.column("clip_cosine_inversion"), rows.column("clip_cosine")
@@ -79,6 +80,8 @@ def _choose(
         "best": order[-1],
         "worst": order[0],
     }
+    if ranks[order[0]] == ranks[order[-1]]:
+        wanted = {"typical": wanted["typical"]}
     chosen = dict[int, Kind]()
     for kind, place in wanted.items():
         chosen.setdefault(int(place), kind)

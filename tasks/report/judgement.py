@@ -71,10 +71,9 @@ class Look:
         """The prompt that the edits lead to more than to their own; empty where to none."""
         own = self.towards[self.target_prompt].mean
         prompt, most = max(self.towards.items(), key=lambda found: found[1].mean or 0.0)
-        sure = most.mean if most.low is None else most.low
-        if own is None or sure is None or (most.mean or 0.0) < self.least:
+        if own is None or most.low is None or (most.mean or 0.0) < self.least:
             return ""
-        return prompt if sure > own else ""
+        return prompt if most.low > own else ""
 
     @property
     def elsewhere_note(self) -> str:
@@ -250,7 +249,8 @@ def _best_strengths(evaluation: Evaluation) -> Iterator[Group]:
     for group in evaluation.by_prompt:
         strengths = evaluation.strengths(group.method, group.target_prompt)
         best = evaluation.best_strength(group.method, group.target_prompt) or strengths[-1]
-        if best.edited:
+        # At 0 or below nothing is asked for that a network could look for.
+        if best.edited and (best.alpha or 0) > 0:
             yield best
 
 

@@ -10,7 +10,7 @@ _FEW_FACES = 20
 
 
 def reader_notes(
-    rows: Rows, evaluation: Evaluation, waiting: int, pictures_missing: int
+    rows: Rows, evaluation: Evaluation, waiting: int, pictures_missing: int, copies: int
 ) -> list[str]:
     """Return a sentence for each thing that limits what the numbers say.
 
@@ -19,8 +19,9 @@ def reader_notes(
         evaluation: Theirs.
         waiting: Planned rows without a committed result.
         pictures_missing: Edits that are ok, and have no picture.
+        copies: Faces of photographs that equal others.
     """
-    notes, faces = list[str](), len(rows.faces)
+    notes, faces = list[str](), rows.count_faces()
     if waiting:
         notes.append(
             f"The run is not finished: {waiting:,} planned "
@@ -36,15 +37,22 @@ def reader_notes(
     if len(rows) and not any(group.scores["success"].count for group in evaluation.by_prompt):
         notes.append("No pair could be judged a success or not: scores are missing.")
     if unchanged := int(rows.unchanged().sum()):
+        asked = int((~np.isnan(rows.column("success"))).sum())
         notes.append(
-            f"{unchanged:,} of {int(rows.ok.sum()):,} edits changed nothing at all, and are "
+            f"{unchanged:,} of {asked:,} edits changed nothing at all, and are "
             "no success: take a larger alpha, or for optimize more steps or a smaller l2_lambda."
         )
     if 0 < faces < _FEW_FACES:
         notes.append(f"Few faces ({faces}): the intervals are rough.")
-    if lost := _lost_in_inversion(rows, evaluation.criteria.identity):
+    if copies:
         notes.append(
-            f"{lost:,} of {faces:,} faces are other people in the inversion already, before any "
+            f"{copies:,} of the faces are copies of others, byte by byte: the intervals take them "
+            "for other people, and are too narrow."
+        )
+    lost, known = _lost_in_inversion(rows, evaluation.criteria.identity)
+    if lost:
+        notes.append(
+            f"{lost:,} of {known:,} faces are other people in the inversion already, before any "
             f"edit (identity_inversion below {evaluation.criteria.identity:g}): what an edit "
             "keeps is the inversion."
         )
@@ -63,8 +71,9 @@ def instruments(rows: Rows) -> dict[str, str]:
     return {
         "clip, directional, image, off-target, success": (
             f"CLIP {named('judge')} (edits were steered by CLIP {named('clip')}); pictures clamped "
-            "to what a file shows, antialiased bicubic resize to the network's input, CLIP's mean "
-            "and deviation; texts as they are written, without templates; embeddings of length 1"
+            "to the range of a file, not rounded to its levels, antialiased bicubic resize to the "
+            "network's input, CLIP's mean and deviation; texts as they are written, without "
+            "templates; embeddings of length 1"
         ),
         "identity": (
             f"ArcFace {named('identity')}; pictures clamped likewise; aligned faces at 256 px, cut "
@@ -99,9 +108,11 @@ def _judge_note(rows: Rows) -> str:
     return "Scored by a second CLIP, which did not steer the edits; look at the pictures as well."
 
 
-def _lost_in_inversion(rows: Rows, least: float) -> int:
+def _lost_in_inversion(rows: Rows, least: float) -> tuple[int, int]:
+    """Faces whose inversions are other people, and faces of which it is known."""
     values = rows.column("identity_inversion")
     known = ~np.isnan(values)
     counts = np.bincount(rows.face[known], minlength=len(rows.faces))
     sums = np.bincount(rows.face[known], values[known], len(rows.faces))
-    return int((sums[counts > 0] / counts[counts > 0] < least).sum())
+    known = counts > 0
+    return int((sums[known] / counts[known] < least).sum()), int(known.sum())

@@ -176,6 +176,12 @@ class Page:
     comparisons: Sequence[ComparisonPart]
     drift_rule: str
 
+    @property
+    def not_used(self) -> int:
+        """Photographs without a face that can be used, and faces without a latent."""
+        before = [stage for stage in self.stages if stage.name in ("align", "invert")]
+        return sum(stage.total - stage.counts.get("ok", 0) for stage in before)
+
 
 def render_page(page: Page) -> str:
     """Write the page as one HTML document that runs no script and loads no style but its own."""

@@ -79,6 +79,10 @@ class Rows:
         found = sorted(zip(self.statuses, counts.tolist(), strict=True), key=lambda one: -one[1])
         return {status: count for status, count in found if count}
 
+    def count_faces(self, places: NDArray[np.integer] | slice = slice(None)) -> int:
+        """Count the different images that were edited."""
+        return len(np.unique(self.face[places][self.ok[places]]))
+
     def find(self, settings: pd.Series) -> NDArray[np.intp]:
         """Return the places of the rows whose setting has a True in a column of them."""
         return np.flatnonzero(settings.to_numpy(bool)[self.setting])

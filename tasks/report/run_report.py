@@ -34,7 +34,7 @@ from tasks.report.plots import Plot, ordered_methods, stages_plot, status_plot, 
 from tasks.report.prompt_parts import ReportMaterial, prompt_part, prompt_plots
 from tasks.report.rows import Rows, collect_rows
 from tasks.report.scoring import Criteria
-from tasks.run_tables import RunTables, Stage, read_run, read_stages
+from tasks.run_tables import RunTables, Stage, count_copies, read_run, read_stages
 from tasks.stopwatch import time_spent
 from tasks.store.folders import Folder
 
@@ -47,6 +47,8 @@ OnProgress = Callable[[str, int, int], None]
 # A page holds the rows of its gallery and a thumbnail of each; beyond this it is slow to open.
 GALLERY_LIMIT = 10_000
 _ELSEWHERE_TOLD = 3
+# Where `run.json` has the fingerprints of assets.
+_ASSETS = {"directions": "directions_fingerprint", "mappers": "mappers"}
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class ReportSummary:
         waiting: Planned rows without a committed result.
         notes: What a reader must know before trusting the numbers.
         drift: What changed since the runs that this was compared with.
+        drifted: Prompts and methods that did.
         unpaired: In what those differ that have no pair of this one, by their names.
         verdicts: Of every prompt and method, as a table of texts.
     """
@@ -106,6 +109,7 @@ class ReportSummary:
     waiting: int
     notes: tuple[str, ...]
     drift: tuple[str, ...] = ()
+    drifted: int = 0
     unpaired: Mapping[str, Sequence[str]] = field(default_factory=dict)
     verdicts: tuple[dict[str, str], ...] = ()
 
@@ -177,8 +181,15 @@ def _names(places: Sequence[RunPlaces]) -> list[str]:
 def _beside(mine: ScoredRun, theirs: ScoredRun, name: str) -> Beside:
     pairing = pair_rows(mine.rows, theirs.rows)
     numbers = (mine.rows, mine.evaluation), (theirs.rows, theirs.evaluation)
-    comparison = compare_runs(*numbers, pairing, name, theirs.run.places.run.url)
+    assets = [kind for kind in _ASSETS if _assets(mine.run, kind) != _assets(theirs.run, kind)]
+    comparison = compare_runs(*numbers, pairing, name, theirs.run.places.run.url, assets)
     return Beside(theirs, pairing, comparison, telling_pairs(mine.rows, theirs.rows, pairing))
+
+
+def _assets(run: RunTables, kind: str) -> set[str]:
+    """Fingerprints of what a run edits with."""
+    found = run.values.get(_ASSETS[kind]) or ()
+    return {found} if isinstance(found, str) else {*dict(found).values()}
 
 
 def _write(
@@ -205,7 +216,9 @@ def _write(
         for one, gallery in zip(beside, galleries, strict=True)
     ]
     notes = [
-        *reader_notes(rows, evaluation, run.waiting, pictures.missing),
+        *reader_notes(
+            rows, evaluation, run.waiting, pictures.missing, count_copies(run, rows.faces)
+        ),
         *_demo_note(run.values),
         *_led_elsewhere(judgement),
         *_limits(len(shown), len(rows), len(material.prompts)),
@@ -217,7 +230,7 @@ def _write(
         notes=notes,
         evaluation=evaluation,
         waiting=run.waiting,
-        faces=len(rows.faces),
+        faces=rows.count_faces(),
         methods=ordered_methods(rows.settings["method"]),
         prompts=_prompts(report, material),
         prompt_count=len(material.prompts),
@@ -242,6 +255,7 @@ def _write(
         run.waiting,
         (*notes, *judgement.notes),
         tuple(sentence for part in comparisons for sentence in part.drift),
+        sum(len(part.comparison.drifted) for part in comparisons),
         {
             part.comparison.name: part.comparison.apart
             for part in comparisons

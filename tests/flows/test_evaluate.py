@@ -22,7 +22,7 @@ def test_other_runs_by_name_by_folder_and_in_another_workspace(capsys, tmp_path)
     )
     out, err = capsys.readouterr()
     told = json.loads(out)
-    assert told["counts"] == {"ok": 9, "not ok": 0, "waiting": 0, "drifted": 4}
+    assert told["counts"] == {"ok": 9, "not ok": 0, "waiting": 0, "drifted": 2}
     assert all("better by" in sentence for sentence in told["facts"]["drift"])
     words = " ".join(err.split())
     assert "drift: global, 'a smiling face': directional edit better by 0.200" in words

@@ -69,6 +69,9 @@ def test_edits_are_estimated_from_what_is_done_and_nothing_is_written(tmp_path, 
     assert all(stages[name]["seconds"] > 0 for name in ("relevance", "mappers", "edit"))
     assert stages["edit"]["bytes"] > 20 * 1000
     edit_dataset(root, manifest, **options)
+    # A log of two steps is as long as one of one.
+    mappers = sum(path.stat().st_size for path in Path(root, "mappers").rglob("*.*"))
+    assert stages["mappers"]["bytes"] == pytest.approx(mappers, rel=0.05)
     folder = run_folder(root, "run")
     with pytest.raises(RunError, match="image_format: got 'webp', begun with 'png'"):
         estimate(image_format="webp")
@@ -137,6 +140,9 @@ def test_a_run_is_estimated_before_there_is_a_workspace(
     assert stages["evaluate"]["seconds"] > 0
     assert app.meta(words) == 0
     capsys.readouterr()
+    report = tmp_path / "ws/runs/run/report"
+    written = sum(path.stat().st_size for path in report.rglob("*") if path.is_file())
+    assert stages["evaluate"]["bytes"] == pytest.approx(written, rel=0.25)
     assert app.meta(["--json", *words, "--dry-run"]) == 0
     stages = {s["stage"]: s for s in json.loads(capsys.readouterr().out)["facts"]["stages"]}
     assert stages["edit"]["seconds"] == 0

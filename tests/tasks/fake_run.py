@@ -44,6 +44,7 @@ class FakeRun:
     name: str = "autumn"
     models: str = "models.json"
     better: float = 0.0
+    copies: bool = False
 
     @property
     def folder(self) -> Folder:
@@ -78,7 +79,9 @@ class FakeRun:
             inversion = self.draw(number, "", 0.5, self.side)
             self.workspace.write(f"crops/face-{number}.png", crop)
             self.workspace.write(f"inversions/feed/face-{number}.png", inversion)
-            rows.append(_face(f"face-{number}", "ok", crop_sha256=sha256(crop)))
+            digests = {"crop_sha256": sha256(crop)}
+            digests |= {"source_sha256": sha256(b"photo" if self.copies else crop)}
+            rows.append(_face(f"face-{number}", "ok", **digests))
         known = [row["image_id"] for row in rows]
         blank = dict.fromkeys(LATENTS.names) | {"status": "ok", "source_sha256": ""}
         latents = [blank | {"image_id": name, "row": row} for row, name in enumerate(known)]
@@ -116,7 +119,7 @@ class FakeRun:
                         row |= {"status": "no_channel", "error": "no channel passes <beta>"}
                     else:
                         row |= _scores(chance, prompt, method, alpha)
-                        row["directional_edit"] += self.better
+                        row["directional_edit"] += math.copysign(self.better, row["alpha"])
                         picture = self.draw(number, prompt, alpha, self.side)
                         if self.tar:
                             members[f"{count}.png"] = picture

@@ -96,12 +96,27 @@ def test_drift_needs_an_interval_beside_zero_and_a_large_difference(collect):
     assert compared(collect(rows_of(range(1), -0.1)), before).drifted == []
 
 
+def test_pairs_that_are_not_edited_are_left_out_and_below_zero_better_is_the_other_way(collect):
+    mine, theirs = rows_of(range(12)), rows_of(range(12))
+    for row, other in zip(mine, theirs, strict=True):
+        # Of two strengths the lower one is none here, and the higher one goes down.
+        alpha = 0.0 if row["alpha"] == 2 else -4.0
+        row |= {"alpha": alpha}
+        other |= {"alpha": alpha, "directional_edit": row["directional_edit"] + 0.1}
+        other["identity_edit"] -= 0.1
+    found = compared(collect(mine), collect(theirs))
+    (difference,) = found.differences
+    assert (found.pairs, difference.pairs) == (12, 12)
+    assert difference.scores["directional_edit"].mean == pytest.approx(0.1)
+    assert difference.scores["identity_edit"].mean == pytest.approx(0.1)
+
+
 def test_other_settings_are_no_pairs_and_other_mappers_are(collect):
     mine = collect(rows_of(range(3)))
     assert compared(mine, collect(rows_of(range(3), num_channels=7))).pairs == 0
     other = rows_of(range(3), mapper_uri="/ws/mappers/x", generator_fingerprint="h")
     found = compared(mine, collect(other))
-    assert (found.pairs, found.networks) == (6, ["generator"])
+    assert (found.pairs, found.others) == (6, ["generator"])
 
 
 def test_runs_without_a_common_pair_say_in_what_they_differ(collect):

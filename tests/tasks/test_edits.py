@@ -13,13 +13,17 @@ from PIL import Image
 
 from manifests.cells import read_instruction
 from manifests.edits import Edit
+from manifests.schemas import LATENTS, METRICS
 from styleclip_ops.errors import StyleClipError
 from styleclip_ops.pictures import images_to_tensor
 from styleclip_ops.warm_start import RandomFaces
 from tasks import edits
 from tasks.edits import Editor, edit_pairs_shard, warm_offset
+from tasks.interchange import Import, plan_import
+from tasks.inversion import invert_faces_shard
 from tasks.models import Models, open_models
 from tasks.runs import RunError, read_settings, run_ledger, shards_to_do
+from tasks.store.folders import Folder
 from tasks.store.ledger import Ledger
 
 
@@ -39,6 +43,25 @@ def test_identity_is_scored_on_what_the_saved_images_show(finished):
     assert (saved[1].abs() == 1).float().mean() > 0.05
     before, after = open_models(finished.models, "cpu").identity.embed(saved).detach()
     assert float(before @ after) == pytest.approx(row["identity_edit"], abs=0.01)
+
+
+def test_a_latent_without_a_photograph_is_not_near_one(finished):
+    w_plus = np.random.default_rng(0).normal(size=(1, 8, 28)).astype(np.float32)
+    asked = finished.root, Import(w_plus, ["stranger"]), finished.models, "cpu", 64
+    for shard in plan_import(*asked):
+        invert_faces_shard(finished.root, finished.models, "cpu", shard, batch_size=8)
+    finished.ask([Edit("stranger", read_instruction({"target_prompt": "sad", "alpha": 2.0}))])
+    finished.edit("imported")
+    (row,) = finished.results("imported").to_pylist()
+    assert (row["status"], row["error"]) == ("ok", None)
+    compared = {name: row[name] for name in METRICS if name.endswith(("_inversion", "_total"))}
+    assert compared == dict.fromkeys(compared)
+    assert len(compared) == 5
+    assert None not in (row["identity_edit"], row["image_edit"], row["clip_cosine_inversion"])
+    (ledger,) = (Ledger(Folder(str(p)), LATENTS) for p in Path(finished.root).glob("latents/*"))
+    latents = {row["image_id"]: row for table in ledger.results() for row in table.to_pylist()}
+    assert latents["stranger"]["l1"] is latents["stranger"]["identity_inversion"] is None
+    assert None not in (latents["anna"]["l1"], latents["anna"]["identity_inversion"])
 
 
 def test_a_latent_that_is_lost_fails_its_own_rows(finished):

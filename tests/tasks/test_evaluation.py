@@ -162,7 +162,7 @@ def test_failed_rows_are_counted_and_not_scored():
     stray = row("bob", status="failed", error="?", seconds=100.0, **GOOD | {"identity_edit": -1.0})
     group = only_group(row(seconds=2.0, **GOOD), stray, row("cid", status="no_latent"))
     assert group.statuses == {"ok": 1, "failed": 1, "no_latent": 1}
-    assert (group.pairs, group.faces, group.failed) == (3, 3, 2)
+    assert (group.pairs, group.faces, group.failed) == (3, 1, 2)
     assert group.scores["identity_edit"] == Estimate(1, 1, 0.9)
     assert group.seconds == Estimate(1, 1, 2.0)
 
@@ -315,7 +315,7 @@ def test_examples_are_the_median_and_the_ends(collect):
 
 
 def test_a_face_that_showed_it_before_is_an_example_only_where_no_other_is(collect):
-    had, lacked = GOOD | {"clip_cosine_inversion": 0.35}, GOOD | {"directional_edit": 0.6}
+    had, lacked = GOOD | {"clip_cosine_inversion": 0.35}, GOOD | {"clip_cosine": 0.35}
     rows = [row("ann", **had), row("bob", **lacked), row("cid", **GOOD)]
     collected = collect(*rows)
     (examples,) = find_examples(collected, evaluate_rows(collected, {}, CRITERIA)).values()
@@ -323,6 +323,20 @@ def test_a_face_that_showed_it_before_is_an_example_only_where_no_other_is(colle
     collected = collect(row("ann", **had))
     (examples,) = find_examples(collected, evaluate_rows(collected, {}, CRITERIA)).values()
     assert len(examples) == 1
+
+
+def test_of_pairs_with_the_same_rank_none_is_best_or_worst(collect):
+    collected = collect(*(row(name, **GOOD) for name in ("ann", "bob", "cid")))
+    (examples,) = find_examples(collected, evaluate_rows(collected, {}, CRITERIA)).values()
+    assert [example.kind for example in examples] == ["typical"]
+
+
+def test_rounding_takes_no_cosine_beyond_one():
+    beyond = GOOD | {"image_edit": 1.00000024}
+    for score in (only_group(row(**beyond)), only_group(row(**beyond), row("bob", **beyond))):
+        found = score.scores["image_edit"]
+        assert found.mean == 1.0
+        assert (found.low or 0) <= found.mean <= (found.high or 1)
 
 
 def test_one_pair_is_one_example(collect):

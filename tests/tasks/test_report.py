@@ -196,7 +196,7 @@ def test_notes_on_judges_networks_and_repeated_pairs(tmp_path):
     def notes(rows: list[dict], waiting: int = 0) -> list[str]:
         table = pa.Table.from_pylist([blank | row for row in rows], RESULTS)
         collected = collect_rows([table], QUICK, tmp_path / "rows.parquet")
-        return reader_notes(collected, evaluate_rows(collected, {}, QUICK), waiting, 0)
+        return reader_notes(collected, evaluate_rows(collected, {}, QUICK), waiting, 0, 0)
 
     blank = dict.fromkeys(RESULTS.names) | {"neutral_prompt": "a face", "target_prompt": "a smile"}
     blank |= {"method": "global", "alpha": 2.0, "status": "ok", "code_version": "0", "shard": 0}
@@ -260,10 +260,18 @@ def test_edits_that_lose_nothing_are_drawn_without_a_warning():
     assert b"<svg" in loss_plot({"global": same}).svg
 
 
+def test_faces_of_equal_photographs_are_told(tmp_path):
+    for name, copies in (("own", False), ("copied", True)):
+        run = FakeRun(Folder(str(tmp_path / name)), num_faces=4, plan=SHORT, copies=copies)
+        run.write()
+        told = [note for note in write_report(run.folder.url, QUICK).notes if "copies" in note]
+        assert [note.partition(" are")[0] for note in told] == ["3 of the faces"] * copies
+
+
 def test_another_run_is_shown_beside_with_differences_and_drift(finished):
     summary = json.loads(report_of(finished).read("summary.json"))
     (compared,) = summary["comparisons"]
-    assert (compared["name"], compared["pairs"], compared["networks"]) == ("summer", 60, [])
+    assert (compared["name"], compared["pairs"], compared["others"]) == ("summer", 60, [])
     for difference in compared["differences"]:
         assert difference["paired"]
         change = difference["scores"]["directional_edit"]
@@ -281,7 +289,7 @@ def test_another_run_is_shown_beside_with_differences_and_drift(finished):
         e and [e[0], e[1].replace("..", "../../summer", 1), e[2]] for e in document.pairs["edits"]
     ]
     changes = document.pairs["rows"]["change since summer"]
-    assert {None if c is None else round(c, 3) for c in changes} <= {0.1, None}
+    assert {None if c is None else round(c, 3) for c in changes} <= {0.1, -0.1, None}
 
 
 def test_other_runs_of_one_name_are_told_apart(tmp_path):
