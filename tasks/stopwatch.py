@@ -33,7 +33,7 @@ def describe_duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     if 0 < seconds < 0.1:
-        return f"{1000 * seconds:.2g} ms"
+        return f"{1000 * seconds:.3g} ms"
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
