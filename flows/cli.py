@@ -24,7 +24,7 @@ from flows.help_examples import epilogue
 from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_signals, leave
 from flows.mistyped import FLAGS, USER_ERROR, explain, refuse_unknown
 from flows.options import EVERYWHERE
-from flows.progress import PipedConsole, console, one_line, printable, say
+from flows.progress import PipedConsole, UnreadError, console, one_line, printable, say
 from flows.signatures import docstring, given_texts
 from flows.summary import Summary
 from manifests.schemas import ALL_FAILURES, FACE_FAILURES, RESULT_FAILURES
@@ -132,7 +132,7 @@ def launch(
         mark_cancelled(error)
         say(str(error))
         return INTERRUPTED
-    except BrokenPipeError:
+    except UnreadError:
         raise
     except _TOLD as error:
         return _tell(error, trace)

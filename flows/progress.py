@@ -28,12 +28,20 @@ _PLURALS = (
 )
 
 
+class UnreadError(BrokenPipeError):
+    """Whoever read what a command says reads no more."""
+
+
 class PipedConsole(Console):
     """A console that leaves it to the command what a closed pipe means."""
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise what the write did."""
-        raise
+        """Tell it from other broken pipes, as those of a store or a worker.
+
+        Raises:
+            UnreadError: Always.
+        """
+        raise UnreadError
 
 
 # Progress goes to stderr; stdout is for the result.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.report.evaluation import Estimate, Evaluation, Numbers, Places, estimate_mean
-from tasks.report.examples import rank_pairs
+from tasks.report.examples import ROUNDING, rank_pairs
 from tasks.report.rows import FINGERPRINTS, Rows
 from tasks.report.scoring import SHARES, Criteria, limits_of
 
@@ -112,8 +112,6 @@ class Comparison:
 def pair_rows(mine: Rows, theirs: Rows) -> Pairing:
     """Find the pairs that two runs have: equal face, prompts, method, strength and options.
 
-    Those with an alpha of 0 are left out: they are not edited.
-
     Where several pairs of a run are equal in these, they are told apart by their mappers, and then
     by the order of their rows.
     """
@@ -130,8 +128,6 @@ def pair_rows(mine: Rows, theirs: Rows) -> Pairing:
     if len(repeated):
         keys = _told_apart((mine, theirs), keys, repeated)
     _, one, other = np.intersect1d(keys[0], keys[1], return_indices=True)
-    edited = _alphas(mine, one) != 0
-    one, other = one[edited], other[edited]
     order = np.argsort(one)
     return Pairing(one[order].astype(np.int32), other[order].astype(np.int32))
 
@@ -219,6 +215,7 @@ def _paired(mine: tuple[Rows, Evaluation], theirs: Rows, pairing: Pairing) -> It
     rows, evaluation = mine
     if not len(pairing.mine):
         return
+    alphas = _alphas(rows, pairing.mine)
     failed = [(~r.ok[p]).astype(float) for r, p in ((rows, pairing.mine), (theirs, pairing.theirs))]
     groups = list[tuple[str, str, Places]]()
     for group in evaluation.by_prompt:
@@ -235,7 +232,10 @@ def _paired(mine: tuple[Rows, Evaluation], theirs: Rows, pairing: Pairing) -> It
         )
         if name == "directional_edit":
             # Below 0 an edit is to go the other way.
-            values = values * np.sign(_alphas(rows, pairing.mine))
+            values = values * np.sign(alphas)
+        if name != "failed":
+            # Nothing was edited.
+            values[alphas == 0] = np.nan
         for (_, _, own), found in zip(groups, scores, strict=True):
             faces = rows.face[pairing.mine[own]]
             # Of the difference of two.
@@ -283,19 +283,23 @@ def difference_of_means(mine: Estimate, theirs: Estimate) -> Estimate:
 def telling_pairs(mine: Rows, theirs: Rows, pairing: Pairing) -> dict[str, int]:
     """Choose pairs to look at: where the rank rose and fell most, and the median change.
 
+    A pair without an edit, or whose rank only rounding changed, is none.
+
     Returns:
         Numbers of the pairing by why; of what they are chosen by see `tasks.report.examples.RANK`.
     """
     change = rank_pairs(mine)[pairing.mine] - rank_pairs(theirs)[pairing.theirs]
+    change[_alphas(mine, pairing.mine) == 0] = np.nan
+    change[np.abs(change) < ROUNDING] = np.nan
     order = np.argsort(change, kind="stable")
     order = order[: int((~np.isnan(change)).sum())]
     if not len(order):
         return {}
-    wanted = {
-        "median change": int(order[(len(order) - 1) // 2]),
-        "rose most": int(order[-1]),
-        "fell most": int(order[0]),
-    }
+    wanted = {"median change": int(order[(len(order) - 1) // 2])}
+    if change[order[-1]] > 0:
+        wanted["rose most"] = int(order[-1])
+    if change[order[0]] < 0:
+        wanted["fell most"] = int(order[0])
     chosen = dict[int, str]()
     for why, number in wanted.items():
         chosen.setdefault(number, why)

@@ -154,8 +154,9 @@ class Evaluation:
         raise KeyError((method, target_prompt))
 
     def best_strength(self, method: str, target_prompt: str) -> Group | None:
-        """Return the strength with the most successes that keep the identity.
+        """Return the strength with the largest share of successes that keep the identity.
 
+        Strengths that fewer than half as many faces have as another one are not compared with it.
         Of equals it is that with the largest product of gain and identity, which tells an edit that
         is seen from one that hardly is. Where even the most are weak, a few pairs would decide by
         chance: there the product alone decides. None where no pair of the method and prompt has
@@ -166,6 +167,8 @@ class Evaluation:
             for group in self.strengths(method, target_prompt)
             if group.scores[_BOTH].mean is not None
         ]
+        faces = max((group.scores[_BOTH].faces for group in rated), default=0)
+        rated = [group for group in rated if 2 * group.scores[_BOTH].faces >= faces]
         most = max((_share(group) for group in rated), default=0.0)
         best = rated if most < MIXED else [group for group in rated if _share(group) == most]
         return max(best, key=_reach, default=None)
@@ -306,7 +309,7 @@ def _groups(rows: Rows, parts: Sequence[Places], criteria: Criteria) -> Iterator
             target_prompt=prompt,
             alpha=float(settings["alpha"].iloc[0]),
             pairs=len(part),
-            faces=rows.count_faces(part),
+            faces=len(rows.edited_faces(part)),
             settings=len(settings[_VARIED].drop_duplicates()),
             statuses=rows.count_statuses(part),
             seconds=found.pop("seconds"),

@@ -15,6 +15,8 @@ _SAME = [
     "mapper_uri",
 ]
 
+# Ranks this near to each other are equal but for rounding.
+ROUNDING = 1e-6
 RANK = "gain times identity kept (gain x identity_edit, of which less than 0 counts as 0)"
 
 
@@ -80,7 +82,7 @@ def _choose(
         "best": order[-1],
         "worst": order[0],
     }
-    if ranks[order[0]] == ranks[order[-1]]:
+    if ranks[order[-1]] - ranks[order[0]] < ROUNDING:
         wanted = {"typical": wanted["typical"]}
     chosen = dict[int, Kind]()
     for kind, place in wanted.items():

@@ -21,7 +21,7 @@ def reader_notes(
         pictures_missing: Edits that are ok, and have no picture.
         copies: Faces of photographs that equal others.
     """
-    notes, faces = list[str](), rows.count_faces()
+    notes, faces = list[str](), len(rows.edited_faces())
     if waiting:
         notes.append(
             f"The run is not finished: {waiting:,} planned "

@@ -85,9 +85,11 @@ def _method(material: ReportMaterial, method: str, prompt: str) -> MethodPart:
     )
 
 
-def _merit(part: MethodPart) -> float:
+def _merit(part: MethodPart) -> tuple[bool, float]:
+    """What is sure comes first, and of that the largest share of successes."""
     share = part.best.scores["success_and_identity"].mean if part.best else None
-    return -1.0 if share is None else share
+    is_sure = part.best is not None and part.best.verdict != "unsure"
+    return is_sure, -1.0 if share is None else share
 
 
 def _strip(material: ReportMaterial, example: Example) -> Strip:

@@ -79,9 +79,10 @@ class Rows:
         found = sorted(zip(self.statuses, counts.tolist(), strict=True), key=lambda one: -one[1])
         return {status: count for status, count in found if count}
 
-    def count_faces(self, places: NDArray[np.integer] | slice = slice(None)) -> int:
-        """Count the different images that were edited."""
-        return len(np.unique(self.face[places][self.ok[places]]))
+    def edited_faces(self, places: NDArray[np.integer] | slice = slice(None)) -> list[str]:
+        """Return the different images that were edited."""
+        edited = self.face[places][self.ok[places]]
+        return [self.faces[place] for place in np.unique(edited)]
 
     def find(self, settings: pd.Series) -> NDArray[np.intp]:
         """Return the places of the rows whose setting has a True in a column of them."""

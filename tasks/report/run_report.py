@@ -47,8 +47,6 @@ OnProgress = Callable[[str, int, int], None]
 # A page holds the rows of its gallery and a thumbnail of each; beyond this it is slow to open.
 GALLERY_LIMIT = 10_000
 _ELSEWHERE_TOLD = 3
-# Where `run.json` has the fingerprints of assets.
-_ASSETS = {"directions": "directions_fingerprint", "mappers": "mappers"}
 
 
 @dataclass(frozen=True)
@@ -181,15 +179,25 @@ def _names(places: Sequence[RunPlaces]) -> list[str]:
 def _beside(mine: ScoredRun, theirs: ScoredRun, name: str) -> Beside:
     pairing = pair_rows(mine.rows, theirs.rows)
     numbers = (mine.rows, mine.evaluation), (theirs.rows, theirs.evaluation)
-    assets = [kind for kind in _ASSETS if _assets(mine.run, kind) != _assets(theirs.run, kind)]
+    assets = _other_assets(mine, theirs, pairing)
     comparison = compare_runs(*numbers, pairing, name, theirs.run.places.run.url, assets)
     return Beside(theirs, pairing, comparison, telling_pairs(mine.rows, theirs.rows, pairing))
 
 
-def _assets(run: RunTables, kind: str) -> set[str]:
-    """Fingerprints of what a run edits with."""
-    found = run.values.get(_ASSETS[kind]) or ()
-    return {found} if isinstance(found, str) else {*dict(found).values()}
+def _other_assets(mine: ScoredRun, theirs: ScoredRun, pairing: Pairing) -> list[str]:
+    """The kinds of assets that pairs of two runs were edited with, and that differ."""
+    rows, runs = mine.rows, (mine.run, theirs.run)
+    methods = {*rows.settings["method"].iloc[np.unique(rows.setting[pairing.mine])]}
+    directions = {run.values.get("directions_fingerprint") for run in runs}
+    # By their folders, which a workspace that was moved keeps.
+    one, other = (
+        {url.rpartition("/")[2]: mark for url, mark in (run.values.get("mappers") or {}).items()}
+        for run in runs
+    )
+    common = one.keys() & other.keys()
+    same = all(one[name] == other[name] for name in common) and bool(common or not one | other)
+    found = ["directions"] if "global" in methods and len(directions) > 1 else []
+    return found + (["mappers"] if "mapper" in methods and not same else [])
 
 
 def _write(
@@ -217,7 +225,7 @@ def _write(
     ]
     notes = [
         *reader_notes(
-            rows, evaluation, run.waiting, pictures.missing, count_copies(run, rows.faces)
+            rows, evaluation, run.waiting, pictures.missing, count_copies(run, rows.edited_faces())
         ),
         *_demo_note(run.values),
         *_led_elsewhere(judgement),
@@ -230,7 +238,7 @@ def _write(
         notes=notes,
         evaluation=evaluation,
         waiting=run.waiting,
-        faces=rows.count_faces(),
+        faces=len(rows.edited_faces()),
         methods=ordered_methods(rows.settings["method"]),
         prompts=_prompts(report, material),
         prompt_count=len(material.prompts),
@@ -279,7 +287,8 @@ def _verdicts(evaluation: Evaluation, judgement: Judgement) -> Iterator[dict[str
                 told[name] += f" ({score.low:.2f} to {score.high:.2f})"
         look = judgement.find(group.method, group.target_prompt)
         told |= {"leads more to": look.elsewhere if look else ""}
-        yield told | {"pairs": f"{group.pairs}", "failed": f"{group.failed}"}
+        shown = best or group
+        yield told | {"pairs": f"{shown.pairs}", "failed": f"{shown.failed}"}
 
 
 def _other_gallery(

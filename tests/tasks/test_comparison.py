@@ -96,7 +96,9 @@ def test_drift_needs_an_interval_beside_zero_and_a_large_difference(collect):
     assert compared(collect(rows_of(range(1), -0.1)), before).drifted == []
 
 
-def test_pairs_that_are_not_edited_are_left_out_and_below_zero_better_is_the_other_way(collect):
+def test_pairs_that_are_not_edited_differ_in_nothing_and_below_zero_better_is_the_other_way(
+    collect,
+):
     mine, theirs = rows_of(range(12)), rows_of(range(12))
     for row, other in zip(mine, theirs, strict=True):
         # Of two strengths the lower one is none here, and the higher one goes down.
@@ -106,9 +108,16 @@ def test_pairs_that_are_not_edited_are_left_out_and_below_zero_better_is_the_oth
         other["identity_edit"] -= 0.1
     found = compared(collect(mine), collect(theirs))
     (difference,) = found.differences
-    assert (found.pairs, difference.pairs) == (12, 12)
-    assert difference.scores["directional_edit"].mean == pytest.approx(0.1)
-    assert difference.scores["identity_edit"].mean == pytest.approx(0.1)
+    assert (found.pairs, difference.pairs, difference.paired) == (24, 24, True)
+    for name in ("directional_edit", "identity_edit"):
+        score = difference.scores[name]
+        assert (score.count, score.mean) == (12, pytest.approx(0.1))
+    assert difference.scores["failed"].count == 24
+    # Where nothing was edited, nothing is told to differ either.
+    rows = [row for row in mine if row["alpha"] == 0]
+    found = compared(collect(rows), collect(rows))
+    assert (found.pairs, found.apart) == (12, [])
+    assert found.differences[0].change("identity_edit") == "unknown"
 
 
 def test_other_settings_are_no_pairs_and_other_mappers_are(collect):

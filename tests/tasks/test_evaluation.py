@@ -233,6 +233,15 @@ def test_of_strengths_that_succeed_as_often_the_one_that_is_seen_is_best():
     assert best.alpha == 4.0
 
 
+def test_one_lucky_face_does_not_choose_the_strength_of_all():
+    rows = [row(f"face-{n}", alpha=2.0, **GOOD) for n in range(19)]
+    rows.append(row("lost", alpha=2.0, **GOOD | {"identity_edit": 0.1}))
+    rows.append(row("lucky", alpha=8.0, **GOOD))
+    best = evaluated(*rows).best_strength("global", "a smiling face")
+    assert best is not None
+    assert (best.alpha, best.verdict) == (2.0, "works")
+
+
 def test_of_one_face_nothing_is_sure():
     rows = [row(alpha=alpha, **GOOD) for alpha in (2.0, 4.0)]
     assert only_group(*rows).verdict == "unsure"
@@ -327,6 +336,11 @@ def test_a_face_that_showed_it_before_is_an_example_only_where_no_other_is(colle
 
 def test_of_pairs_with_the_same_rank_none_is_best_or_worst(collect):
     collected = collect(*(row(name, **GOOD) for name in ("ann", "bob", "cid")))
+    (examples,) = find_examples(collected, evaluate_rows(collected, {}, CRITERIA)).values()
+    assert [example.kind for example in examples] == ["typical"]
+    noise = {"ann": 3e-8, "bob": 1.5e-8, "cid": -4e-8}
+    rows = [row(name, **GOOD | {"clip_cosine": 0.2 + by}) for name, by in noise.items()]
+    collected = collect(*rows)
     (examples,) = find_examples(collected, evaluate_rows(collected, {}, CRITERIA)).values()
     assert [example.kind for example in examples] == ["typical"]
 

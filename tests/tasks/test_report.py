@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +34,7 @@ from tasks.store.ledger import Ledger
 
 from fake_run import HOSTILE, PLAN, SHORT, FakeRun
 
+MAPPED = [("a smiling face", "mapper", (1.0,))]
 QUICK = Criteria(resamples=40)
 
 
@@ -258,6 +260,28 @@ def test_edits_that_lose_nothing_are_drawn_without_a_warning():
     scores = dict.fromkeys(kinds, Estimate(1, 1, 1 + 1e-7))
     same = Group("global", "a smile", 1.0, 1, 1, 1, {}, scores, Estimate())
     assert b"<svg" in loss_plot({"global": same}).svg
+
+
+@pytest.mark.parametrize(
+    ("plan", "mine", "theirs", "others"),
+    [
+        (SHORT, {"directions_fingerprint": "a"}, {"directions_fingerprint": "b"}, ["directions"]),
+        (SHORT, {"directions_fingerprint": "a"}, {"directions_fingerprint": "a"}, []),
+        (SHORT, {"mappers": {"/ws/mappers/x": "a"}}, {}, []),
+        (MAPPED, {"mappers": {"/a/x": "a", "/a/y": "b"}}, {"mappers": {"/b/x": "a"}}, []),
+        (MAPPED, {"mappers": {"/a/x": "a"}}, {"mappers": {"/a/x": "b"}}, ["mappers"]),
+    ],
+)
+def test_assets_that_differ_are_told_where_pairs_use_them(tmp_path, plan, mine, theirs, others):
+    runs = []
+    for name, more in (("autumn", mine), ("summer", theirs)):
+        run = FakeRun(Folder(str(tmp_path)), num_faces=2, plan=plan, name=name)
+        run.write()
+        place = Path(run.folder.url, "run.json")
+        place.write_text(json.dumps(json.loads(place.read_text()) | more))
+        runs.append(run.folder.url)
+    summary = json.loads(Path(write_report(runs[0], QUICK, others=runs[1:]).summary).read_text())
+    assert summary["comparisons"][0]["others"] == others
 
 
 def test_faces_of_equal_photographs_are_told(tmp_path):
