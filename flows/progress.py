@@ -76,7 +76,9 @@ class Bar:
     def __init__(self, label: str, total: int, progress: Progress | None) -> None:
         self._label, self._total, self._progress = label, total, progress
         self._bar = progress.add_task(label, total=total or None, note="") if progress else None
-        self._began = self._spoke = time.monotonic()
+        self._spoke = time.monotonic()
+        # What loads networks or measures ends with the first step.
+        self._first: tuple[float, float] | None = None
 
     def show(self, done: int, total: int) -> None:
         """Say that `done` steps of `total` are done now."""
@@ -91,10 +93,12 @@ class Bar:
             self._progress.update(self._bar, completed=done, note=note)
             return
         now = time.monotonic()
+        began, before = self._first = self._first or (now, done)
         if now - self._spoke > _SECONDS_BETWEEN_LINES and done < self._total:
             self._spoke = now
             told = f"{done:.2f}".removesuffix(".00")
-            eta = f", ETA {(now - self._began) / done * (self._total - done):.0f} s" if done else ""
+            rate = (done - before) / (now - began) if now > began else 0.0
+            eta = f", ETA {(self._total - done) / rate:.0f} s" if rate > 0 else ""
             console.print(f"{self._label}: {told} of {self._total}{eta}  {note}".rstrip())
 
 

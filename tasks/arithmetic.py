@@ -7,7 +7,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -98,14 +97,28 @@ def _calibrated(workspace: str, networks: Models, compiles: bool) -> Arithmetic:
     }
     folder = Folder(workspace) / CALIBRATIONS
     name = f"{sha256(json.dumps(facts).encode())[:16]}.json"
-    if not folder.exists(name):
-        trials = try_arithmetics(networks.generator, networks.lot, compiles)
-        chosen = fastest(trials)
-        values = facts | {"chosen": str(chosen), "trials": [asdict(trial) for trial in trials]}
+    if kept := _kept(folder, name):
+        return kept
+    trials = try_arithmetics(networks.generator, networks.lot, compiles)
+    chosen = fastest(trials)
+    values = facts | {"chosen": str(chosen), "trials": [asdict(trial) for trial in trials]}
+    content = json.dumps(values, indent=2).encode()
+    try:
+        folder.create(name, content)
+    except FileExistsError:
         # Where another worker was faster, both take its choice.
-        with suppress(FileExistsError):
-            folder.create(name, json.dumps(values, indent=2).encode())
-    return read_arithmetic(json.loads(folder.read(name))["chosen"])
+        if kept := _kept(folder, name):
+            return kept
+        folder.write(name, content)
+    return chosen
+
+
+def _kept(folder: Folder, name: str) -> Arithmetic | None:
+    """The choice of before; None where there is none, or what is there is damaged."""
+    try:
+        return read_arithmetic(json.loads(folder.read(name))["chosen"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
 
 
 def try_arithmetics(generator: Generator, lot: int, compiles: bool) -> list[ArithmeticTrial]:

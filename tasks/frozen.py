@@ -100,7 +100,7 @@ def freeze_manifest(
             with suppress(FileExistsError):
                 folder.create(MANIFEST, _bytes(manifest_card(_planned(ledger, ledger.plans()))))
     number = latest_generation(folder, MANIFEST)
-    card = json.loads(folder.read(generation_name(MANIFEST, number)))
+    card = _read_card(folder, number)
     got = manifest_card(map(row_hashes, regroup(batches, ROW_GROUP)))
     if got != card:
         if not update:
@@ -110,7 +110,7 @@ def freeze_manifest(
         try:
             folder.create(generation_name(MANIFEST, number), _bytes(got))
         except FileExistsError:
-            if json.loads(folder.read(generation_name(MANIFEST, number))) != got:
+            if _read_card(folder, number) != got:
                 raise _overtaken(folder) from None
     if number and not folder.exists(_done(number)):
         _follow(folder, number, batches, shard_size, got)
@@ -152,10 +152,20 @@ def refreeze_manifest(folder: Folder) -> None:
 def read_card(folder: Folder) -> dict[str, Any]:
     """Return the rows and the digest of the manifest that a run has now; empty where none is."""
     try:
-        name = generation_name(MANIFEST, latest_generation(folder, MANIFEST))
-        card: dict[str, Any] = json.loads(folder.read(name))
-    except (FileNotFoundError, ValueError):
+        return _read_card(folder, latest_generation(folder, MANIFEST))
+    except (FileNotFoundError, RunError):
         return {}
+
+
+def _read_card(folder: Folder, number: int) -> dict[str, Any]:
+    name = generation_name(MANIFEST, number)
+    try:
+        card: dict[str, Any] = json.loads(folder.read(name))
+    except ValueError as error:
+        raise RunError(
+            f"{folder.url}/{name}: got a damaged card, expected the digest of the frozen manifest; "
+            "remove it, and the same command makes it anew"
+        ) from error
     return card
 
 
@@ -218,7 +228,7 @@ def _begin(
     try:
         folder.create(MANIFEST, _bytes(card))
     except FileExistsError:
-        if json.loads(folder.read(MANIFEST)) != card:
+        if _read_card(folder, 0) != card:
             raise RunError(
                 f"run {folder.url}: another process began it with another manifest; give the same, "
                 "or take a new run name"

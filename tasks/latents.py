@@ -300,17 +300,17 @@ class LatentStore:
         """Read rows, in the order given.
 
         Raises:
-            LatentStoreError: A row holds NaN: it was never written, or its chunk is lost; or the
-                store is damaged.
+            LatentStoreError: A row holds NaN: it was never written, or its chunk is lost; or it
+                holds other values than were committed; or the store is damaged.
         """
         found, errors = self.read_usable(rows)
         broken = [(row, error) for row, error in zip(rows, errors, strict=True) if error]
         if broken:
-            raise LatentStoreError(f"got NaN in rows {[r for r, _ in broken[:8]]}: {broken[0][1]}")
+            raise LatentStoreError(f"got damaged rows {[r for r, _ in broken[:8]]}: {broken[0][1]}")
         return found
 
     def read_usable(self, rows: Sequence[int]) -> tuple[Latents, list[str]]:
-        """Read rows of which some may hold NaN or infinity.
+        """Read rows of which some may hold NaN, infinity, or other values than were committed.
 
         Returns:
             The latents of the others, in the order given; and for each row what is wrong with it,
@@ -321,15 +321,23 @@ class LatentStore:
         """
         with self._reading():
             found = self.read_stored(rows)
-        broken = found.broken()
-        pairs = zip(rows, broken, strict=True)
-        errors = [self._tell(row, names) if names else "" for row, names in pairs]
-        return found.take([i for i, names in enumerate(broken) if not names]), errors
+        known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
+        places = pc.index_in(pa.array(rows, pa.int64()), value_set=known["row"])
+        wanted = known["stored_sha256"].take(places).to_pylist()
+        errors = list[str]()
+        for row, names, got, committed in zip(
+            rows, found.broken(), found.digests(), wanted, strict=True
+        ):
+            what = f"got NaN or infinity in {names}, expected numbers" if names else ""
+            if not names and committed and got != committed:
+                what = f"got values of sha256 {got}, expected {committed}"
+            errors.append(what and self._tell(row, what))
+        return found.take([i for i, error in enumerate(errors) if not error]), errors
 
-    def _tell(self, row: int, names: str) -> str:
+    def _tell(self, row: int, what: str) -> str:
         return (
-            f"row {row} of {self.folder.url}/{STORE}: got NaN or infinity in {names}, expected "
-            "numbers; its chunk is missing or was changed: restore it, or remove the commit of "
+            f"row {row} of {self.folder.url}/{STORE}: {what}; "
+            "its chunk is missing or was changed: restore it, or remove the commit of "
             f"shard {row // self.shard_size} in {self.folder.url}/{COMMITS} and run "
             "`styleclip invert` again"
         )
@@ -348,7 +356,7 @@ def _known_rows(url: str, _: Hashable) -> pa.Table:
     """The images with a latent and their rows, read once for each state of the commits."""
     results = Ledger(Folder(url), LATENTS).results()
     tables = [table.filter(pc.equal(table["status"], "ok")) for table in results]
-    chosen = [table.select(["image_id", "row"]) for table in tables]
+    chosen = [table.select(["image_id", "row", "stored_sha256"]) for table in tables]
     return pa.concat_tables(chosen or [LATENTS.empty_table()]).combine_chunks()
 
 

@@ -273,11 +273,12 @@ class Verification:
         for uri, got in digests:
             self.counts["images"] += 1
             if got != wanted[uri]["output_sha256"]:
+                name = wanted[uri]["image_id"]
                 yield Finding(
                     f"image {uri}",
                     f"sha256 {got}" if got else "no such file",
                     f"sha256 {wanted[uri]['output_sha256']}",
-                    "restore it from a copy, or edit its pair again in another run",
+                    f"restore it from a copy, or edit again with --only-image {name}",
                 )
 
     def _check_card(self, got: dict[str, Any]) -> Iterator[Finding]:
@@ -308,7 +309,10 @@ class Verification:
         finite = [bool(np.isfinite(w_plus).all()) for w_plus in stored.w_plus]
         for row, is_finite, digest in zip(rows, finite, stored.digests(), strict=True):
             place = f"latent of {row['image_id']} in {what}, row {row['row']}"
-            remedy = "restore the store from a copy, or remove the shard's commit to invert again"
+            remedy = (
+                "restore the store from a copy, or remove the shard's commit, invert again, and "
+                f"edit again with --only-image {row['image_id']}"
+            )
             if not is_finite:
                 yield Finding(place, "NaN or infinity", "finite numbers", remedy)
             elif digest != row["stored_sha256"]:

@@ -458,10 +458,12 @@ class Ledger:
         except FileNotFoundError:
             content = b""
         if sha256(content) != part.sha256:
+            got = f"{len(content)} bytes with another digest" if content else "no such file"
             raise LedgerError(
-                f"{self.folder.url}/{PARTS}/{part.name}: got {len(content)} bytes with "
-                f"another digest, expected the {part.size} that were committed; restore the file, "
-                "or remove the shard's commit to compute it again"
+                f"{self.folder.url}/{PARTS}/{part.name}: got {got}, expected the {part.size} "
+                f"that were committed; restore the file, or remove "
+                f"{self.folder.url}/{COMMITS}/shard-{part.name.split('-')[1]}*.json, and the same "
+                "command computes the shard again"
             )
         rows = read_table(content).cast(self._schema)
         if len(rows) != part.rows:
@@ -475,7 +477,7 @@ class Ledger:
 def table_bytes(table: pa.Table) -> bytes:
     """Write a table as Parquet; equal tables give equal bytes."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -485,7 +487,14 @@ def read_table(content: bytes) -> pa.Table:
     By this thread alone: a thread of Arrow's that still holds bytes of Python's when a command
     ends aborts the process (https://github.com/apache/arrow/issues/34314).
     """
-    return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
+    file = pq.ParquetFile(
+        pa.BufferReader(content), pre_buffer=False, page_checksum_verification=True
+    )
+    table = file.read(use_threads=False)
+    # The header of a page has no checksum, and one that is damaged may hold fewer rows.
+    if len(table) != file.metadata.num_rows:
+        raise pa.ArrowInvalid(f"got {len(table)} rows, expected {file.metadata.num_rows}")
+    return table
 
 
 def _without(units: pa.Table, key: str, known: Collection[str]) -> pa.Table:

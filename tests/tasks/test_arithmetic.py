@@ -54,6 +54,13 @@ def test_what_was_measured_is_kept_and_taken_by_others(root, models, units, monk
     choosing._calibrated.cache_clear()
     monkeypatch.setattr(choosing, "try_arithmetics", lambda *_: TRIALS[:1])
     assert choose_arithmetic("auto", root, networks, MANY) == Arithmetic("bfloat16")
+    # What is damaged is measured anew.
+    folder = Folder(root) / CALIBRATIONS
+    (name,) = folder.names()
+    folder.write(name, b'{"chosen": "bf')
+    choosing._calibrated.cache_clear()
+    assert choose_arithmetic("auto", root, networks, MANY) == PLAIN
+    assert calibrations(root)[0]["chosen"] == "float32"
 
 
 def test_where_there_is_little_to_render_little_or_nothing_is_tried(models, units, monkeypatch):

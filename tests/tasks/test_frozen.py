@@ -54,6 +54,19 @@ def test_the_same_rows_continue_in_any_order_and_shard_size(folder):
     assert ids(run_ledger(folder)) == [["p0", "p1", "p2"], ["p3"]]
 
 
+def test_a_damaged_card_is_named_and_made_anew_once_it_is_gone(folder):
+    assert freeze_manifest(folder, BEGUN, 3) == 4
+    whole = folder.read("manifest.json")
+    folder.write("manifest.json", whole[:10])
+    with pytest.raises(
+        RunError, match=r"/manifest\.json: got a damaged card, .*remove it, and the"
+    ):
+        freeze_manifest(folder, BEGUN, 3)
+    folder.remove("manifest.json")
+    assert freeze_manifest(folder, BEGUN, 3) == 4
+    assert folder.read("manifest.json") == whole
+
+
 def test_a_freeze_whose_first_shard_lost_its_rows_ends(folder):
     ledger = run_ledger(folder)
     (batch,) = BEGUN

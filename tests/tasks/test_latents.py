@@ -121,8 +121,21 @@ def test_a_lost_chunk_is_named_and_not_read_as_a_latent(tmp_path, models, crops)
     invert_faces_shard(root, models, "cpu", 0, batch_size=8)
     for path in (tmp_path / "ws").rglob("w_plus/c/*/*/*"):
         path.unlink()
-    with pytest.raises(LatentStoreError, match=r"got NaN in rows \[1\]"):
+    with pytest.raises(LatentStoreError, match=r"got damaged rows \[1\]"):
         store.read([1])
+
+
+def test_a_value_that_changed_since_the_commit_is_not_read_as_a_latent(tmp_path, models, crops):
+    root = str(tmp_path / "ws")
+    store = planned(root, models, crops)
+    invert_faces_shard(root, models, "cpu", 0, batch_size=8)
+    group = zarr.open_group(f"{store.folder.url}/w_plus.zarr", mode="r+")
+    group["w_plus"][1, 3, 5] = group["w_plus"][1, 3, 5] + 1
+    found, errors = store.read_usable([0, 1, 2])
+    assert len(found.w_plus) == 2
+    assert (errors[0], errors[2]) == ("", "")
+    assert "row 1 of" in errors[1]
+    assert f"expected {store.ledger.rows(0)['stored_sha256'][1]}; " in errors[1]
 
 
 def test_what_was_not_written_holds_nan(tmp_path, models, crops):
@@ -209,7 +222,7 @@ def test_a_lost_chunk_of_any_array_is_an_error_that_names_its_rows(tmp_path, mod
     invert_faces_shard(root, models, "cpu", 0, batch_size=8)
     (chunk,) = [p for p in tmp_path.glob(f"ws/latents/*/w_plus.zarr/{name}/c/**/*") if p.is_file()]
     chunk.unlink()
-    with pytest.raises(LatentStoreError, match=r"got NaN in rows \[0, 1, 2\].*restore"):
+    with pytest.raises(LatentStoreError, match=r"got damaged rows \[0, 1, 2\].*restore"):
         store.read([0, 1, 2])
 
 

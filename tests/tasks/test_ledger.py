@@ -83,6 +83,26 @@ def test_a_damaged_part_is_named(ledger):
     (ledger.folder / "results").write(name, b"other")
     with pytest.raises(LedgerError, match=f"{name}: got 5 bytes with another digest"):
         [*ledger.results()]
+    (ledger.folder / "results").remove(name)
+    with pytest.raises(LedgerError, match=r"got no such file, .*remove .*/shard-00000\*\.json"):
+        [*ledger.results()]
+
+
+def test_a_plan_with_a_flipped_bit_is_not_carried_out(ledger):
+    keys = [f"key-{n}" for n in range(40)]
+    ledger.plan_shard(0, units(*keys))
+    (name,) = (ledger.folder / "_plans").names(".parquet")
+    whole = (ledger.folder / "_plans").read(name)
+    # The last eight bytes say how long the footer is, for which Parquet has no checksum.
+    pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for place in range(pages):
+        flipped = whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :]
+        (ledger.folder / "_plans").write(name, flipped)
+        try:
+            read = ledger.units(0)
+        except LedgerError:
+            continue
+        assert read.column(0).to_pylist() == keys
 
 
 def test_several_planners_plan_every_unit_once(tmp_path):
