@@ -73,7 +73,7 @@ def test_failed_shards_are_told_beside_what_is_done(begun, monkeypatch, capsys):
 
     attempt(work, 40, FailureBudget(in_a_row=5, share=0.5))
     lines = capsys.readouterr().err.splitlines()
-    ends = [line.partition(" s  ")[2] for line in lines if line.startswith("stage: ")]
+    ends = [line.partition("  ")[2] for line in lines if line.startswith("stage: ")]
     told = ["1 ok", "1 ok, 1 shard failed", "1 ok, 2 shards failed", "2 ok, 2 shards failed"]
     assert ends[:4] == told
 
