@@ -217,7 +217,9 @@ class Editor:
     def batches(self, rows: Sequence[Row], batch_size: int) -> Iterator[Batch]:
         """Group rows that can be edited together; those without a sound latent get their status."""
         store = store_of(self._settings)
-        places = store.rows_of([row["image_id"] for row in rows])
+        # Once for both looks: a store is asked for it.
+        committed = store.known()
+        places = store.rows_of([row["image_id"] for row in rows], committed)
         for row, place in zip(rows, places, strict=True):
             if place is None:
                 row |= {
@@ -231,7 +233,7 @@ class Editor:
         # Once for all edits of an image.
         stored = sorted({place for _, place in known})
         with self._watch.spend(READING):
-            latents, errors = store.read_usable(stored)
+            latents, errors = store.read_usable(stored, committed)
         wrong = {place: error for place, error in zip(stored, errors, strict=True) if error}
         usable = [place for place in stored if place not in wrong]
         sound = list[tuple[Row, int]]()

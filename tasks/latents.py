@@ -277,13 +277,21 @@ class LatentStore:
 
     def image_ids(self) -> list[str]:
         """Return the images that have a latent, in the order of the ledger."""
-        known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
-        names: list[str] = known["image_id"].to_pylist()
+        names: list[str] = self.known()["image_id"].to_pylist()
         return names
 
-    def rows_of(self, image_ids: Sequence[str]) -> list[int | None]:
-        """Return the rows of images, None for those without a latent."""
-        known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
+    def known(self) -> pa.Table:
+        """Return `image_id`, `row` and `stored_sha256` of the latents that are committed now."""
+        return _known_rows(self.folder.url, (self.folder / COMMITS).versions())
+
+    def rows_of(self, image_ids: Sequence[str], known: pa.Table | None = None) -> list[int | None]:
+        """Return the rows of images, None for those without a latent.
+
+        Args:
+            image_ids: The images.
+            known: See `known`; read where None.
+        """
+        known = self.known() if known is None else known
         places = pc.index_in(pa.array(image_ids, pa.string()), value_set=known["image_id"])
         rows: list[int | None] = known["row"].take(places).to_pylist()
         return rows
@@ -309,8 +317,14 @@ class LatentStore:
             raise LatentStoreError(f"got damaged rows {[r for r, _ in broken[:8]]}: {broken[0][1]}")
         return found
 
-    def read_usable(self, rows: Sequence[int]) -> tuple[Latents, list[str]]:
+    def read_usable(
+        self, rows: Sequence[int], known: pa.Table | None = None
+    ) -> tuple[Latents, list[str]]:
         """Read rows of which some may hold NaN, infinity, or other values than were committed.
+
+        Args:
+            rows: Their numbers.
+            known: See `known`; read where None.
 
         Returns:
             The latents of the others, in the order given; and for each row what is wrong with it,
@@ -321,7 +335,7 @@ class LatentStore:
         """
         with self._reading():
             found = self.read_stored(rows)
-        known = _known_rows(self.folder.url, (self.folder / COMMITS).versions())
+        known = self.known() if known is None else known
         places = pc.index_in(pa.array(rows, pa.int64()), value_set=known["row"])
         wanted = known["stored_sha256"].take(places).to_pylist()
         errors = list[str]()
@@ -355,7 +369,7 @@ class LatentStore:
 def _known_rows(url: str, _: Hashable) -> pa.Table:
     """The images with a latent and their rows, read once for each state of the commits."""
     results = Ledger(Folder(url), LATENTS).results()
-    tables = [table.filter(pc.equal(table["status"], "ok")) for table in results]
+    tables = [table.filter(_is_ok(table)) for table in results]
     chosen = [table.select(["image_id", "row", "stored_sha256"]) for table in tables]
     return pa.concat_tables(chosen or [LATENTS.empty_table()]).combine_chunks()
 
