@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol, Self, cast
@@ -17,8 +18,15 @@ from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import Task
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
 
+from flows.failures import tell_attempt
 from flows.lifetimes import end_with
 from flows.steps import has_server
 from tasks.store.faults import is_lasting
@@ -209,6 +217,7 @@ class LoneCrew(Crew):
             stop=stop_after_attempt(task.retries + 1),
             wait=wait_exponential_jitter(),
             retry=retry_if_exception(lambda error: not is_lasting(error)),
+            before_sleep=partial(_tell, task, arguments),
             reraise=True,
         )
         return self._pool.submit(attempts.wraps(task.fn), **arguments)
@@ -217,3 +226,8 @@ class LoneCrew(Crew):
         """Wait for a shard."""
         error = future.exception()
         return Outcome(False, error=error) if error else Outcome(True, counts=future.result())
+
+
+def _tell(task: ShardTask, arguments: Mapping[str, Any], state: RetryCallState) -> None:
+    name, error = f"shard-{arguments['shard']}", state.outcome and state.outcome.exception()
+    tell_attempt(f"{task.name} {name}", state.attempt_number, task.retries, error)

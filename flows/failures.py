@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from flows.progress import say
 from tasks.store.faults import is_everywhere
 from tasks.store.redaction import redact
 
@@ -60,9 +61,7 @@ class Failure:
     @property
     def reason(self) -> str:
         """Why, without credentials."""
-        if isinstance(self.error, BaseException):
-            return redact(f"{type(self.error).__name__}: {self.error}")
-        return redact(str(self.error))
+        return _reason(self.error)
 
 
 class Failures:
@@ -118,6 +117,25 @@ class Failures:
         lines += [f"  {rest} were not begun, since {self.verdict}"] if rest else []
         lines += [f"  {line}" for line in _reasons(self._all)]
         return "\n".join([*lines, "what is committed stays: give the same command to continue"])
+
+
+def tell_attempt(what: str, attempt: int, further: int, error: object) -> None:
+    """Say that an attempt failed and is not the last.
+
+    Args:
+        what: Failed.
+        attempt: Its number, from 1.
+        further: How many there are after the first.
+        error: What it raised.
+    """
+    reason = _reason(error)
+    say(f"{what} failed in attempt {attempt} of {further + 1}, which is tried again: {reason}")
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, BaseException):
+        return redact(f"{type(error).__name__}: {error}")
+    return redact(str(error))
 
 
 _SHOWN_REASONS, _SHOWN_SHARDS = 3, 5

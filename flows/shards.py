@@ -8,14 +8,21 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.settings import PREFECT_API_URL
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, show_counts
 from flows.cancelling import CancelWatch
 from flows.engines import THREADS, Crew, Engine, Outcome, ShardTask, hire
-from flows.failures import Failure, FailureBudget, Failures, StageCancelled, StageError
+from flows.failures import (
+    Failure,
+    FailureBudget,
+    Failures,
+    StageCancelled,
+    StageError,
+    tell_attempt,
+)
 from flows.guards import guarded
 from flows.metrics import measured, place_of, write_metrics
 from flows.progress import Pieces, describe_counts, progress_bar, say
@@ -59,9 +66,13 @@ def guarded_task(work: Callable[P, T], name: str, task_run_name: str, **options:
     )
 
 
-def may_help(_task: object, _run: object, state: State[Any]) -> bool:
-    """Return whether another attempt at a task may succeed, as Prefect asks it."""
-    return not is_lasting(state.result(raise_on_failure=False))
+def may_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Return whether another attempt at a task may succeed, as Prefect asks while one is left."""
+    error = state.result(raise_on_failure=False)
+    if is_lasting(error):
+        return False
+    tell_attempt(f"{task.name} {run.name}", run.run_count, task.retries, error)
+    return True
 
 
 def in_own_order(items: Sequence[T]) -> list[T]:

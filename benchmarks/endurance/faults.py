@@ -1,4 +1,4 @@
-"""The whole pipeline on a store that fails every tenth request, in six ways.
+"""The whole pipeline on a store that fails every tenth request, in seven ways.
 
 Photographs are aligned, inverted, edited by all three methods and judged twice through a proxy in
 front of a real S3 API: once undisturbed, and once while the proxy throttles, answers with errors,

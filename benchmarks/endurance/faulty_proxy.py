@@ -1,4 +1,4 @@
-"""A proxy in front of a store that fails some requests, in six ways of networks and stores."""
+"""A proxy in front of a store that fails some requests, in seven ways of networks and stores."""
 
 import http.client
 import random
@@ -20,7 +20,7 @@ import fsspec.config
 
 import tasks.store.folders
 
-Fault = Literal["throttled", "server error", "reset", "lost answer", "truncated", "delay"]
+Fault = Literal["throttled", "server error", "reset", "lost answer", "truncated", "delay", "drip"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
@@ -57,7 +57,8 @@ class FaultyProxy:
     - reset: cut the connection before the store hears of the request;
     - lost answer: cut it after the store has done what was asked;
     - truncated: give half of the answer, whose length says more;
-    - delay: give the answer when the client waits no more.
+    - delay: give the answer when the client waits no more;
+    - drip: promise an answer again and again, and never give it.
 
     Args:
         upstream: URL of the store.
@@ -158,6 +159,10 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
             if fault == "reset":
                 self._cut()
                 return
+            while fault == "drip":
+                # Until the client has gone, which is a ConnectionError.
+                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                time.sleep(proxy.delay / 10)
             status, headers, content = self._forward(body)
             if fault == "delay":
                 time.sleep(proxy.delay)

@@ -1,5 +1,6 @@
 """S3 on which every request endures throttling, timeouts, resets and cut answers."""
 
+import asyncio
 import io
 from collections.abc import Mapping
 from mimetypes import MimeTypes
@@ -13,6 +14,8 @@ from tasks.store.faults import StoreError, endure_request
 # S3 takes this much in one request. Parts would be left behind, and paid for, where a process is
 # killed; and an upload whose last answer is lost cannot be told from one that never was.
 _LARGEST_PUT = 5 * 2**30
+# A body that moves more slowly is as good as silence: bytes a second.
+_SLOWEST = 64 * 2**10
 # Requests that name a file's type, for good; a browser downloads what has none.
 _NAMING = {"put_object", "create_multipart_upload"}
 # Those of Python alone: the machine's own table would make two writers differ.
@@ -35,6 +38,7 @@ class EnduringS3(S3FileSystem):  # type: ignore[misc]
         # With more at a time, every read begins with a HEAD to see whether it is worth it.
         single = {"max_concurrency": 1}
         super().__init__(config_kwargs=once | dict(config_kwargs or {}), **single | options)
+        self._patience = (config_kwargs or {}).get("read_timeout", self.read_timeout)
 
     async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
         place = "/".join(options[n] for n in ("Bucket", "Key", "Prefix") if options.get(n))
@@ -43,9 +47,15 @@ class EnduringS3(S3FileSystem):  # type: ignore[misc]
             options |= _content_type(options["Key"])
 
         async def request() -> Any:
-            answer = await asked(method, *arguments, **options)
-            if method == "get_object":
-                answer["Body"] = _WholeBody(await _read_whole(answer))
+            try:
+                async with asyncio.timeout(self._allow(len(options.get("Body", b"")))) as limit:
+                    answer = await asked(method, *arguments, **options)
+                    if method == "get_object":
+                        left = self._allow(answer.get("ContentLength", 0))
+                        limit.reschedule(asyncio.get_running_loop().time() + left)
+                        answer["Body"] = _WholeBody(await _read_whole(answer))
+            except TimeoutError:
+                raise TimeoutError("no whole answer in time") from None
             if method == "delete_objects" and answer.get("Errors"):
                 # s3fs tells of what was deleted only.
                 raise OSError(f"not deleted: {answer['Errors'][:3]}")
@@ -59,6 +69,10 @@ class EnduringS3(S3FileSystem):  # type: ignore[misc]
                 first = {"Bucket": options["Bucket"], "Key": options["Key"], "Range": "bytes=0-0"}
                 await self._call_s3("get_object", **first)
             raise
+
+    def _allow(self, size: int) -> float:
+        """Seconds for a request that moves so many bytes: the client limits only single reads."""
+        return float(self._patience) + size / _SLOWEST
 
     async def _pipe_file(
         self, path: str, data: bytes, chunksize: int = _LARGEST_PUT, **options: Any

@@ -236,9 +236,11 @@ def raise_explained(error: Exception, place: str) -> NoReturn:
     elif remedy is not None:
         told = StoreError(f"{place}: {remedy.format(what=text)}", lasting=True, everywhere=True)
     elif kind is not None:
+        # Silence costs minutes a request; an answer, even an error, may be about one file.
         told = StoreError(
             f"{place}: {kind} in every attempt, up to {POLICY.attempts} in {POLICY.seconds:g} s, "
-            f"the last time: {text}; give the same command to continue when the store is well"
+            f"the last time: {text}; give the same command to continue when the store is well",
+            everywhere=kind == "timeout" and not (code or status),
         )
     elif isinstance(error, PermissionError) or status in {401, 403}:
         told = StoreError(f"{place}: {_DENIED.format(what=text)}", lasting=True)

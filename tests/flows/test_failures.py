@@ -108,7 +108,7 @@ def test_what_would_fail_everywhere_ends_a_stage_without_another_attempt(monkeyp
     assert "28 were not begun, since the others would fail in the same way" in told
 
 
-def test_a_fault_that_may_pass_gets_another_attempt(monkeypatch):
+def test_a_fault_that_may_pass_gets_another_attempt(monkeypatch, capsys):
     monkeypatch.setattr(shards, "exponential_backoff", lambda backoff_factor: 0)
     attempts = []
 
@@ -124,6 +124,12 @@ def test_a_fault_that_may_pass_gets_another_attempt(monkeypatch):
 
     assert stage() == {"ok": 1}
     assert len(attempts) == 3
+    told = [line for line in capsys.readouterr().err.splitlines() if "tried again" in line]
+    assert told == [
+        f"work shard-0 failed in attempt {attempt} of 3, which is tried again: "
+        "StoreError: s3://faces: throttled"
+        for attempt in (1, 2)
+    ]
 
 
 def test_neither_people_nor_prefect_see_credentials(begun, monkeypatch, caplog):

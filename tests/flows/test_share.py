@@ -143,7 +143,7 @@ def test_sample_images_are_shared_out(tmp_path, models, capsys, no_server):
     torch.testing.assert_close(*directions, atol=1e-4, rtol=0)
 
 
-def test_a_fault_that_may_pass_gets_another_attempt_without_a_server(monkeypatch):
+def test_a_fault_that_may_pass_gets_another_attempt_without_a_server(monkeypatch, capsys):
     monkeypatch.setattr(engines, "wait_exponential_jitter", wait_none)
     attempts = []
 
@@ -161,6 +161,11 @@ def test_a_fault_that_may_pass_gets_another_attempt_without_a_server(monkeypatch
         )
     assert (passed.done, passed.counts, lasted.done) == (True, {"ok": 1}, False)
     assert (attempts, str(lasted.error)) == ([0, 0, 0, 1], "s3://faces: throttled")
+    assert capsys.readouterr().err.splitlines() == [
+        f"work shard-0 failed in attempt {attempt} of 3, which is tried again: "
+        "StoreError: s3://faces: throttled"
+        for attempt in (1, 2)
+    ]
 
 
 def test_verify_tells_what_is_not_done_from_what_is_wrong(tmp_path, models, capsys, no_server):

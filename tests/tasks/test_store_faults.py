@@ -132,6 +132,14 @@ def test_what_does_not_pass_fails_at_once_with_its_remedy(
         assert retried_requests() == retried
 
 
+def test_a_store_that_keeps_silent_concerns_all_work_and_one_that_errs_may_not(proxy, folder):
+    for fault, everywhere in (("delay", True), ("drip", True), ("server error", False)):
+        proxy.script(*[fault] * 3)
+        with pytest.raises(StoreError, match="in every attempt") as caught:
+            folder.read("x")
+        assert (caught.value.lasting, caught.value.everywhere) == (False, everywhere)
+
+
 def test_a_store_that_is_down_for_long_is_told_once_a_minute(proxy, folder, monkeypatch, caplog):
     def told() -> list[str]:
         return [one.getMessage() for one in caplog.records if one.name == "styleclip"]
