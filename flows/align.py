@@ -6,7 +6,7 @@ from itertools import islice
 
 from flows.engines import read_engine
 from flows.guards import guarded_flow
-from flows.options import MachineInt, MachineStr, PositiveInt
+from flows.options import MachineInt, MachineStr, PositiveInt, RedoDamaged
 from flows.progress import NAMED, say
 from flows.shards import run_shards
 from flows.share import read_share
@@ -21,6 +21,7 @@ from tasks.photos.alignment import (
     require_same_alignment,
     shards_to_align,
 )
+from tasks.photos.crops import NOT_MENDED
 from tasks.photos.faces import (
     Outdated,
     copied_photos,
@@ -53,6 +54,7 @@ def align_photos(
     engine: MachineStr = "threads",
     worker: MachineStr = "",
     retry_failed: str = "",
+    redo_damaged: RedoDamaged = False,
 ) -> Summary:
     """Find faces with dlib and cut them out as the FFHQ data set does.
 
@@ -76,6 +78,8 @@ def align_photos(
         retry_failed: Look again at photographs without a face whose status is one of these,
             separated by commas (unreadable, no_face, several_faces, too_small); at all of them
             where no status is named.
+        redo_damaged: Also cut crops again that are lost or not as they were committed, which reads
+            all of them.
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     retry = statuses_to_retry(retry_failed, FACE_FAILURES)
@@ -90,12 +94,14 @@ def align_photos(
         ledger = faces_ledger(workspace)
         share.require(bool(ledger.plans()), ledger.folder.url)
         shards = shards_to_align(ledger, retry, share.of)
+    shards = faces_ledger(workspace).plans() if redo_damaged else shards
     arguments = {
         "workspace": workspace,
         "crop_size": crop_size,
         "faces": faces,
         "minimum_face": minimum_face,
         "retry": retry,
+        "redo_damaged": redo_damaged,
     }
     counts = run_shards(
         "align",
@@ -112,7 +118,12 @@ def align_photos(
         _tell_crowds(crowded_photos(workspace, own))
     if counts and share.works:
         _tell_copies(copied_photos(workspace, own))
-    if share.works and {*counts} - {"ok"}:
+    if counts.get(NOT_MENDED):
+        say(
+            f"align: the photographs of {counts[NOT_MENDED]} damaged crops are gone, or others "
+            "are in their place: restore them, or the crops, from a copy"
+        )
+    if share.works and {*counts} - {"ok", NOT_MENDED}:
         _tell_unusable(workspace, own)
     elif not counts and share.prepares:
         known = faces_ledger(workspace).committed()

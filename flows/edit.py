@@ -12,7 +12,7 @@ from flows.assets import make_assets, settle_relevance
 from flows.engines import read_engine
 from flows.forecast import estimate
 from flows.guards import guarded_flow
-from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr
+from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr, RedoDamaged
 from flows.progress import describe_counts, say
 from flows.shards import run_shards
 from flows.share import Share, read_share
@@ -77,6 +77,7 @@ def edit_dataset(
     worker: MachineStr = "",
     retry_failed: str = "",
     update: bool = False,
+    redo_damaged: RedoDamaged = False,
     redo: Annotated[Redo, Parameter(name="*", group=AGAIN)] = NOTHING,
     dry_run: bool = False,
     price_per_hour: float = 0.0,
@@ -109,19 +110,21 @@ def edit_dataset(
             failed, no_channel); all but ok where no status is named.
         update: Take over a changed manifest, and changed networks and assets: what is new or
             depends on them is computed, rows that are gone leave the results, the others stay.
+        redo_damaged: Also do rows again whose picture is lost or not as it was committed, which
+            reads all of them.
         redo: What to do again of the results that are there.
         dry_run: Say what the edits will take, from a few seconds of them, and write nothing.
         price_per_hour: What an hour of this machine costs, for the dry run.
     """
     require_run_name(run)
     retry, share = statuses_to_retry(retry_failed), read_share(worker)
-    again, arithmetic = read_selection(redo), name_arithmetic(arithmetic)
+    again, arithmetic = read_selection(redo, redo_damaged), name_arithmetic(arithmetic)
     # Opens the networks, which is left until the rest is known to be right.
     asked_settings = partial(
         settings_for, workspace, models, device, image_format, output, arithmetic
     )
     if dry_run:
-        require_no_selection(again)
+        require_no_selection(again, redo_damaged)
 
         def stages(forecast: Forecast) -> Iterator[StageForecast]:
             settings = asked_settings()
@@ -160,8 +163,11 @@ def edit_dataset(
         "retry": retry,
         "again": again,
         "batch_size": batch_size,
+        "redo_damaged": redo_damaged,
     }
-    if again is None:
+    if redo_damaged:
+        shards, left = run_ledger(folder).plans(), 0
+    elif again is None:
         shards, left = shards_to_do(folder, retry, share.of), 0
     else:
         shards, left = shards_to_redo(folder, again, retry, share.of)

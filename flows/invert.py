@@ -6,7 +6,7 @@ from itertools import islice
 
 from flows.engines import read_engine
 from flows.guards import guarded_flow
-from flows.options import MachineInt, MachineStr
+from flows.options import MachineInt, MachineStr, RedoDamaged
 from flows.progress import NAMED, say
 from flows.shards import run_shards
 from flows.share import read_share
@@ -42,6 +42,7 @@ def invert_faces(
     engine: MachineStr = "threads",
     worker: MachineStr = "",
     retry_failed: str = "",
+    redo_damaged: RedoDamaged = False,
 ) -> Summary:
     """Invert aligned faces with e4e into the Zarr store of W+ latents.
 
@@ -57,6 +58,8 @@ def invert_faces(
             `prepare` has planned before.
         retry_failed: Invert faces again whose status is one of these, separated by commas
             (unreadable, failed); all that failed where no status is named.
+        redo_damaged: Also invert faces again whose latent is lost or not as it was committed, or
+            whose crop is another now, which reads all of them.
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     retry = statuses_to_retry(retry_failed, LATENT_FAILURES)
@@ -81,8 +84,12 @@ def invert_faces(
         "device": device,
         "batch_size": batch_size,
         "retry": retry,
+        "redo_damaged": redo_damaged,
     }
-    shards = shards_to_invert(store.ledger, retry, share.of)
+    if redo_damaged:
+        shards = store.ledger.plans()
+    else:
+        shards = shards_to_invert(store.ledger, retry, share.of)
     counts = run_shards(
         "invert", invert_faces_shard, shards, workers, arguments, share=share, engine=by
     )

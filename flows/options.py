@@ -18,3 +18,4 @@ NaturalInt = Annotated[int, Parameter(validator=Number(gte=0)), Field(ge=0)]
 # Of options that say what computes, and change no result.
 MachineInt = Annotated[PositiveInt, Parameter(group=MACHINE)]
 MachineStr = Annotated[str, Parameter(group=MACHINE)]
+RedoDamaged = Annotated[bool, Parameter(group=AGAIN)]

@@ -12,7 +12,7 @@ from flows.evaluate import evaluate_run
 from flows.forecast import estimate
 from flows.guards import guarded_flow
 from flows.invert import invert_faces
-from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr, PositiveInt
+from flows.options import AGAIN, DIRECTIONS, MachineInt, MachineStr, PositiveInt, RedoDamaged
 from flows.progress import describe_counts, say
 from flows.steps import step
 from flows.summary import Summary
@@ -67,6 +67,7 @@ def run_pipeline(
     engine: MachineStr = "threads",
     retry_failed: str = "",
     update: bool = False,
+    redo_damaged: RedoDamaged = False,
     redo: Annotated[Redo, Parameter(name="*", group=AGAIN)] = NOTHING,
     dry_run: bool = False,
     price_per_hour: float = 0.0,
@@ -103,6 +104,8 @@ def run_pipeline(
             photographs without a face.
         update: Take over further photographs, other prompts, networks and assets: what is new or
             depends on them is computed, edits that are no longer asked for leave the results.
+        redo_damaged: Also do again what is lost or not as it was committed: crops, latents and
+            edits, which reads all of them.
         redo: What to do again of the results that are there.
         dry_run: Say what the run will take, from a few seconds of each stage, and write nothing.
         price_per_hour: What an hour of this machine costs, for the dry run.
@@ -110,9 +113,9 @@ def run_pipeline(
     # Mistakes are told before hours of work.
     require_run_name(run)
     arithmetic = name_arithmetic(arithmetic)
-    retry, again = statuses_to_retry(retry_failed), read_selection(redo)
+    retry, again = statuses_to_retry(retry_failed), read_selection(redo, redo_damaged)
     if dry_run:
-        require_no_selection(again)
+        require_no_selection(again, redo_damaged)
 
         def stages(forecast: Forecast) -> Iterator[StageForecast]:
             alignment = AlignmentConfig(crop_size, faces, float(minimum_face))
@@ -146,6 +149,7 @@ def run_pipeline(
         workers=max(workers, 2),
         engine=engine,
         retry_failed=all_failures,
+        redo_damaged=redo_damaged,
     )
     say(align.line)
     invert = step(invert_faces)(
@@ -156,6 +160,7 @@ def run_pipeline(
         workers=workers,
         engine=engine,
         retry_failed=all_failures,
+        redo_damaged=redo_damaged,
     )
     say(invert.line)
     manifest = folder.url_of("pairs.parquet")
@@ -176,6 +181,7 @@ def run_pipeline(
         engine=engine,
         retry_failed=retry_failed,
         update=update,
+        redo_damaged=redo_damaged,
         redo=redo,
     )
     say(edit.line)

@@ -80,12 +80,32 @@ def align_face(
         ConfigError: A size is not positive, `transform_size` is below `size`, or the landmarks
             are degenerate, tiny or outside the photograph.
     """
+    return cut_quad(image, ffhq_quad(landmarks), size, transform_size=transform_size)
+
+
+def cut_quad(
+    image: Image.Image, quad: FloatArray, size: int = 256, *, transform_size: int | None = None
+) -> Image.Image:
+    """Crop and level what `ffhq_quad` found, as `align_face` does.
+
+    Args:
+        image: See `align_face`.
+        quad: [4, 2] corners in pixels of `image`.
+        size: See `align_face`.
+        transform_size: See `align_face`.
+
+    Returns:
+        RGB image of `size` x `size` pixels.
+
+    Raises:
+        ConfigError: A size is not positive, `transform_size` is below `size`, or the quad is tiny
+            or outside the photograph.
+    """
     warp_size = size if transform_size is None else transform_size
     if size < 1 or warp_size < size:
         raise ConfigError(
             f"size: got {size}, transform_size {warp_size}; expected 1 <= size <= transform_size"
         )
-    quad = ffhq_quad(landmarks)
     if image.mode != "RGB":
         image = image.convert("RGB")
     side = float(np.hypot(*(quad[3] - quad[0])))

@@ -38,11 +38,20 @@ from tasks.latents import Latents
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
 from tasks.models import Models, describe_device, open_models, settle
 from tasks.once import once
-from tasks.outputs import Output, open_output
+from tasks.outputs import Output, altered_files, open_output
 from tasks.overlap import behind
+from tasks.places import RunPlaces
 from tasks.provenance import CODE_VERSION
 from tasks.row_logs import log_failures
-from tasks.runs import RunError, RunSettings, is_stale, read_settings, run_ledger, store_of
+from tasks.runs import (
+    RunError,
+    RunSettings,
+    is_stale,
+    read_settings,
+    run_ledger,
+    run_places,
+    store_of,
+)
 from tasks.selection import Selection, rows_to_redo
 from tasks.stopwatch import EDITING, LOADING, READING, SCORING, WRITING, Stopwatch
 from tasks.store.folders import Folder, sha256
@@ -67,6 +76,7 @@ def edit_pairs_shard(
     retry: Sequence[str] = (),
     again: Selection | None = None,
     batch_size: int = EDIT_BATCH,
+    redo_damaged: bool = False,
 ) -> dict[str, int]:
     """Make the edits of one shard of a run and commit them.
 
@@ -81,6 +91,7 @@ def edit_pairs_shard(
         retry: Statuses of rows to make again.
         again: Which rows to make again, also those that are ok.
         batch_size: Edits that are read and scored together.
+        redo_damaged: Also make rows again whose picture is not there as it was committed.
 
     Returns:
         Rows by status that were made; nothing where another process committed the shard.
@@ -98,6 +109,8 @@ def edit_pairs_shard(
     else:
         due = (row for row in done if row["status"] in retry or is_stale(row, settings))
         redone = {row["pair_id"] for row in due}
+    if redo_damaged:
+        redone |= _damaged(done, run_places(folder))
     kept = {row["pair_id"]: row for row in done if row["pair_id"] not in redone}
     units = ledger.units(shard).to_pylist()
     rows = [kept.get(unit["pair_id"]) or begin_row(unit, settings, shard) for unit in units]
@@ -125,6 +138,17 @@ def edit_pairs_shard(
         return {}
     log_failures(folder.url, shard, "pair_id", new)
     return dict(Counter(row["status"] for row in new))
+
+
+def _damaged(rows: Iterable[Row], places: RunPlaces) -> set[str]:
+    """Pair ids of edits whose picture is not there as it was committed."""
+    edits = {
+        places.find_edit(row["output_uri"]) or row["output_uri"]: row
+        for row in rows
+        if row["status"] == "ok"
+    }
+    altered = altered_files({uri: row["output_sha256"] for uri, row in edits.items()})
+    return {edits[uri]["pair_id"] for uri in altered}
 
 
 @dataclass(frozen=True)

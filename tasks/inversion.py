@@ -21,7 +21,7 @@ from styleclip_ops.pictures import images_to_tensor, tensor_to_images
 from tasks.interchange import read_imported
 from tasks.latents import FACE_UNITS, Latents, LatentStore, latent_folder
 from tasks.models import Models, open_models
-from tasks.outputs import keep_picture
+from tasks.outputs import altered_files, keep_picture
 from tasks.photos.faces import faces_table
 from tasks.places import INVERSIONS, face_file
 from tasks.provenance import CODE_VERSION, PICTURE_ERRORS, png_bytes
@@ -33,8 +33,8 @@ from tasks.store.ledger import LOOKED_AT, Ledger, Row
 INVERT_SHARD = 256
 
 _AGAIN = (
-    "restore it, then `styleclip invert WORKSPACE --retry-failed`; or `styleclip forget` the face, "
-    "then align and invert again"
+    "restore it, a crop also by `styleclip align` with --redo-damaged; then give `styleclip "
+    "invert` with --retry-failed"
 )
 
 
@@ -106,6 +106,7 @@ def invert_faces_shard(
     shard: int,
     batch_size: int,
     retry: Collection[str] = (),
+    redo_damaged: bool = False,
 ) -> dict[str, int]:
     """Invert one shard and commit it.
 
@@ -117,6 +118,8 @@ def invert_faces_shard(
         batch_size: Faces that are read and scored together; the generator takes lots of its own.
         retry: Of a shard that is committed those faces are inverted again that have one of these
             statuses.
+        redo_damaged: Of a shard that is committed those faces are inverted again whose latent is
+            not as it was committed, or whose crop is another than was inverted.
 
     Returns:
         Faces by status that this call inverted; nothing where another process committed the shard.
@@ -124,7 +127,7 @@ def invert_faces_shard(
     root, networks = Folder(workspace), open_models(models, device)
     store = LatentStore(latent_folder(root, networks))
     before = store.ledger.read_commit(shard) if store.ledger.is_committed(shard) else None
-    units, rows, kept = _begin(root, store, shard, retry)
+    units, rows, kept = _begin(root, store, shard, retry, redo_damaged)
     if before and not units:
         return {}
     # Other networks draw the same faces in another way.
@@ -154,7 +157,7 @@ def invert_faces_shard(
 
 
 def _begin(
-    root: Folder, store: LatentStore, shard: int, retry: Collection[str]
+    root: Folder, store: LatentStore, shard: int, retry: Collection[str], redo_damaged: bool
 ) -> tuple[list[Row], list[Row], list[Row]]:
     """Units to invert, their rows as they begin, and rows of the shard that stay as they are."""
     units, kept, first = store.ledger.units(shard), list[Row](), shard * store.shard_size
@@ -162,12 +165,29 @@ def _begin(
     if store.ledger.is_committed(shard):
         committed = store.ledger.rows(shard)
         numbers = _named(committed, retry)
+        if redo_damaged:
+            numbers |= _damaged(root, store, shard)
         kept = [row for row in committed.to_pylist() if row["image_id"] not in numbers]
     asked = [unit for unit in units.to_pylist() if unit["image_id"] in numbers]
     chosen = [_since_moved(unit, root) for unit in asked]
     nothing = dict.fromkeys(LATENTS.names) | {"status": "ok", "source_sha256": ""}
     names = [unit["image_id"] for unit in chosen]
     return chosen, [nothing | {"image_id": name, "row": numbers[name]} for name in names], kept
+
+
+def _damaged(root: Folder, store: LatentStore, shard: int) -> dict[str, int]:
+    """Faces whose latent is not as it was committed, or whose crop is another, with their rows."""
+    rows = [row for row in store.ledger.rows(shard).to_pylist() if row["status"] == "ok"]
+    units = {unit["image_id"]: unit for unit in store.ledger.units(shard).to_pylist()}
+    crops = {_since_moved(units[row["image_id"]], root)["crop_uri"]: row for row in rows}
+    altered = altered_files({uri: row["source_sha256"] for uri, row in crops.items() if uri})
+    other = {crops[uri]["image_id"] for uri, digest in altered.items() if digest}
+    broken = store.altered_rows([row["row"] for row in rows])
+    return {
+        row["image_id"]: row["row"]
+        for row in rows
+        if row["row"] in broken or row["image_id"] in other
+    }
 
 
 def _since_moved(unit: Row, root: Folder) -> Row:

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -301,8 +302,9 @@ class LatentStore:
         unique, places = np.unique(np.array(rows, dtype=np.int64), return_inverse=True)
         length = int(unique[-1]) + 1 if len(unique) else None
         axes = {name: 3 if name == "w_plus" else 2 for name in _ARRAYS}
-        arrays = (sound_array(self._array(name, "r", length), n) for name, n in axes.items())
-        return Latents(*(array.oindex[unique][places] for array in arrays))
+        with self._reading():
+            arrays = (sound_array(self._array(name, "r", length), n) for name, n in axes.items())
+            return Latents(*(array.oindex[unique][places] for array in arrays))
 
     def read(self, rows: Sequence[int]) -> Latents:
         """Read rows, in the order given.
@@ -333,8 +335,7 @@ class LatentStore:
         Raises:
             LatentStoreError: The store is damaged.
         """
-        with self._reading():
-            found = self.read_stored(rows)
+        found = self.read_stored(rows)
         known = self.known() if known is None else known
         places = pc.index_in(pa.array(rows, pa.int64()), value_set=known["row"])
         wanted = known["stored_sha256"].take(places).to_pylist()
@@ -348,17 +349,31 @@ class LatentStore:
             errors.append(what and self._tell(row, what))
         return found.take([i for i, error in enumerate(errors) if not error]), errors
 
+    def altered_rows(self, rows: Sequence[int]) -> set[int]:
+        """Return which rows do not hold what was committed, or cannot be read."""
+        known, altered = self.known(), set[int]()
+        for _, chunk in groupby(sorted(rows), lambda row: row // CHUNK):
+            numbers = [*chunk]
+            try:
+                errors = self.read_usable(numbers, known)[1]
+            except LatentStoreError:
+                errors = ["unreadable"] * len(numbers)
+            altered.update(row for row, error in zip(numbers, errors, strict=True) if error)
+        return altered
+
     def _tell(self, row: int, what: str) -> str:
         return (
             f"row {row} of {self.folder.url}/{STORE}: {what}; "
-            "its chunk is missing or was changed: restore it, or remove the commit of "
-            f"shard {row // self.shard_size} in {self.folder.url}/{COMMITS} and run "
-            "`styleclip invert` again"
+            "its chunk is missing or was changed: restore it from a copy, or give `styleclip "
+            "invert` with --redo-damaged"
         )
 
     def _reading(self) -> AbstractContextManager[None]:
         url = f"{self.folder.url}/{STORE}"
-        remedy = "restore it, or remove the store and its ledger to invert again"
+        remedy = (
+            "restore it from a copy, or give `styleclip invert` with --redo-damaged; if that fails "
+            "too, remove the store and its ledger, and invert all again"
+        )
         return reading_zarr(url, LatentStoreError, remedy)
 
     def _array(self, name: str, mode: AccessMode, rows: int | None = None) -> Any:

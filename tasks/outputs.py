@@ -5,6 +5,7 @@ import json
 import tarfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from tasks.provenance import PICTURE_ERRORS, png_bytes, read_facts, webp_bytes
 from tasks.stopwatch import ENCODING, WRITING, Stopwatch
 from tasks.store.folders import Folder, read_url, sha256, split_member, split_url
 
+# Images that are read at a time.
+_READERS = 8
 # Of the files whose members are images.
 TAR = ".tar"
 
@@ -223,6 +226,27 @@ def read_images(uris: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
                     image = content.read()
                     yield wanted.pop(entry.name), image
         yield from ((uri, None) for uri in wanted.values())
+
+
+def altered_files(wanted: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return which images are not there as they were, with what is there.
+
+    Args:
+        wanted: The sha256 of each by its URI; None where any file is right.
+
+    Returns:
+        The sha256 of what is there by URI; None where nothing is.
+    """
+    single = [uri for uri in wanted if not split_member(uri, TAR)[1]]
+    parts = [single[i::_READERS] for i in range(_READERS)]
+    parts.append([*wanted.keys() - {*single}])
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = {uri: got for part in pool.map(_digests, parts) for uri, got in part}
+    return {uri: got for uri, got in found.items() if not got or got != (wanted[uri] or got)}
+
+
+def _digests(uris: Iterable[str]) -> list[tuple[str, str | None]]:
+    return [(uri, None if file is None else sha256(file)) for uri, file in read_images(uris)]
 
 
 def read_image(uri: str) -> bytes:

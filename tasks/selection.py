@@ -78,27 +78,33 @@ class Redo:
 NOTHING = Redo()
 
 
-def require_no_selection(selection: "Selection | None") -> None:
-    """Refuse a forecast of a part of a run.
+def require_no_selection(selection: "Selection | None", redo_damaged: bool) -> None:
+    """Refuse a forecast of what is done again.
 
     Raises:
-        RunError: Something was selected.
+        RunError: Something was selected, or what is damaged is to be done again.
     """
-    if selection is not None:
+    if selection is not None or redo_damaged:
+        option = "--redo-damaged" if redo_damaged else "--only-..., --since or --before"
         raise RunError(
-            "dry_run: got it with --only-..., --since or --before, expected it without: what a "
-            "selection will take is known once it is made; rows that are to do are told without"
+            f"dry_run: got it with {option}, expected it without: what that will take is known "
+            "once it is made; rows that are to do are told without"
         )
 
 
-def read_selection(redo: Redo) -> Selection | None:
+def read_selection(redo: Redo, redo_damaged: bool = False) -> Selection | None:
     """Read what a command is asked to do again; None where it is not asked to.
 
     Raises:
-        RunError: A status or a date is none.
+        RunError: A status or a date is none, or what is damaged is to be done again too.
     """
     if not any(astuple(redo)):
         return None
+    if redo_damaged:
+        raise RunError(
+            "redo_damaged: got it with --only-..., --since or --before, expected it without: it "
+            "looks at all that is there"
+        )
     statuses = read_statuses("only_status", redo.only_status, RESULT_STATUSES)
     now = datetime.now(UTC)
     return Selection(

@@ -2,8 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,16 +23,15 @@ from tasks.frozen import manifest_card, read_card, row_hashes
 from tasks.latents import BINDING, CHUNK, LatentStore
 from tasks.mappers import mapper_fingerprint
 from tasks.models import read_models
-from tasks.outputs import read_images
+from tasks.outputs import altered_files
 from tasks.photos.faces import faces_ledger
 from tasks.runs import read_settings, run_ledger, run_places
-from tasks.store.folders import Folder, sha256
+from tasks.store.folders import Folder
 from tasks.store.ledger import Ledger, Row
 from tasks.store.redaction import bare_address
 
 OnProgress = Callable[[int], None]
 
-_READERS = 8
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError, pa.ArrowException)
 _AGAIN = "give the command that began the run again"
 _REDO = "restore it from a copy, or take a new run name and edit again"
@@ -265,21 +263,15 @@ class Verification:
 
     def _check_images(self, rows: list[Row]) -> Iterator[Finding]:
         wanted = {self._find_edit(row["output_uri"]): row for row in rows}
-        single = [uri for uri in wanted if "#" not in uri]
-        parts = [single[i::_READERS] for i in range(_READERS)]
-        parts.append([uri for uri in wanted if "#" in uri])
-        with ThreadPoolExecutor(_READERS) as pool:
-            digests = [one for part in pool.map(_digests, parts) for one in part]
-        for uri, got in digests:
-            self.counts["images"] += 1
-            if got != wanted[uri]["output_sha256"]:
-                name = wanted[uri]["image_id"]
-                yield Finding(
-                    f"image {uri}",
-                    f"sha256 {got}" if got else "no such file",
-                    f"sha256 {wanted[uri]['output_sha256']}",
-                    f"restore it from a copy, or edit again with --only-image {name}",
-                )
+        self.counts["images"] += len(wanted)
+        digests = {uri: row["output_sha256"] for uri, row in wanted.items()}
+        for uri, got in altered_files(digests).items():
+            yield Finding(
+                f"image {uri}",
+                f"sha256 {got}" if got else "no such file",
+                f"sha256 {digests[uri]}",
+                f"restore it from a copy, or {_AGAIN} with --redo-damaged",
+            )
 
     def _check_card(self, got: dict[str, Any]) -> Iterator[Finding]:
         card = read_card(self._ledger.folder)
@@ -309,10 +301,7 @@ class Verification:
         finite = [bool(np.isfinite(w_plus).all()) for w_plus in stored.w_plus]
         for row, is_finite, digest in zip(rows, finite, stored.digests(), strict=True):
             place = f"latent of {row['image_id']} in {what}, row {row['row']}"
-            remedy = (
-                "restore the store from a copy, or remove the shard's commit, invert again, and "
-                f"edit again with --only-image {row['image_id']}"
-            )
+            remedy = "restore the store from a copy, or `styleclip invert` with --redo-damaged"
             if not is_finite:
                 yield Finding(place, "NaN or infinity", "finite numbers", remedy)
             elif digest != row["stored_sha256"]:
@@ -323,14 +312,13 @@ class Verification:
             for row in rows
             if row["crop_uri"]
         }
-        for uri, got in _digests(wanted):
-            if got != wanted[uri]:
-                yield Finding(
-                    f"crop {uri}",
-                    f"sha256 {got}" if got else "no such file",
-                    f"sha256 {wanted[uri]}, which was inverted",
-                    "restore it, or `styleclip forget` the face and align and invert again",
-                )
+        for uri, got in altered_files(wanted).items():
+            yield Finding(
+                f"crop {uri}",
+                f"sha256 {got}" if got else "no such file",
+                f"sha256 {wanted[uri]}, which was inverted",
+                "restore it from a copy, or give `align` and then `invert` with --redo-damaged",
+            )
 
     def _compare(
         self, what: str, read: Callable[[], str], wanted: str, remedy: str
@@ -413,10 +401,6 @@ def _unlike(what: str, key: str, got: set[str], wanted: set[str]) -> Finding:
     few = sorted(map(str, got ^ wanted))[:3]
     said = f"{len(got)} different {key}, other than planned: {few}"
     return Finding(f"{what}, rows", said, f"the {len(wanted)} that were planned", _REDO)
-
-
-def _digests(uris: Iterable[str]) -> list[tuple[str, str | None]]:
-    return [(uri, None if file is None else sha256(file)) for uri, file in read_images(uris)]
 
 
 def _unreadable(what: str, error: Exception) -> Finding:

@@ -10,23 +10,21 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
 from manifests.schemas import FACES
-from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError, check_integers
 from tasks.once import once
 from tasks.outputs import keep_picture
-from tasks.photos.decoding import PhotoError, fetch_photo, read_photo, to_srgb
+from tasks.photos.crops import NOT_MENDED, crop_file, mend_crops
+from tasks.photos.decoding import PhotoError, fetch_photo, read_photo
 from tasks.photos.detection import Face, FaceDetector, face_detector, finest_level, smallest_side
 from tasks.photos.faces import faces_ledger
 from tasks.photos.listing import GIVEN_IDS, distinct_id, list_photos
 from tasks.photos.listing_table import FURTHER_FACE, ListingError
 from tasks.places import CROPS
-from tasks.provenance import CODE_VERSION, png_bytes
 from tasks.row_logs import log_failures
 from tasks.store.folders import Folder, sha256
 from tasks.store.ledger import Ledger, Row
@@ -37,8 +35,6 @@ FacesPolicy = Literal["largest", "all", "reject_several"]
 
 # A photograph of 100 megapixels takes about a gigabyte while it is decoded.
 _MOST_THREADS = 16
-# Of the photograph around a quad, in its sides: more than `align_face` looks at.
-_MARGIN = 0.25
 _SETTINGS = "settings.json"
 
 
@@ -124,6 +120,7 @@ def align_photos_shard(
     faces: FacesPolicy,
     minimum_face: float,
     retry: Collection[str] = (),
+    redo_damaged: bool = False,
 ) -> dict[str, int]:
     """Align the photographs of one shard and commit it.
 
@@ -138,9 +135,12 @@ def align_photos_shard(
         minimum_face: See `AlignmentConfig`.
         retry: Of a shard that is committed those photographs are looked at again that gave no face
             and have one of these statuses.
+        redo_damaged: Of a shard that is committed those crops are cut again that are not there as
+            they were committed.
 
     Returns:
         Rows by status that this call made; nothing where another process committed the shard.
+        Beside them, how many crops are NOT_MENDED, of which the rows stay as they are.
 
     Raises:
         ConfigError: A value is outside its range, or the workspace has faces of other values.
@@ -149,22 +149,27 @@ def align_photos_shard(
     ledger = faces_ledger(workspace)
     _require_same(ledger.folder, config)
     before = ledger.read_commit(shard) if ledger.is_committed(shard) else None
-    units, kept = ledger.units(shard).to_pylist(), list[Row]()
+    root, units = Folder(workspace), ledger.units(shard).to_pylist()
+    kept, mended = dict[str, Row](), list[Row]()
     if before:
         known = ledger.rows(shard)
+        if redo_damaged:
+            mended = mend_crops(known.to_pylist(), units, root, crop_size)
         again = _unusable(known, retry)
-        kept = [row for row in known.to_pylist() if bare_address(row["source_uri"]) not in again]
         units = [unit for unit in units if bare_address(unit["source_uri"]) in again]
-        if not units:
+        stays = (row for row in known.to_pylist() if bare_address(row["source_uri"]) not in again)
+        kept = {row["image_id"]: row for row in stays}
+        kept |= {row["image_id"]: row for row in mended if row["status"] != NOT_MENDED}
+        if not units and not mended:
             return {}
-    aligner = _Aligner(Folder(workspace) / CROPS, face_detector(), config)
-    rows = [row for rows in _threads().map(aligner.align, units) for row in rows]
+    found = _threads().map(_Aligner(root / CROPS, face_detector(), config).align, units)
+    rows = [row for rows in found for row in rows]
     facts = {"photos": len(units)}
-    commit = ledger.commit(shard, pa.Table.from_pylist([*kept, *rows], FACES), facts, before)
-    if not ledger.wrote(commit):
+    table = pa.Table.from_pylist([*kept.values(), *rows], FACES)
+    if not ledger.wrote(ledger.commit(shard, table, facts, before)):
         return {}
-    log_failures(ledger.folder.url, shard, "source_uri", rows)
-    return dict(Counter(row["status"] for row in rows))
+    log_failures(ledger.folder.url, shard, "source_uri", [*mended, *rows])
+    return dict(Counter(row["status"] for row in (*mended, *rows)))
 
 
 def _unusable(faces: pa.Table, statuses: Collection[str]) -> set[str]:
@@ -232,39 +237,11 @@ class _Aligner:
             message = f"got a quad of {face.side:.0f} px, expected {self.config.minimum_face:g}"
             return row | {"status": "too_small", "error": message}
         try:
-            crop = cut_face(photo, face, self.config.crop_size)
+            content = crop_file(photo, row, self.config.crop_size)
         except ConfigError as error:
             return row | {"status": "no_face", "error": str(error)}
-        facts = {"kind": "crop", "code_version": CODE_VERSION, "quad": face.quad.tolist()}
-        facts |= {name: row[name] for name in ("image_id", "source_sha256")}
-        crop_uri, crop_sha256 = keep_picture(self.crops, row["image_id"], png_bytes(crop, facts))
+        crop_uri, crop_sha256 = keep_picture(self.crops, row["image_id"], content)
         return row | {"status": "ok", "crop_uri": crop_uri, "crop_sha256": crop_sha256}
-
-
-def cut_face(photo: Image.Image, face: Face, size: int) -> Image.Image:
-    """Align a face as `align_face` does, without a look at the rest of a large photograph.
-
-    Args:
-        photo: RGB, upright.
-        face: In its pixels.
-        size: Side of the crop in pixels.
-
-    Returns:
-        RGB image in sRGB without metadata.
-
-    Raises:
-        ConfigError: See `align_face`.
-    """
-    # `align_face` first reduces by this factor: whole steps keep the pixels that it averages.
-    step = max(int(face.side / size / 2), 1)
-    margin = _MARGIN * face.side
-    left, top = np.maximum(np.floor((face.quad.min(axis=0) - margin) / step) * step, 0)
-    far = np.ceil((face.quad.max(axis=0) + margin) / step) * step
-    right, bottom = np.minimum(far, photo.size)
-    if left >= right or top >= bottom:
-        raise ConfigError("quad: got one outside the photograph, expected a face inside")
-    surroundings = photo.crop((int(left), int(top), int(right), int(bottom)))
-    return to_srgb(align_face(surroundings, face.landmarks - (left, top), size))
 
 
 def _take_signatures(uris: Iterable[str], ledger: Ledger) -> None:

@@ -57,8 +57,17 @@ def reader_notes(
             "keeps is the inversion."
         )
     if pictures_missing:
-        notes.append(f"{pictures_missing:,} edited images are absent, damaged or altered.")
+        notes.append(missing_note(pictures_missing))
     return notes
+
+
+def missing_note(missing: int) -> str:
+    """Say how many edits have no picture any more, and how they get one."""
+    several = "edited image is" if missing == 1 else "edited images are"
+    return (
+        f"{missing:,} {several} absent, damaged or altered: `styleclip edit` with --redo-damaged "
+        "makes them again."
+    )
 
 
 def instruments(rows: Rows) -> dict[str, str]:

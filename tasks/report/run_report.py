@@ -98,6 +98,7 @@ class ReportSummary:
         drifted: Prompts and methods that did.
         unpaired: In what those differ that have no pair of this one, by their names.
         verdicts: Of every prompt and method, as a table of texts.
+        missing: Edits of the gallery without a picture though they are ok.
     """
 
     page: str
@@ -110,6 +111,7 @@ class ReportSummary:
     drifted: int = 0
     unpaired: Mapping[str, Sequence[str]] = field(default_factory=dict)
     verdicts: tuple[dict[str, str], ...] = ()
+    missing: int = 0
 
 
 def write_report(
@@ -270,6 +272,7 @@ def _write(
             if part.comparison.apart
         },
         tuple(_verdicts(evaluation, judgement)),
+        pictures.missing,
     )
 
 

@@ -15,6 +15,7 @@ from benchmarks.endurance.small_bundle import write_small_bundle
 from flows.align import align_photos
 from flows.assets import make_assets
 from flows.edit import edit_dataset
+from flows.evaluate import evaluate_run
 from flows.interchange import export_latents, import_latents
 from flows.invert import invert_faces
 from flows.pipeline import run_pipeline
@@ -109,6 +110,30 @@ def test_every_store_gives_the_same_results(finished, root, portrait, models, s3
     assert "a smiling face" in read_url(f"{root}/runs/run/report/index.html").decode()
 
 
+def test_what_is_lost_is_told_and_made_again(finished, tmp_path, models, capsys):
+    root = str(tmp_path / "ws")
+    shutil.copytree(finished, root)
+    before, photos = results(root, "run"), f"{finished}/photos"
+    (latents,) = (tmp_path / "ws").glob("latents/*/w_plus.zarr/w_plus/c")
+    shutil.rmtree(latents)
+    (tmp_path / "ws/crops/anna.png").unlink()
+    shutil.rmtree(tmp_path / "ws/runs/run/images")
+    evaluate_run(root, device="cpu")
+    assert "4 edited images are absent, damaged or altered: `styleclip edit` " in one_line(capsys)
+    assert verify_run(root, sample=4, device="cpu").counts["wrong"] == 10
+    again = run(root, photos, models, redo_damaged=True)
+    assert (again.facts["align"], again.counts) == ({"ok": 1}, {"ok": 4})
+    assert verify_run(root, sample=4, device="cpu").counts["wrong"] == 0
+    after = results(root, "run")
+    assert after["output_sha256"].equals(before["output_sha256"])
+    again = run(root, photos, models, redo_damaged=True)
+    assert (again.facts["align"], again.counts) == ({}, {})
+
+
+def one_line(capsys) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
 def test_tar_shards_hold_the_same_images(finished, models):
     options = {"models": models, "relevance": RELEVANCE, "device": "cpu", "output": "webdataset"}
     edit_dataset(finished, f"{finished}/runs/run/pairs.parquet", run="tarred", **options)
@@ -133,7 +158,7 @@ def test_rows_that_cannot_be_edited_are_rows_and_told(tmp_path, portrait, models
     capsys.readouterr()
     for begins in ("edit: ", "edit: 1 "):
         edit_dataset(root, str(manifest), models=models, relevance=RELEVANCE, device="cpu")
-        told = " ".join(capsys.readouterr().err.split())
+        told = one_line(capsys)
         for status, image in (("no_latent", "stranger"), ("no_channel", "anna")):
             assert f"{begins}{status}" in told
             assert f"such as {image}, " in told

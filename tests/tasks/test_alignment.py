@@ -15,17 +15,17 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-import tasks.photos.alignment
+import tasks.photos.crops
 from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError
 from tasks.checks.verification import check_faces
 from tasks.photos.alignment import (
     AlignmentConfig,
     align_photos_shard,
-    cut_face,
     plan_photos,
     shards_to_align,
 )
+from tasks.photos.crops import NOT_MENDED, cut_face
 from tasks.photos.decoding import PhotoError, fetch_photo
 from tasks.photos.detection import face_detector
 from tasks.photos.faces import copied_photos, faces_ledger, faces_table, outdated_faces
@@ -353,7 +353,41 @@ def test_cutting_a_face_out_first_changes_nothing_to_see(scale, size):
     photo = photo.resize((photo.width * scale, photo.height * scale), Image.Resampling.BICUBIC)
     (face,) = face_detector().find_faces(photo, 250 * scale)
     whole = np.int16(align_face(photo, face.landmarks, size))
-    assert np.abs(np.int16(cut_face(photo, face, size)) - whole).mean() < 1
+    assert np.abs(np.int16(cut_face(photo, face.quad, size)) - whole).mean() < 1
+
+
+def test_damaged_crops_are_cut_again_as_they_were_or_stay_as_they_are(root):
+    names = ("astronaut.png", "person-4.jpg", "person-2.jpg", "grace_hopper.jpg")
+    photos, workspace = upload(Folder(f"{root}/in"), *names), f"{root}/ws"
+    before = align(workspace, photos.url)
+    crops = {row["image_id"]: row["crop_uri"] for row in before}
+    whole = {name: read_url(uri) for name, uri in crops.items()}
+
+    def mend() -> Counter[str]:
+        mending = {"redo_damaged": True}
+        return sum(
+            (
+                Counter(align_photos_shard(workspace, shard, 64, "largest", 100, **mending))
+                for shard in faces_ledger(workspace).plans()
+            ),
+            Counter(),
+        )
+
+    assert mend() == {}
+    folder = Folder(workspace) / "crops"
+    folder.remove("astronaut.png")
+    folder.write("person-4.png", whole["person-4"][:-20])
+    folder.write("person-2.png", whole["person-4"])
+    # Another face under the same name would not be this one.
+    photos.write("person-2.jpg", (PHOTOS / "person-4.jpg").read_bytes())
+    assert mend() == {"ok": 2, NOT_MENDED: 1}
+    assert read_url(crops["person-2"]) == whole.pop("person-4")
+    photos.write("person-2.jpg", (PHOTOS / "person-2.jpg").read_bytes())
+    assert mend() == {"ok": 1}
+    assert mend() == {}
+    assert all(read_url(crops[name]) == content for name, content in whole.items())
+    after = faces_table(workspace).to_pylist()
+    assert sorted(after, key=str) == sorted(before, key=str)
 
 
 def test_photographs_that_are_here_twice_are_found(tmp_path):
@@ -406,7 +440,7 @@ def test_a_late_writer_does_not_replace_a_committed_crop(tmp_path, monkeypatch):
         crop.putpixel((0, 0), tuple(level ^ 1 for level in crop.getpixel((0, 0))))
         return crop
 
-    monkeypatch.setattr(tasks.photos.alignment, "cut_face", cut_on_other_hardware)
+    monkeypatch.setattr(tasks.photos.crops, "cut_face", cut_on_other_hardware)
     monkeypatch.setattr(Ledger, "is_committed", lambda *_: False)
     # Its row is not counted: in the end there is one.
     assert align_photos_shard(workspace, 0, 64, "largest", 100) == {}

@@ -77,7 +77,7 @@ def test_a_latent_that_is_lost_fails_its_own_rows(finished):
     assert "row 1 of" in told["anna.face1"]
     assert "got NaN or infinity in w_plus, expected numbers" in told["anna.face1"]
     assert "got NaN or infinity in source_identity" in told["berta"]
-    assert "remove the commit of shard 0" in told["berta"]
+    assert "give `styleclip invert` with --redo-damaged" in told["berta"]
     assert "--retry-failed" in told["berta"]
 
     group["w_plus"][1], group["source_identity"][2] = kept

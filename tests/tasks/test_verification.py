@@ -15,6 +15,7 @@ from PIL import Image
 from tasks.bundles import read_bundle
 from tasks.checks.verification import Verification
 from tasks.edits import edit_pairs_shard
+from tasks.inversion import invert_faces_shard
 from tasks.runs import run_ledger, shards_to_do
 from tasks.store.folders import sha256
 
@@ -168,10 +169,50 @@ def test_a_lost_latent(finished):
     assert all("of anna.face1: got status failed" in f for f in found[1:])
 
 
+@pytest.mark.parametrize("damage", ["value", "chunk", "file"])
+def test_damaged_latents_are_inverted_again(finished, damage):
+    before = finished.group("latents")["w_plus"][:4]
+    (place,) = Path(finished.root).glob("latents/*/w_plus.zarr/w_plus/c")
+    if damage == "value":
+        finished.group("latents")["w_plus"][2] = before[1]
+    elif damage == "chunk":
+        (shard,) = (path for path in place.rglob("*") if path.is_file())
+        content = bytearray(shard.read_bytes())
+        content[40:90] = bytes(50)
+        shard.write_bytes(content)
+    else:
+        shutil.rmtree(place)
+    assert findings(finished) != []
+    again = {"redo_damaged": True}
+    done = invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, **again)
+    assert done == {"ok": 1 if damage == "value" else 4}
+    assert findings(finished) == []
+    np.testing.assert_array_equal(finished.group("latents")["w_plus"][:4], before)
+    assert invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, **again) == {}
+
+
+@pytest.mark.parametrize("run", ["single", "tarred"])
+def test_damaged_pictures_are_made_again(finished, run):
+    before, place = finished.results(run), finished.run(run)
+    for uri in before["output_uri"].to_pylist()[:2]:
+        path = Path(uri.partition("#")[0])
+        path.write_bytes(path.read_bytes()[:100])
+    assert findings(finished, run) != []
+    counts = [edit_pairs_shard(place.url, "cpu", shard, redo_damaged=True) for shard in range(3)]
+    # One tar holds the six pictures of a shard.
+    assert counts == [{"ok": 2 if run == "single" else 6}, {}, {}]
+    assert findings(finished, run) == []
+    assert finished.results(run)["output_sha256"].equals(before["output_sha256"])
+
+
 def test_a_changed_crop(finished):
     path = Path(finished.root) / "crops/carl.png"
     Image.new("RGB", (64, 64)).save(path)
     assert f"crop {path}: got sha256" in one(findings(finished))
+    # It may be a better one: the latent follows it.
+    again = {"redo_damaged": True}
+    assert invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, **again) == {"ok": 1}
+    assert findings(finished) == []
 
 
 def test_a_replaced_mapper(finished):

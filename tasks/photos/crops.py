@@ -1,0 +1,105 @@
+"""Crops: faces cut out of photographs, and cut out again where a crop is lost or was changed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from styleclip_ops.alignment import FloatArray, cut_quad
+from styleclip_ops.errors import ConfigError
+from tasks.outputs import altered_files
+from tasks.photos.decoding import PhotoError, fetch_photo, read_photo, to_srgb
+from tasks.places import face_file
+from tasks.provenance import CODE_VERSION, png_bytes
+from tasks.store.folders import Folder, sha256, split_url
+from tasks.store.ledger import Row
+from tasks.store.redaction import bare_address
+
+# Status of a crop whose photograph is gone or another; no row of a ledger has it.
+NOT_MENDED = "not mended"
+# Of the photograph around a quad, in its sides: more than `cut_quad` looks at.
+_MARGIN = 0.25
+
+
+def crop_file(photo: Image.Image, row: Mapping[str, Any], size: int) -> bytes:
+    """Return the PNG of a face with its provenance.
+
+    Args:
+        photo: RGB, upright.
+        row: `image_id`, `source_sha256` and `quad` of the face.
+        size: Side of the crop in pixels.
+
+    Raises:
+        ConfigError: See `cut_quad`.
+    """
+    quad = np.reshape(row["quad"], (4, 2))
+    facts = {"kind": "crop", "code_version": CODE_VERSION, "quad": quad.tolist()}
+    facts |= {name: row[name] for name in ("image_id", "source_sha256")}
+    return png_bytes(cut_face(photo, quad, size), facts)
+
+
+def cut_face(photo: Image.Image, quad: FloatArray, size: int) -> Image.Image:
+    """Align a face as `cut_quad` does, without a look at the rest of a large photograph.
+
+    Args:
+        photo: RGB, upright.
+        quad: [4, 2] corners in its pixels, see `ffhq_quad`.
+        size: Side of the crop in pixels.
+
+    Returns:
+        RGB image in sRGB without metadata.
+
+    Raises:
+        ConfigError: See `cut_quad`.
+    """
+    side = float(np.hypot(*(quad[3] - quad[0])))
+    # `cut_quad` first reduces by this factor: whole steps keep the pixels that it averages.
+    step = max(int(side / size / 2), 1)
+    margin = _MARGIN * side
+    left, top = np.maximum(np.floor((quad.min(axis=0) - margin) / step) * step, 0)
+    far = np.ceil((quad.max(axis=0) + margin) / step) * step
+    right, bottom = np.minimum(far, photo.size)
+    if left >= right or top >= bottom:
+        raise ConfigError("quad: got one outside the photograph, expected a face inside")
+    surroundings = photo.crop((int(left), int(top), int(right), int(bottom)))
+    return to_srgb(cut_quad(surroundings, quad - (left, top), size))
+
+
+def mend_crops(
+    faces: Sequence[Row], photos: Sequence[Row], workspace: Folder, size: int
+) -> list[Row]:
+    """Cut crops again that are not there as they were committed.
+
+    Each is of the same quad of the same photograph, so that no other face takes its place.
+
+    Args:
+        faces: Rows of faces.
+        photos: `source_uri` of their photographs, where they are to be read from.
+        workspace: Where the crops are.
+        size: Side of the crops in pixels.
+
+    Returns:
+        The rows of those crops, with the digest of the file that is there now; NOT_MENDED and an
+        error are in those whose photograph is gone or another.
+    """
+    sources = {bare_address(photo["source_uri"]): photo["source_uri"] for photo in photos}
+    usable = {face_file(row["crop_uri"], workspace): row for row in faces if row["status"] == "ok"}
+    altered = altered_files({uri: row["crop_sha256"] for uri, row in usable.items()})
+    return [
+        _mend(uri, usable[uri], sources[bare_address(usable[uri]["source_uri"])], size)
+        for uri in altered
+    ]
+
+
+def _mend(uri: str, row: Row, source: str, size: int) -> Row:
+    try:
+        photo = fetch_photo(source)
+        if sha256(photo) != row["source_sha256"]:
+            raise PhotoError("unreadable", "got another photograph than was aligned")
+        crop = crop_file(read_photo(photo), row, size)
+    except PhotoError as error:
+        return row | {"status": NOT_MENDED, "error": str(error)}
+    folder, name = split_url(uri)
+    folder.write(name, crop)
+    return row | {"crop_sha256": sha256(crop)}
