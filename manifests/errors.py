@@ -37,7 +37,7 @@ class RowError(NamedTuple):
 
     Attributes:
         row: Where a person finds it. Parquet: data rows count from 1. CSV: as a spreadsheet counts,
-            the header is row 1, blank rows count, a quoted line break does not.
+            the header is row 1, blank rows count, a quoted line break and `sep=;` do not.
         column: See `Mistake`.
         got: See `Mistake`.
         expected: See `Mistake`.

@@ -16,6 +16,11 @@ from manifests.schemas import EDITS
 ROWS_AT_ONCE = 16_384
 _BUFFER = 1 << 20
 _SEPARATORS = {",": "comma", ";": "semicolon"}
+# What Excel reads first, and shows as no row.
+_SEPARATOR_LINE = re.compile(r"sep=([,;])\s*", re.IGNORECASE)
+# Of 1,5 and, in a table of prompts, of 1,5;2,5; not of 1,2,3 or 1.000,5.
+_DECIMAL_COMMA = re.compile(r"(?<![\w.,])(\d*),(\d+(?:[eE][+-]?\d+)?)(?![\w.,])")
+_NUMBERS = {field.name for field in EDITS if not pa.types.is_string(field.type)}
 # Bounds on what a small file can make of itself, far above what any table of ours needs.
 _LONGEST_RECORD = 1 << 18
 _LONGEST_BATCH = 1 << 25
@@ -52,8 +57,9 @@ def stream_table(
     """Read a CSV or Parquet file a few thousand rows at a time.
 
     CSV is UTF-8, with or without a byte order mark, separated by commas, or by semicolons as
-    spreadsheets write it where numbers have commas; cells may hold quoted separators, quotes and
-    line breaks; rows without any content are skipped. Parquet is told by its first bytes.
+    spreadsheets write it where numbers have commas, which become points; cells may hold quoted
+    separators, quotes and line breaks; rows without any content are skipped, and so is a first
+    line `sep=;`. Parquet is told by its first bytes.
 
     Args:
         file: Seekable.
@@ -85,7 +91,8 @@ def _read_csv(
         names = _header(records)
         _check_columns(names, allowed, required)
         for part in _parts(records):
-            yield _csv_batch(names, part, _SEPARATORS[separator])
+            batch = _csv_batch(names, part, _SEPARATORS[separator])
+            yield _with_points(batch) if separator == ";" else batch
     finally:
         text.detach()
 
@@ -97,8 +104,13 @@ class _Unreadable(NamedTuple):
 
 
 def _separator(text: io.TextIOWrapper) -> str:
-    """What is between the cells; names of columns hold neither, so that the first row says it."""
-    line = "\n"
+    """Say what is between the cells, and go to the first row.
+
+    Names of columns hold neither, so that their row says it where no line before does.
+    """
+    line = text.readline(_LONGEST_RECORD)
+    if declared := _SEPARATOR_LINE.fullmatch(line):
+        return declared[1]
     while line and not line.strip():
         line = text.readline(_LONGEST_RECORD)
     text.seek(0)
@@ -145,12 +157,16 @@ def _parts(
 
 def _header(records: Iterator[tuple[int, list[str] | _Unreadable]]) -> list[str]:
     _, cells = next(records, (0, []))
+    if not cells:
+        raise ManifestError(
+            "table: got an empty file, expected CSV in UTF-8 or Parquet; write it again"
+        )
     if isinstance(cells, _Unreadable):
         raise ManifestError(f"header: got {cells.reason}, expected the names of the columns")
     names = [name.strip() for name in cells]
     while names and not names[-1]:
         names.pop()
-    if len(names) == 1 and "\t" in names[0]:
+    if len(names) == 1 and ("\t" in names[0] or names[0].startswith("sep=")):
         raise ManifestError(
             f"header: got {shown(names[0])}, expected names separated by commas or semicolons; "
             "export the table with commas"
@@ -178,6 +194,20 @@ def _csv_batch(
     columns = zip(*(record[: len(names)] for record in records), strict=True)
     empty: Iterable[tuple[str | None, ...]] = ((),) * len(names)
     return RawBatch(rows, dict(zip(names, columns if records else empty, strict=True)), errors)
+
+
+def _with_points(batch: RawBatch) -> RawBatch:
+    """Write the decimal commas of its numbers as points."""
+    numbers = {
+        name: [_with_point(cell) for cell in cells]
+        for name, cells in batch.columns.items()
+        if name in _NUMBERS
+    }
+    return batch._replace(columns={**batch.columns, **numbers})
+
+
+def _with_point(cell: object) -> object:
+    return _DECIMAL_COMMA.sub(r"\1.\2", cell) if isinstance(cell, str) else cell
 
 
 def _row_error(

@@ -130,6 +130,11 @@ def test_a_prompt_table_may_be_parquet() -> None:
     ]
 
 
+def test_strengths_of_a_cell_have_decimal_commas_where_semicolons_separate() -> None:
+    asked = read_instructions(io.BytesIO(b'target_prompt;alpha\nx;"1,5; 2,5"\n'))
+    assert [one.alpha for one in asked] == [1.5, 2.5]
+
+
 def test_mistakes_in_a_prompt_table_have_their_row_numbers() -> None:
     rows = [("x", "1;;2"), ("y", "2;x"), ("z", "2;2"), ("w", ""), ("w", "4"), ("v", "2", "3")]
     rows += [("u", "4;8"), ("u", "4;8")]

@@ -116,14 +116,39 @@ def test_semicolons_separate_as_spreadsheets_of_many_countries_write_them() -> N
         ("a", 'a hat; and, a "smile"', 2.0),
         ("b", "old, and wise", 4.0),
     ]
-    said = messages(io.BytesIO(b"image_id;target_prompt;alpha\na;x;4,5\nb;y;2;4\nc;z\n"))
+    said = messages(io.BytesIO(b"image_id;target_prompt;alpha\na;x;4\nb;y;2;4\nc;z\n"))
     assert [line.split("; ")[0] for line in said] == [
-        "row 2, column alpha: got '4,5', expected a finite number",
         "row 3: got 4, expected 3 cells as in the header",
         "row 4: got 2, expected 3 cells as in the header",
     ]
-    assert said[1].endswith("put a cell that holds a semicolon in quotes")
-    assert said[2].endswith("an empty cell still needs its semicolon")
+    assert said[0].endswith("put a cell that holds a semicolon in quotes")
+    assert said[1].endswith("an empty cell still needs its semicolon")
+
+
+def test_a_number_has_a_decimal_comma_where_semicolons_separate() -> None:
+    text = (
+        "image_id;target_prompt;alpha;beta;num_channels\r\n"
+        "a;old, and wise;1,5;,25;\r\nb;x;-2,5E1;;20,0\r\nc;1,5;1.5;0,1;\r\n"
+    )
+    got = read(io.BytesIO(text.encode())).to_pylist()
+    assert [(r["target_prompt"], r["alpha"], r["beta"], r["num_channels"]) for r in got] == [
+        ("old, and wise", 1.5, 0.25, None),
+        ("x", -25.0, None, 20),
+        ("1,5", 1.5, 0.1, None),
+    ]
+    for number in ("1.000,5", "2,4,6", "1,"):
+        (said,) = messages(io.BytesIO(f"image_id;target_prompt;alpha\na;x;{number}".encode()))
+        assert said.startswith(f"row 2, column alpha: got '{number}', expected a finite number")
+    (said,) = messages(csv_file((*HEADER, "alpha"), [("a", "x", "1,5")]))
+    assert said.startswith("row 2, column alpha: got '1,5', expected a finite number")
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_the_line_that_tells_excel_the_separator_is_no_row(separator: str) -> None:
+    rows = ("sep=", ""), HEADER, ("a", "x"), ("/b", "x")
+    text = "\ufeff" + "\r\n".join(separator.join(row) for row in rows)
+    (said,) = messages(io.BytesIO(text.encode()))
+    assert said.startswith("row 3, column image_id: got '/b'")
 
 
 def test_given_pair_ids_are_kept_and_missing_ones_computed() -> None:
@@ -250,8 +275,10 @@ def test_files_are_streamed(kind: str) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "got nothing, expected image_id"),
-        (b"\n\n", "got nothing, expected image_id"),
+        (b"", "table: got an empty file, expected CSV in UTF-8 or Parquet; write it again"),
+        (b"\n\n", "got an empty file"),
+        (b"sep=;\n", "got an empty file"),
+        (b"sep=|\nimage_id|target_prompt\n", "got 'sep=|', expected names separated by commas or"),
         (b"image_id,prompt\n", "got 'prompt', expected some of pair_id, image_id, neutral_prompt"),
         (b"image_id,target_promt\n", "did you mean 'target_prompt'?"),
         (b"image_id,target_prompt,size\n", "; rename or remove it"),

@@ -235,7 +235,7 @@ def test_every_mistake_of_a_listing_is_named_with_its_row():
         (b"image_id,file\nx,a\n", "got 'file', expected some of .*; rename or remove it"),
         (b"target_prompt\na hat\n", "got 'target_prompt', .* are two arguments swapped"),
         (b"path\n", "in which there are none"),
-        (b"", "in which there are none|columns: got nothing"),
+        (b"", "table: got an empty file"),
         (b"path\n\xff\xfe.jpg\n", "row 2, column path: got .* expected text in UTF-8"),
         (b"PAR1 not quite", "got a damaged Parquet file"),
         (b"PK\x03\x04", "got a spreadsheet or archive, expected CSV"),
