@@ -58,8 +58,8 @@ def stream_table(
 
     CSV is UTF-8, with or without a byte order mark, separated by commas, or by semicolons as
     spreadsheets write it where numbers have commas, which become points; cells may hold quoted
-    separators, quotes and line breaks; rows without any content are skipped, and so is a first
-    line `sep=;`. Parquet is told by its first bytes.
+    separators, quotes and line breaks; rows without any content are skipped, and so are a first
+    line `sep=;` and the index 0, 1, 2, ... of pandas. Parquet is told by its first bytes.
 
     Args:
         file: Seekable.
@@ -89,6 +89,8 @@ def _read_csv(
         separator = _separator(text)
         records = _records(text, separator)
         names = _header(records)
+        if names[:1] == [""]:
+            names, records = names[1:], _without_index(records)
         _check_columns(names, allowed, required)
         for part in _parts(records):
             batch = _csv_batch(names, part, _SEPARATORS[separator])
@@ -177,6 +179,23 @@ def _header(records: Iterator[tuple[int, list[str] | _Unreadable]]) -> list[str]
             "file; the file is damaged, or of another kind"
         )
     return names
+
+
+def _without_index(
+    records: Iterator[tuple[int, list[str] | _Unreadable]],
+) -> Iterator[tuple[int, list[str] | _Unreadable]]:
+    """Leave out a first column without a name, which must be the index that pandas writes."""
+    for number, (row, cells) in enumerate(records):
+        if isinstance(cells, _Unreadable):
+            yield row, cells
+        elif cells[0] == str(number):
+            yield row, cells[1:]
+        else:
+            raise ManifestError(
+                f"columns: got {shown(cells[0])} in row {row:,} of a first column without a name, "
+                f"expected {number:,}, as in the index of pandas; give the column a name, or write "
+                "the table with index=False"
+            )
 
 
 def _csv_batch(
@@ -312,6 +331,8 @@ def _plain(column: pa.Array) -> list[object]:
 
 
 def _column_remedy(name: str, names: Sequence[str], allowed: Collection[str]) -> str:
+    if name.startswith(("__index_level_", "Unnamed: ")):
+        return "it is an index that pandas wrote: write the table with index=False, or remove it"
     if name in ("image_id", "pair_id"):
         return "a table that has it is a manifest, which `styleclip edit` takes"
     if name in EDITS.names:

@@ -59,6 +59,7 @@ def test_csv_round_trip(edits: list[Edit]) -> None:
 
 WRITERS = {
     "pandas csv": lambda frame, sink: frame.to_csv(sink, index=False),
+    "pandas csv with its index": lambda frame, sink: frame.to_csv(sink),
     "pandas csv for Excel": lambda frame, sink: frame.to_csv(
         sink, index=False, encoding="utf-8-sig", lineterminator="\r\n"
     ),
@@ -149,6 +150,25 @@ def test_the_line_that_tells_excel_the_separator_is_no_row(separator: str) -> No
     text = "\ufeff" + "\r\n".join(separator.join(row) for row in rows)
     (said,) = messages(io.BytesIO(text.encode()))
     assert said.startswith("row 3, column image_id: got '/b'")
+
+
+def test_a_column_without_a_name_that_is_no_index_of_pandas_is_refused() -> None:
+    with pytest.raises(ManifestError) as caught:
+        read(io.BytesIO(b",image_id,target_prompt\n0,a,x\n4,b,x\n"))
+    assert str(caught.value) == (
+        "columns: got '4' in row 3 of a first column without a name, expected 1, as in the index "
+        "of pandas; give the column a name, or write the table with index=False"
+    )
+
+
+def test_an_index_of_pandas_with_a_name_of_its_own_is_told_as_such() -> None:
+    frame = pd.DataFrame({"image_id": ["a", "b"], "target_prompt": ["x", "y"]}, index=[3, 4])
+    sink = io.BytesIO()
+    frame.to_parquet(sink)
+    sink.seek(0)
+    for file in (sink, io.BytesIO(b"Unnamed: 0,image_id,target_prompt\n")):
+        with pytest.raises(ManifestError, match="pandas wrote: write the table with index=False"):
+            read(file)
 
 
 def test_given_pair_ids_are_kept_and_missing_ones_computed() -> None:
