@@ -33,6 +33,11 @@ def read_instruction(cells: Mapping[str, object]) -> Instruction:
     return Instruction(**values)
 
 
+def as_name(cell: object) -> object:
+    """A name; also one that another program took for a whole number."""
+    return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell
+
+
 def _number(cell: object) -> object:
     if isinstance(cell, str):
         return float(cell) if _NUMBER.fullmatch(cell) else cell

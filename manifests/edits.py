@@ -64,5 +64,9 @@ def name_mistake(column: str, value: object) -> Mistake | None:
     start = value[:1_000] if isinstance(value, str) else ""
     if "/" in start or "\\" in start or start.startswith(".."):
         remedy = f"{remedy}, not a path"
+    if start != start.strip():
+        remedy = f"{remedy}, without blanks around it"
+    if not isinstance(value, str | None):
+        remedy = f"{remedy}, as text"
     expected = "1 to 120 letters, digits and . _ -, a letter or digit first"
     return Mistake(column, value, expected, remedy)

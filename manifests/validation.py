@@ -1,11 +1,12 @@
 """Every mistake in the rows of a manifest, with its row number and remedy."""
 
+import re
 from collections.abc import Callable, Container, Iterable, Iterator
 from functools import lru_cache
-from itertools import islice, repeat
+from itertools import repeat
 from typing import NamedTuple
 
-from manifests.cells import read_instruction
+from manifests.cells import as_name, read_instruction
 from manifests.edits import Edit, name_mistake, pair_id
 from manifests.errors import EditError, Mistake, RowError, did_you_mean
 from manifests.ids import IdIndex
@@ -19,6 +20,13 @@ _REMEMBERED = 4_096
 _SUGGESTIONS = 20
 _COMPARED = 2_000
 
+_ABSENT = (
+    "align and invert it first, or remove the row; `styleclip faces` says which photographs have "
+    "no face that can be used"
+)
+# A lone 0 stays.
+_ZEROS = re.compile("^0+(?=.)")
+_NAMES = ("image_id", "pair_id")
 _ReadCells = Callable[..., Instruction | tuple[Mistake, ...]]
 
 
@@ -71,7 +79,7 @@ class _Checker:
     def check(self, batch: RawBatch) -> CheckedBatch:
         rows, errors = list[_Row](), [*batch.errors]
         cells = zip(*(_column(batch, name) for name in INSTRUCTION_COLUMNS), strict=True)
-        ids = zip(_column(batch, "image_id"), _column(batch, "pair_id"), strict=True)
+        ids = zip(*(map(as_name, _column(batch, name)) for name in _NAMES), strict=True)
         for number, (image_id, given_id), values in zip(batch.rows, ids, cells, strict=True):
             row, mistakes = self._check_row(number, image_id, given_id, self._read(*values))
             rows.append(row)
@@ -111,22 +119,22 @@ class _Checker:
 
     def _image_mistake(self, image_id: object) -> Mistake | None:
         mistake = name_mistake("image_id", image_id)
-        if mistake or self._known is None or image_id in self._known:
+        if self._known is None or not isinstance(image_id, str):
             return mistake
-        remedy = self._similar(str(image_id))
-        return Mistake("image_id", image_id, "an aligned or imported face", remedy)
+        if mistake is None and image_id not in self._known:
+            mistake = Mistake("image_id", image_id, "an aligned or imported face", _ABSENT)
+        return mistake and mistake._replace(remedy=self._similar(image_id, mistake.remedy))
 
-    def _similar(self, image_id: str) -> str:
-        otherwise = (
-            "align and invert it first, or remove the row; `styleclip faces` says which "
-            "photographs have no face that can be used"
-        )
+    def _similar(self, image_id: str, otherwise: str) -> str:
         if not isinstance(self._known, Iterable) or not self._suggestions:
             return otherwise
         self._suggestions -= 1
-        start = image_id[:2].lower()
-        alike = (known for known in self._known if known[:2].lower() == start)
-        return did_you_mean(image_id, islice(alike, _COMPARED), otherwise)
+        wanted = _plain(image_id)
+        alike = [known for known in self._known if _plain(known)[:2] == wanted[:2]]
+        same = [known for known in alike if _plain(known) == wanted]
+        if same:
+            return f"did you mean {same[0]!r}?"
+        return did_you_mean(image_id, alike[:_COMPARED], otherwise)
 
     def _repeated(self, rows: Iterable[_Row]) -> dict[int, RowError]:
         """The rows whose id an earlier row has."""
@@ -155,6 +163,11 @@ def _repetition(row: _Row, first: int) -> RowError:
 
 def _column(batch: RawBatch, name: str) -> Iterable[object]:
     return batch.columns.get(name) or repeat(None, len(batch.rows))
+
+
+def _plain(image_id: str) -> str:
+    """An id without what programs and people change: blanks around it, case, zeros before it."""
+    return _ZEROS.sub("", image_id.strip().lower())
 
 
 def _read_cells(*cells: object) -> Instruction | tuple[Mistake, ...]:

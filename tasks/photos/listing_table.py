@@ -5,6 +5,7 @@ import re
 from itertools import repeat
 from typing import NamedTuple
 
+from manifests.cells import as_name
 from manifests.errors import ManifestError, Mistake, RowError, require_no_errors
 from manifests.tables import RawBatch, stream_table
 from tasks.store.folders import Folder, split_url
@@ -139,7 +140,7 @@ class _Reader:
         return Photo(uri, bare.split("?")[0].rsplit("/", 1)[-1], bare)
 
     def _image_id(self, row: int, cell: object) -> str:
-        name = str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell
+        name = as_name(cell)
         if not isinstance(name, str) or not is_image_id(name):
             raise _CellError(Mistake(_ID_COLUMN, cell, IMAGE_ID_RULE, "rename it"))
         _check_first(self._id_rows, row, Mistake(_ID_COLUMN, name, "each id once", ""))

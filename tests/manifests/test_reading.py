@@ -210,7 +210,7 @@ def _invalid_text() -> pa.Array:
 @pytest.mark.parametrize(
     ("column", "cells", "got"),
     [
-        ("image_id", pa.array([12, 13]), "12"),
+        ("image_id", pa.array([12.0, 13.0]), "write the name that the table of faces has, as text"),
         ("image_id", pa.array([b"a", b"b"]), "b'a'"),
         ("target_prompt", _invalid_text(), r"b'\xff\xfe'"),
         ("target_prompt", pa.array([["x"], ["y"]]), "['x']"),
@@ -230,6 +230,12 @@ def test_a_wrong_type_is_an_error_of_each_row(column: str, cells: pa.Array, got:
     assert said[0].startswith(f"row 1, column {column}: got ")
     assert got in said[0]
     assert any(line.startswith("row 2") for line in said) or got in {"1.5", r"b'\xff\xfe'"}
+
+
+def test_names_that_pandas_took_for_whole_numbers_are_names() -> None:
+    numbers = {"pair_id": [7, 8], "image_id": pa.array([0, 1], pa.uint8())}
+    got = read(parquet_file({**numbers, "target_prompt": ["x", "y"]})).to_pylist()
+    assert [(row["pair_id"], row["image_id"]) for row in got] == [("7", "0"), ("8", "1")]
 
 
 def test_nulls_are_defaults_where_there_are_some() -> None:

@@ -121,6 +121,33 @@ def test_known_images_may_be_any_container() -> None:
     assert "got 'b', expected an aligned or imported face; align and invert" in said
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (" anna ", "anna"),
+        ("ANNA", "anna"),
+        ("\tAnna", "anna"),
+        ("12", "00012"),
+        ("0", "00000"),
+        ("P1", "p1"),
+        (" ana", "anna"),
+    ],
+)
+def test_the_id_that_a_changed_one_was_is_suggested(written: str, meant: str) -> None:
+    (said,) = messages(csv_file(HEADER, [(written, "x")]), {"anna", "00012", "p1", "00000"})
+    assert said.endswith(f"; did you mean {meant!r}?")
+
+
+def test_for_blanks_alone_no_id_is_suggested() -> None:
+    (said,) = messages(csv_file(HEADER, [("  ", "x")]), {"00000"})
+    assert "did you mean" not in said
+
+
+def test_blanks_around_an_id_are_told_where_no_ids_are_known() -> None:
+    (said,) = messages(csv_file(HEADER, [(" anna", "x")]))
+    assert said.endswith("; write the name that the table of faces has, without blanks around it")
+
+
 def test_only_the_first_unknown_images_are_compared() -> None:
     class Counting(set[str]):
         passes = 0
