@@ -26,7 +26,7 @@ from flows.mistyped import FLAGS, USER_ERROR, explain, refuse_unknown
 from flows.options import EVERYWHERE
 from flows.progress import PipedConsole, UnreadError, console, one_line, printable, say
 from flows.signatures import docstring, given_texts
-from flows.summary import Summary
+from flows.summary import InputCheck, Summary
 from manifests.schemas import ALL_FAILURES, FACE_FAILURES, RESULT_FAILURES
 from tasks.provenance import CODE_VERSION
 
@@ -141,7 +141,8 @@ def launch(
         facts = asdict(result).items()
         told = {name: value for name, value in facts if value != "" and value is not False}
         print(json.dumps(told) if json_output else line)  # noqa: T201
-        return 0 if not result.failed else STAGE_FAILED
+        failed = USER_ERROR if isinstance(result, InputCheck) else STAGE_FAILED
+        return failed if result.failed else 0
     if result is not None:
         _show(result, json_output)
     return 0

@@ -3,7 +3,7 @@
 import time
 
 from flows.progress import say
-from flows.summary import Check, Summary
+from flows.summary import InputCheck, Summary
 from manifests.instructions import DEFAULT_NEUTRAL_PROMPT
 from manifests.schemas import Method
 from tasks.manifest_files import (
@@ -57,6 +57,8 @@ def build_edit_manifest(
 def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
     """Check a manifest, and say what to do about every mistake.
 
+    The exit code is 2 if it has some, as it is of `edit`.
+
     Args:
         manifest: CSV or Parquet, one row an edited image.
         workspace: Whose faces it must name; not checked where empty.
@@ -75,4 +77,4 @@ def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
     counts = {"sound": sound, "failed": len(wrong)}
     facts = {"mistakes": mistakes, "told": told}
     aside = f"{mistakes} mistakes" if mistakes > len(wrong) else ""
-    return Check("manifest", manifest, counts, time.monotonic() - began, facts, aside=aside)
+    return InputCheck("manifest", manifest, counts, time.monotonic() - began, facts, aside=aside)

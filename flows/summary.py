@@ -92,3 +92,8 @@ class Check(Summary):
     def line(self) -> str:
         """One line for people."""
         return f"{self.work}; read {self.wrote}"
+
+
+@dataclass(frozen=True)
+class InputCheck(Check):
+    """The end of a check of what other commands are given, in which a fault is bad input."""

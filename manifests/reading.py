@@ -7,7 +7,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from manifests.edits import edits_batch
-from manifests.errors import require_no_errors
+from manifests.errors import ManifestError, require_no_errors
 from manifests.schemas import EDITS
 from manifests.tables import RawBatch, stream_table
 from manifests.validation import check_edits
@@ -27,10 +27,14 @@ def stream_edits(file: BinaryIO) -> Iterator[RawBatch]:
         file: Seekable; local or remote.
 
     Raises:
-        ManifestError: The file is neither, has an unknown column, or lacks image_id or
-            target_prompt.
+        ManifestError: The file is neither, has an unknown column, lacks image_id or target_prompt,
+            or has no rows.
     """
-    return stream_table(file, EDITS.names, _REQUIRED)
+    batch = None
+    for batch in stream_table(file, EDITS.names, _REQUIRED):
+        yield batch
+    if batch is None:
+        raise ManifestError("manifest: got no rows, expected at least one edit; add a row")
 
 
 def read_edits(file: BinaryIO) -> Iterator[pa.RecordBatch]:
@@ -46,7 +50,8 @@ def read_edits(file: BinaryIO) -> Iterator[pa.RecordBatch]:
         Rows with the columns of `manifests.schemas.EDITS`, at most 16,384 at a time.
 
     Raises:
-        ManifestError: A row has a mistake: after all batches before it, with the count of all.
+        ManifestError: A row has a mistake: after all batches before it, with the count of all. Or
+            see `stream_edits`.
     """
     checks = check_edits(stream_edits(file), None)
     for checked in checks:

@@ -112,8 +112,6 @@ def survey_manifest(manifest: str) -> Survey:
                 wanted[prompt, options] = None
             else:
                 uris[uri] = None
-    if not methods:
-        raise ManifestError("manifest: got no rows, expected at least one edit")
     card = manifest_card(hashes)
     width = (num_channels, widest)
     longest = frozenset(long_prompts)

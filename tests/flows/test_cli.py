@@ -66,7 +66,7 @@ def test_rows_without_a_mistake_are_counted(capsys, tmp_path):
 
 def test_every_mistake_of_a_manifest_is_told(capsys, mistaken):
     status, out, err = call(capsys, "manifest", "validate", mistaken)
-    assert status == 1
+    assert status == 2
     assert "row 2, column method: got 'globl'" in err
     assert "row 3, column alpha: got 'four', expected a finite number" in err
     assert "2 failed" in out
@@ -368,7 +368,15 @@ def test_prompts_are_read_before_the_work(capsys, tmp_path, models):
 def test_json_is_one_line_for_programs(capsys, mistaken):
     status, out, _ = call(capsys, "--json", "manifest", "validate", mistaken)
     assert json.loads(out)["counts"] == {"sound": 0, "failed": 2}
-    assert status == 1
+    assert status == 2
+
+
+def test_what_is_no_manifest_is_so_for_edit_and_validate_alike(capsys, tmp_path):
+    (tmp_path / "edits.csv").write_text("image_id,target_prompt\n")
+    told = "edits.csv: manifest: got no rows, expected at least one edit"
+    for words in (["manifest", "validate"], ["edit", str(tmp_path)]):
+        status, out, err = call(capsys, *words, str(tmp_path / "edits.csv"))
+        assert (status, out, told in " ".join(err.split())) == (2, "", True)
 
 
 def test_a_missing_file_is_an_error_without_a_traceback(capsys, tmp_path):
@@ -567,7 +575,7 @@ def test_no_text_of_a_stranger_drives_the_terminal(capsys, tmp_path):
     path.write_text("image_id,target_prompt\n\x1b[2J,x\n")
     for name in (path, tmp_path / "\x1b[2Jgone.csv"):
         status, out, err = call(capsys, "manifest", "validate", str(name))
-        assert status in (1, 2)
+        assert status == 2
         assert not {*out, *err} & {"\x1b", "\x07", "\u202e"}
     assert "\\x1b[2Jgone.csv" in "".join(err.split("\n"))
 

@@ -203,8 +203,13 @@ def test_no_bytes_make_it_crash(start: bytes, content: bytes) -> None:
 def test_no_mistakes_raise_nothing() -> None:
     require_no_errors(iter(()))
     assert messages(csv_file(HEADER, [("a", "x")])) == []
-    assert messages(csv_file(HEADER, [])) == []
-    assert messages(parquet_file({name: pa.array([], pa.string()) for name in HEADER})) == []
+
+
+def test_no_rows_are_no_manifest() -> None:
+    columns = {name: pa.array([], pa.string()) for name in HEADER}
+    for file in (csv_file(HEADER, []), parquet_file(columns)):
+        with pytest.raises(ManifestError, match="manifest: got no rows, expected at least one"):
+            messages(file)
 
 
 def test_bytes_that_are_no_text_are_shown_as_bytes():
