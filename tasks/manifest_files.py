@@ -18,7 +18,7 @@ from manifests.reading import read_edits, stream_edits
 from manifests.validation import CheckedBatch, check_edits
 from tasks.latents import imported_images
 from tasks.photos.faces import faces_ledger
-from tasks.store.folders import nearest, split_url
+from tasks.store.folders import is_file, nearest, split_url
 
 # What the settings of a command are where nothing is said.
 _UNSAID = (DEFAULT_NEUTRAL_PROMPT, "global")
@@ -212,18 +212,23 @@ class Manifest:
 @contextmanager
 def _opened(url: str) -> Iterator[Any]:
     folder, name = split_url(url)
+    # Stores open folders as empty files.
+    if not is_file(url):
+        several = "*" in url or folder.exists(name)
+        raise ManifestError(_several(url) if several else _absent(url))
     try:
         with folder.open(name) as file:
             yield file
     except ManifestError as error:
         raise ManifestError(f"{name}: {error}", error.errors, error.count) from error
-    except FileNotFoundError as error:
-        raise ManifestError(_absent(url)) from error
-    except IsADirectoryError as error:
-        raise ManifestError(
-            f"table: got the folder {url}, expected a CSV or Parquet file; are two arguments "
-            "swapped?"
-        ) from error
+
+
+def _several(url: str) -> str:
+    kind = "pattern" if "*" in url else "folder"
+    return (
+        f"table: got the {kind} {url}, expected a CSV or Parquet file; are two arguments swapped? "
+        "`pandas.read_parquet(FOLDER).to_parquet(FILE, index=False)` makes one table of many"
+    )
 
 
 def _absent(url: str) -> str:
