@@ -4,7 +4,7 @@ import time
 
 from flows.progress import say
 from flows.summary import InputCheck, Summary
-from manifests.instructions import DEFAULT_NEUTRAL_PROMPT
+from manifests.instructions import DEFAULT_ALPHA, DEFAULT_NEUTRAL_PROMPT
 from manifests.schemas import Method
 from tasks.manifest_files import (
     build_manifest,
@@ -14,6 +14,7 @@ from tasks.manifest_files import (
 )
 
 _SHOWN_ERRORS = 50
+_DEFAULTS = ", ".join(f"{alpha:g} for {method}" for method, alpha in DEFAULT_ALPHA.items())
 
 
 def build_edit_manifest(
@@ -64,17 +65,20 @@ def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
         workspace: Whose faces it must name; not checked where empty.
     """
     began = time.monotonic()
-    sound, mistakes, wrong, told = 0, 0, set[int](), list[str]()
+    sound, mistakes, default_alphas, wrong, told = 0, 0, 0, set[int](), list[str]()
     for checked in check_manifest(manifest, workspace):
         for error in checked.errors[: max(_SHOWN_ERRORS - mistakes, 0)]:
             told.append(str(error))
             say(told[-1])
         sound += len(checked.edits)
         mistakes += len(checked.errors)
+        default_alphas += checked.default_alphas
         wrong.update(error.row for error in checked.errors)
     if mistakes > _SHOWN_ERRORS:
         say(f"... and {mistakes - _SHOWN_ERRORS:,} more")
     counts = {"sound": sound, "failed": len(wrong)}
-    facts = {"mistakes": mistakes, "told": told}
-    aside = f"{mistakes} mistakes" if mistakes > len(wrong) else ""
+    facts = {"mistakes": mistakes, "told": told, "default_alphas": default_alphas}
+    asides = [f"{mistakes} mistakes"] if mistakes > len(wrong) else []
+    asides += [f"{default_alphas:,} with the default alpha, {_DEFAULTS}"] if default_alphas else []
+    aside = "; ".join(asides)
     return InputCheck("manifest", manifest, counts, time.monotonic() - began, facts, aside=aside)

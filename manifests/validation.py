@@ -37,11 +37,13 @@ class CheckedBatch(NamedTuple):
         edits: Rows without a mistake.
         pair_ids: Theirs.
         errors: All mistakes, by ascending row.
+        default_alphas: How many of all rows have no alpha, and so the usual one of their method.
     """
 
     edits: list[Edit]
     pair_ids: list[str]
     errors: list[RowError]
+    default_alphas: int
 
 
 def check_edits(
@@ -95,6 +97,7 @@ class _Checker:
             [edit for edit, _ in usable],
             [name for _, name in usable],
             sorted(errors, key=lambda error: error.row),
+            sum(cell is None for _, cell in zip(batch.rows, _column(batch, "alpha"), strict=True)),
         )
 
     def _check_row(

@@ -80,6 +80,15 @@ def test_rows_with_several_mistakes_are_counted_once(capsys, tmp_path):
     assert "(3 mistakes)" in out
 
 
+def test_rows_that_take_the_default_alpha_are_counted(capsys, tmp_path):
+    (tmp_path / "edits.csv").write_text(MISTAKEN.replace("globl,4", "global,"))
+    _, out, _ = call(capsys, "manifest", "validate", str(tmp_path / "edits.csv"))
+    assert "(1 with the default alpha, 4 for global, 1 for mapper, 1 for optimize);" in out
+    (tmp_path / "short.csv").write_text("image_id,target_prompt\nanna,old\nbob,old\n")
+    _, out, _ = call(capsys, "--json", "manifest", "validate", str(tmp_path / "short.csv"))
+    assert json.loads(out)["facts"]["default_alphas"] == 2
+
+
 def test_help_of_a_group_has_the_examples_of_its_commands(capsys):
     _, out, _ = call(capsys, "weights", "--help")
     assert "styleclip weights verify ffhq.json" in out
