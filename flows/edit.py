@@ -39,6 +39,7 @@ from tasks.runs import (
     run_ledger,
     settings_for,
     shards_to_do,
+    store_of,
 )
 from tasks.selection import (
     NOTHING,
@@ -49,7 +50,7 @@ from tasks.selection import (
     statuses_to_retry,
 )
 from tasks.store.folders import Folder
-from tasks.surveys import require_doable_edits, survey_manifest
+from tasks.surveys import require_doable_edits, rows_without_latents, survey_manifest
 
 # Shorter preparations are not mentioned.
 _TOLD_PREPARATION = 2.0
@@ -147,6 +148,8 @@ def edit_dataset(
             measured = settle_relevance(workspace, models, device, relevance, begun)
         require_doable_edits(folder, needs, asked, settings, networks, measured, update)
         require_latents(settings)
+        if update or not read_card(folder):
+            _tell_lacking(*rows_without_latents(asked, store_of(settings)), workspace, manifest)
         assets = make_assets(workspace, needs, models, measured, device, workers, engine)
         # It took hours, and others may have written meanwhile.
         needs.require_unchanged(asked)
@@ -193,6 +196,17 @@ def edit_dataset(
         fruitless=is_whole and not (counts or left or run_ledger(folder).has_ok()),
         undone=f"{describe_counts({'rows': left})} never done: {_WITHOUT}" if left else "",
     )
+
+
+def _tell_lacking(count: int, image_id: str, workspace: str, manifest: str) -> None:
+    """Say of how many rows it is known before that they cannot be edited."""
+    if count:
+        several = "row names an image" if count == 1 else "rows name images"
+        say(
+            f"edit: {count:,} {several} without a latent, such as {image_id}, and will be "
+            f"no_latent; `styleclip manifest validate {manifest} --workspace {workspace}` says "
+            "which, and what may be meant"
+        )
 
 
 def _tell_failed(

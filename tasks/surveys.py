@@ -14,6 +14,7 @@ from manifests.instructions import Instruction
 from styleclip_ops.generator import Generator
 from tasks.directions import RelevanceConfig
 from tasks.frozen import manifest_card, read_card, require_same_manifest, row_hashes
+from tasks.latents import LatentStore
 from tasks.manifest_files import Manifest, stream_manifest
 from tasks.mappers import MapperConfig, require_mappers
 from tasks.models import Models
@@ -163,6 +164,17 @@ def require_doable_edits(
     else:
         # All else was checked when the run was begun, and does not go away.
         require_mappers(needs.mapper_uris, networks)
+
+
+def rows_without_latents(rows: Iterable[pa.RecordBatch], store: LatentStore) -> tuple[int, str]:
+    """Return how many rows name images without a latent, and the first such image."""
+    known, count, first = pa.array(store.image_ids(), pa.string()), 0, ""
+    for batch in rows:
+        names = batch["image_id"]
+        lacking = names.filter(pc.invert(pc.is_in(names, known)))
+        count += len(lacking)
+        first = first or (lacking[0].as_py() if len(lacking) else "")
+    return count, first
 
 
 def _trainings(wanted: Iterable[tuple[str, str | None]]) -> list[tuple[str, MapperConfig]]:

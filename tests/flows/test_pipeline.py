@@ -159,6 +159,8 @@ def test_rows_that_cannot_be_edited_are_rows_and_told(tmp_path, portrait, models
     for begins in ("edit: ", "edit: 1 "):
         edit_dataset(root, str(manifest), models=models, relevance=RELEVANCE, device="cpu")
         told = one_line(capsys)
+        warned = "edit: 1 row names an image without a latent, such as stranger, and will be"
+        assert (warned in told) == (begins == "edit: ")
         for status, image in (("no_latent", "stranger"), ("no_channel", "anna")):
             assert f"{begins}{status}" in told
             assert f"such as {image}, " in told
