@@ -357,7 +357,7 @@ class DirectionStore:
 
     def _reading(self) -> AbstractContextManager[None]:
         url = f"{self.folder.url}/{STORE}"
-        remedy = "restore it, or remove the store and its ledger to measure again"
+        remedy = f"restore it from a copy, or remove {self.folder.url} to measure again"
         return reading_zarr(url, DirectionStoreError, remedy)
 
     def _array(self, name: str, mode: AccessMode) -> Any:

@@ -152,9 +152,19 @@ def refreeze_manifest(folder: Folder) -> None:
 def read_card(folder: Folder) -> dict[str, Any]:
     """Return the rows and the digest of the manifest that a run has now; empty where none is."""
     try:
-        return _read_card(folder, latest_generation(folder, MANIFEST))
+        return require_card(folder)
     except (FileNotFoundError, RunError):
         return {}
+
+
+def require_card(folder: Folder) -> dict[str, Any]:
+    """Return the rows and the digest of the manifest that a run has now.
+
+    Raises:
+        FileNotFoundError: There is none.
+        RunError: It is damaged.
+    """
+    return _read_card(folder, latest_generation(folder, MANIFEST))
 
 
 def _read_card(folder: Folder, number: int) -> dict[str, Any]:
@@ -164,7 +174,7 @@ def _read_card(folder: Folder, number: int) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(
             f"{folder.url}/{name}: got a damaged card, expected the digest of the frozen manifest; "
-            "remove it, and the same command makes it anew"
+            "remove it, and the command that began or updated the run makes it anew"
         ) from error
     return card
 

@@ -37,6 +37,8 @@ FORMAT, FORMAT_VERSION = "styleclip-w-plus", 1
 STORE = "w_plus.zarr"
 # Rows of a chunk, the least that is read.
 CHUNK = 64
+# What mends chunks.
+_MENDING = "restore it from a copy, or give `styleclip invert` with --redo-damaged"
 # Networks that the stored values depend on.
 BINDING: tuple[Role, ...] = ("generator", "encoder", "identity", "judge")
 
@@ -226,14 +228,24 @@ class LatentStore:
             values = getattr(latents, name)
             block = np.full((size, *values.shape[1:]), np.nan, np.float32)
             block[list(places)] = values
-            self._array(name, "r+", span.stop)[span] = block
+            self._overwrite(name, shard, block)
             digest.update(block.tobytes())
         for name in _TEXTS:
             texts = np.full(size, "", dtype=object)
             for row in rows:
                 texts[row["row"] - span.start] = row[name]
-            self._array(name, "r+", span.stop)[span] = texts
+            self._overwrite(name, shard, texts)
         return digest.hexdigest()
+
+    def _overwrite(self, name: str, shard: int, values: Any) -> None:
+        """Write a whole shard of an array, also over a damaged one, which Zarr would read."""
+        span = slice(shard * len(values), (shard + 1) * len(values))
+        array = self._array(name, "r+", span.stop)
+        try:
+            array[span] = values
+        except ValueError:
+            self.folder.remove_all(f"{STORE}/{name}/c/{shard}")
+            array[span] = values
 
     def digest(self, shard: int) -> str:
         """Return the sha256 of the numbers of a shard, as `write` did and its commit has it."""
@@ -298,12 +310,17 @@ class LatentStore:
         return rows
 
     def read_stored(self, rows: Sequence[int]) -> Latents:
-        """Read rows as they are, NaN included, in the order given."""
+        """Read rows as they are, NaN included, in the order given.
+
+        Raises:
+            LatentStoreError: The store is damaged.
+        """
         unique, places = np.unique(np.array(rows, dtype=np.int64), return_inverse=True)
         length = int(unique[-1]) + 1 if len(unique) else None
         axes = {name: 3 if name == "w_plus" else 2 for name in _ARRAYS}
         with self._reading():
-            arrays = (sound_array(self._array(name, "r", length), n) for name, n in axes.items())
+            arrays = [sound_array(self._array(name, "r", length), n) for name, n in axes.items()]
+        with self._reading(_MENDING):
             return Latents(*(array.oindex[unique][places] for array in arrays))
 
     def read(self, rows: Sequence[int]) -> Latents:
@@ -364,17 +381,12 @@ class LatentStore:
     def _tell(self, row: int, what: str) -> str:
         return (
             f"row {row} of {self.folder.url}/{STORE}: {what}; "
-            "its chunk is missing or was changed: restore it from a copy, or give `styleclip "
-            "invert` with --redo-damaged"
+            f"its chunk is missing or was changed: {_MENDING}"
         )
 
-    def _reading(self) -> AbstractContextManager[None]:
-        url = f"{self.folder.url}/{STORE}"
-        remedy = (
-            "restore it from a copy, or give `styleclip invert` with --redo-damaged; if that fails "
-            "too, remove the store and its ledger, and invert all again"
-        )
-        return reading_zarr(url, LatentStoreError, remedy)
+    def _reading(self, remedy: str = "") -> AbstractContextManager[None]:
+        anew = f"restore it from a copy, or remove {self.folder.url} to invert again"
+        return reading_zarr(f"{self.folder.url}/{STORE}", LatentStoreError, remedy or anew)
 
     def _array(self, name: str, mode: AccessMode, rows: int | None = None) -> Any:
         return open_array(self.folder, f"{STORE}/{name}", mode, rows)

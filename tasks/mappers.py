@@ -50,6 +50,10 @@ CHECKPOINT_STEPS = 200
 _LONGEST = 40
 
 
+class MapperError(ConfigError):
+    """A mapper cannot be used."""
+
+
 @dataclass(frozen=True)
 class MapperConfig:
     """How a mapper is trained (StyleCLIP, section 5); published but for `steps`, `num_latents`.
@@ -116,30 +120,41 @@ def read_mapper(folder: Folder, models: Models) -> tuple[Mapper, str]:
     """Load a finished mapper and the fingerprint of its weights.
 
     Raises:
-        ConfigError: It was trained for another generator, is not finished, or its card is damaged.
+        MapperError: It was trained for another generator, is not finished, or its card is damaged.
     """
     if not folder.exists(WEIGHTS):
-        raise ConfigError(
+        raise MapperError(
             f"{folder.url}: got no {WEIGHTS}, expected a finished mapper; "
             "run `styleclip train-mapper` to its end"
         )
-    if folder.exists(CARD):
-        try:
-            got = json.loads(folder.read(CARD))["generator_fingerprint"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise ConfigError(
-                f"{folder.url}/{CARD}: got no card of a mapper, expected one with "
-                "generator_fingerprint; restore it from a copy, or train the mapper again"
-            ) from error
-        if got != models.fingerprint("generator"):
-            raise ConfigError(
-                f"{folder.url}: got a mapper for the generator {got}, expected "
-                f"{models.fingerprint('generator')}; train one for this generator"
-            )
+    got, own = trained_for(folder), models.fingerprint("generator")
+    if got not in ("", own):
+        raise MapperError(
+            f"{folder.url}: got a mapper for the generator {got}, expected {own}; train one for "
+            "this generator"
+        )
     content = folder.read(WEIGHTS)
     mapper = load_mapper(NamedContent(content, folder.url_of(WEIGHTS)))
     mapper = mapper.to(models.device).eval().requires_grad_(False)
     return mapper, sha256(content)[:16]
+
+
+def trained_for(folder: Folder) -> str:
+    """Return the fingerprint of a mapper's generator; empty where it has no card to say it.
+
+    Raises:
+        MapperError: The card is damaged.
+    """
+    try:
+        return str(json.loads(folder.read(CARD))["generator_fingerprint"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, LookupError, TypeError) as error:
+        raise MapperError(
+            f"{folder.url}/{CARD}: got a damaged card, expected one with generator_fingerprint; "
+            "restore it from a copy, or give the command again that trained the mapper, which "
+            "writes it anew"
+        ) from error
 
 
 def require_mappers(urls: Iterable[str], models: Models) -> None:
@@ -197,6 +212,7 @@ def train_prompt_mapper(
     networks = open_models(models, device)
     folder = mapper_folder(Folder(workspace), networks, target_prompt, config)
     if folder.exists(WEIGHTS):
+        _mend_card(folder, networks, target_prompt, config)
         folder.remove(CHECKPOINT)
         return folder.url
     training = _Training(networks, config)
@@ -334,22 +350,34 @@ def _finish(
 
     Nothing that is there is replaced: of several trainings of a mapper the first is believed.
     """
-    card = _binding(networks) | {
-        "target_prompt": target_prompt,
-        "config": asdict(config),
-        "code_version": CODE_VERSION,
-        "final_loss": log[-1],
-    }
+    card = _card(networks, target_prompt, config)
+    card |= {"code_version": CODE_VERSION, "final_loss": log[-1]}
     sink = io.BytesIO()
     save_safetensors(mapper, sink)
     files = {
         LOG: table_bytes(_log_table(log)),
-        CARD: json.dumps(card, indent=2, ensure_ascii=False).encode(),
+        CARD: _card_bytes(card),
         WEIGHTS: sink.getvalue(),
     }
     for name, content in files.items():
         with suppress(FileExistsError):
             folder.create(name, content)
+
+
+def _mend_card(folder: Folder, networks: Models, target_prompt: str, config: MapperConfig) -> None:
+    """Write a damaged card anew: what it bound the mapper to, the mapper's address does as well."""
+    try:
+        trained_for(folder)
+    except MapperError:
+        folder.write(CARD, _card_bytes(_card(networks, target_prompt, config)))
+
+
+def _card(networks: Models, target_prompt: str, config: MapperConfig) -> dict[str, Any]:
+    return _binding(networks) | {"target_prompt": target_prompt, "config": asdict(config)}
+
+
+def _card_bytes(card: dict[str, Any]) -> bytes:
+    return json.dumps(card, indent=2, ensure_ascii=False).encode()
 
 
 def _log_table(log: list[dict[str, Any]]) -> pa.Table:

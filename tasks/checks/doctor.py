@@ -6,7 +6,6 @@ comes out is compared with the one that the direction store predicts.
 """
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,11 +21,11 @@ from styleclip_ops.mapper import FullStyleSpaceMapper, Mapper
 from styleclip_ops.relevance import channel_clip_directions
 from styleclip_ops.style_statistics import sample_style_codes, style_statistics
 from styleclip_ops.stylespace import StyleSpaceLayout
-from tasks.checks.findings import Finding, Soundness
+from tasks.checks.findings import Finding, Soundness, unreadable
 from tasks.directions import Directions, DirectionStore
 from tasks.latents import BINDING, LatentStore
 from tasks.latents import STORE as LATENT_ARRAYS
-from tasks.mappers import CARD, WEIGHTS
+from tasks.mappers import WEIGHTS, trained_for
 from tasks.models import Models, describe_device, read_models
 from tasks.places import DIRECTION_STORES, LATENT_STORES, MAPPERS
 from tasks.runs import ROLES_OF_A_RUN
@@ -92,7 +91,7 @@ def _reachable(root: Folder) -> Finding:
     except Exception as error:
         # Every store has errors of its own.
         remedy = "see to the network, the endpoint and the credentials in the environment"
-        return Finding(f"workspace {root.url}", f"an error: {error}", "a folder", remedy)
+        return unreadable(f"workspace {root.url}", error, "a folder", remedy)
     if names:
         got = f"a folder of {len(names)} entries"
         return Finding(f"workspace {root.url}", got, "a folder that can be read", verdict="sound")
@@ -141,7 +140,7 @@ def _directions(root: Folder, networks: Models, channels: int, images: int) -> I
             found = store.read()
             yield from _check_directions(what, found, attributes, networks, channels, images)
         except _BROKEN as error:
-            yield Finding(what, f"an error: {error}", "a store that can be read", _REMEASURE)
+            yield unreadable(what, error, "a store that can be read", _REMEASURE)
     if not own:
         yield Finding(
             f"directions of {root.url}",
@@ -252,16 +251,14 @@ def _mappers(root: Folder, networks: Models) -> Iterator[Finding]:
             yield Finding(what, "no weights yet", "a finished training", remedy, "suspicious")
             continue
         try:
-            card = json.loads(place.read(CARD)) if place.exists(CARD) else {}
-            wanted = networks.marks("generator")
-            if card and _foreign(card, wanted):
+            if trained_for(place) not in ("", networks.fingerprint("generator")):
                 yield _other(what)
                 continue
             mapper = load_mapper(io.BytesIO(place.read(WEIGHTS))).to(networks.device).eval()
             yield _check_mapper(what, mapper, networks.generator)
         except _BROKEN as error:
             remedy = "train it for this generator, or remove it"
-            yield Finding(what, f"an error: {error}", "a mapper of this generator", remedy)
+            yield unreadable(what, error, "a mapper of this generator", remedy)
 
 
 @torch.no_grad()
@@ -293,7 +290,7 @@ def _latents(root: Folder, networks: Models) -> Iterator[Finding]:
             yield from _check_latents(what, store, networks)
         except _BROKEN as error:
             remedy = "restore the store, or remove it and invert again"
-            yield Finding(what, f"an error: {error}", "a store that can be read", remedy)
+            yield unreadable(what, error, "a store that can be read", remedy)
     if others and not own:
         yield Finding(
             "latents",

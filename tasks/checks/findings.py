@@ -3,6 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.directions import DirectionStoreError
+from tasks.latents import LatentStoreError
+from tasks.mappers import MapperError
+from tasks.runs import RunError
+from tasks.store.faults import StoreError
+from tasks.store.ledger import LedgerError
+
+# What says by itself what is wrong, where, and what to do.
+_TOLD = (DirectionStoreError, LatentStoreError, LedgerError, MapperError, RunError, StoreError)
+
 Soundness = Literal["sound", "suspicious", "wrong"]
 
 
@@ -11,7 +21,7 @@ class Finding:
     """What one check found.
 
     Attributes:
-        what: What was looked at.
+        what: What was looked at; of an error that says all of it, its message alone.
         got: What it is.
         expected: What it should be.
         remedy: What to do; empty where nothing is to be done.
@@ -19,13 +29,25 @@ class Finding:
     """
 
     what: str
-    got: str
-    expected: str
+    got: str = ""
+    expected: str = ""
     remedy: str = ""
     verdict: Soundness = "wrong"
 
     def __str__(self) -> str:
+        if not self.got:
+            return self.what
         if self.verdict == "sound":
             return f"{self.what}: {self.got}"
         remedy = f"; {self.remedy}" if self.remedy else ""
         return f"{self.what}: got {self.got}, expected {self.expected}{remedy}"
+
+
+def unreadable(
+    what: str, error: Exception, expected: str = "content that can be read", remedy: str = ""
+) -> Finding:
+    """Tell of what cannot be read, with one remedy: that of the error, where it has one."""
+    if isinstance(error, _TOLD):
+        return Finding(str(error))
+    said = str(error) or type(error).__name__
+    return Finding(what, f"an error: {said}", expected, remedy or "restore it from a copy")

@@ -84,8 +84,8 @@ def render_again(
             seen.add(row["pair_id"])
             yield _compare(made[row["pair_id"]], row, pictures.get(row["pair_id"]), exact)
     for row in begun:
-        # Its latent was lost since.
         if row["pair_id"] not in seen:
+            row |= {"error": "its latent was lost or changed since"}
             yield _compare(made[row["pair_id"]], row, None, exact)
 
 

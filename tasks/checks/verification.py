@@ -15,17 +15,17 @@ from manifests.ids import IdIndex
 from manifests.schemas import EDITS, RESULT_STATUSES
 from styleclip_ops.arithmetic import PLAIN
 from tasks.bundles import fingerprint_name
-from tasks.checks.findings import Finding
+from tasks.checks.findings import Finding, unreadable
 from tasks.checks.rerendering import EvenDraw, render_again
 from tasks.directions import DirectionStore
 from tasks.edits import mapper_url
-from tasks.frozen import manifest_card, read_card, row_hashes
+from tasks.frozen import manifest_card, read_card, require_card, row_hashes
 from tasks.latents import BINDING, CHUNK, LatentStore
-from tasks.mappers import mapper_fingerprint
+from tasks.mappers import mapper_fingerprint, trained_for
 from tasks.models import read_models
 from tasks.outputs import altered_files
 from tasks.photos.faces import faces_ledger
-from tasks.runs import read_settings, run_ledger, run_places
+from tasks.runs import RunError, read_settings, run_ledger, run_places
 from tasks.store.folders import Folder
 from tasks.store.ledger import Ledger, Row
 from tasks.store.redaction import bare_address
@@ -65,7 +65,7 @@ class Verification:
         self._store = LatentStore(Folder(self._settings.latents))
         self._sample = EvenDraw(sample, random.Random(seed))  # noqa: S311
         self._mappers: dict[str, set[str]] = {}
-        self._same_networks = True
+        self._same_networks = self._has_latents = True
         self.images: dict[str, None] = {}
         self.counts: Counter[str] = Counter()
 
@@ -90,14 +90,7 @@ class Verification:
             yield from self._compare(
                 f"directions {store.folder.url}", lambda: store.read().fingerprint, wanted, remedy
             )
-        for role in BINDING:
-            name = fingerprint_name(role)
-            yield from self._compare(
-                f"latents {self._store.folder.url}, {name}",
-                partial(self._binding, name),
-                self._settings.fingerprints.get(role, ""),
-                "restore the store that the run was made with",
-            )
+        yield from self._check_binding()
 
     def check_faces(self) -> Iterator[Finding]:
         """Check the ledger of the workspace's faces."""
@@ -110,11 +103,13 @@ class Verification:
         committed = self._ledger.committed()
         yield from _orphans(self._ledger, plans, committed)
         done, lacking, missing = set(committed), set(self._ledger.lacking_commits()), 0
+        is_whole = True
         for shard in plans:
             try:
                 units = self._ledger.units(shard).select(EDITS.names).cast(EDITS)
             except _UNREADABLE as error:
-                yield _unreadable(f"plan of shard {shard} in {self._ledger.folder.url}", error)
+                yield unreadable(f"plan of shard {shard} in {self._ledger.folder.url}", error)
+                is_whole = False
                 continue
             hashes.append(row_hashes(units))
             if shard in done:
@@ -141,11 +136,14 @@ class Verification:
                 f"{_AGAIN}; if it was finished, they are lost, and that makes them anew",
                 "suspicious",
             )
-        yield from self._check_card(manifest_card(hashes))
+        if is_whole:
+            yield from self._check_card(manifest_card(hashes))
         yield from self._check_mappers()
 
     def check_latents(self, advance: OnProgress) -> Iterator[Finding]:
         """Compare the stored latents of the run's faces with their digests and crops."""
+        if not self._has_latents:
+            return
         ledger, missing, done = self._store.ledger, dict(self.images), 0
         yield from _orphans(ledger, ledger.plans(), ledger.committed())
         for shard in ledger.committed():
@@ -158,7 +156,9 @@ class Verification:
                     if row["image_id"] in self.images
                 ]
             except _UNREADABLE as error:
-                yield _unreadable(f"shard {shard} of {ledger.folder.url}", error)
+                yield unreadable(f"shard {shard} of {ledger.folder.url}", error)
+                # It may be theirs.
+                missing.clear()
                 continue
             usable = [row for row in rows if row["status"] == "ok"]
             for row in usable:
@@ -178,9 +178,9 @@ class Verification:
     def check_edits(self, advance: OnProgress) -> Iterator[Finding]:
         """Render a sample again from the stored latents, and compare the pixels.
 
-        Nothing is rendered with other networks than the run's.
+        Nothing is rendered with other networks than the run's, or without its latents.
         """
-        if not self._same_networks:
+        if not (self._same_networks and self._has_latents):
             return
         for done, (shard, pairs) in enumerate(self._sample.by_shard().items(), 1):
             try:
@@ -189,7 +189,7 @@ class Verification:
                     if finding is not None:
                         yield finding
             except _UNREADABLE as error:
-                yield _unreadable(f"rendering of shard {shard}", error)
+                yield unreadable(f"rendering of shard {shard}", error)
             advance(done)
 
     def _render_again(self, shard: int, pairs: Set[str]) -> Iterator[Finding | None]:
@@ -221,7 +221,7 @@ class Verification:
         try:
             table = self._ledger.rows(shard)
         except _UNREADABLE as error:
-            yield _unreadable(what, error)
+            yield unreadable(what, error)
             return
         yield from _differences(what, table, units)
         rows = table.to_pylist()
@@ -274,7 +274,13 @@ class Verification:
             )
 
     def _check_card(self, got: dict[str, Any]) -> Iterator[Finding]:
-        card = read_card(self._ledger.folder)
+        try:
+            card = require_card(self._ledger.folder)
+        except RunError as error:
+            yield unreadable("", error)
+            return
+        except FileNotFoundError:
+            card = {}
         differing = [name for name in got if card.get(name) != got[name]]
         if differing:
             yield Finding(
@@ -290,13 +296,29 @@ class Verification:
                 remedy = "restore the mapper from a copy; edits of this run used another"
                 yield from self._compare(f"mapper {url}", partial(_mapper, url), wanted, remedy)
 
+    def _check_binding(self) -> Iterator[Finding]:
+        try:
+            attributes = self._store.attributes
+        except _UNREADABLE as error:
+            yield unreadable(f"latents {self._store.folder.url}", error)
+            self._has_latents = False
+            return
+        for role in BINDING:
+            name = fingerprint_name(role)
+            yield from self._compare(
+                f"latents {self._store.folder.url}, {name}",
+                partial(str, attributes.get(name)),
+                self._settings.fingerprints.get(role, ""),
+                "restore the store that the run was made with",
+            )
+
     def _check_latents(self, rows: list[Row]) -> Iterator[Finding]:
         self.counts["latents"] += len(rows)
         what = self._store.folder.url
         try:
             stored = self._store.read_stored([row["row"] for row in rows])
         except _UNREADABLE as error:
-            yield _unreadable(f"latents {what}", error)
+            yield unreadable(f"latents {what}", error)
             return
         finite = [bool(np.isfinite(w_plus).all()) for w_plus in stored.w_plus]
         for row, is_finite, digest in zip(rows, finite, stored.digests(), strict=True):
@@ -327,13 +349,10 @@ class Verification:
         try:
             got = read()
         except _UNREADABLE as error:
-            yield _unreadable(what, error)
+            yield unreadable(what, error)
             return
         if got != wanted:
             yield Finding(what, got, wanted, remedy)
-
-    def _binding(self, name: str) -> str:
-        return str(self._store.attributes[name])
 
     def _find(self, url: str) -> str:
         """Where something of the run is now that the workspace may have been moved."""
@@ -344,6 +363,7 @@ class Verification:
 
 
 def _mapper(url: str) -> str:
+    trained_for(Folder(url))
     return mapper_fingerprint(url) or "no finished mapper"
 
 
@@ -358,7 +378,7 @@ def check_faces(ledger: Ledger) -> Iterator[Finding]:
             rows = ledger.rows(shard)
             units = ledger.units(shard) if shard in plans else None
         except _UNREADABLE as error:
-            yield _unreadable(what, error)
+            yield unreadable(what, error)
             continue
         if units is not None:
             got, wanted = ({*map(bare_address, t[key].to_pylist())} for t in (rows, units))
@@ -401,8 +421,3 @@ def _unlike(what: str, key: str, got: set[str], wanted: set[str]) -> Finding:
     few = sorted(map(str, got ^ wanted))[:3]
     said = f"{len(got)} different {key}, other than planned: {few}"
     return Finding(f"{what}, rows", said, f"the {len(wanted)} that were planned", _REDO)
-
-
-def _unreadable(what: str, error: Exception) -> Finding:
-    said = str(error) or type(error).__name__
-    return Finding(what, f"an error: {said}", "content that can be read", "restore it from a copy")

@@ -432,7 +432,7 @@ class Ledger:
         except (ValueError, LookupError, TypeError) as error:
             raise LedgerError(
                 f"{self.folder.url}/{name}: got a damaged commit, expected what a stage wrote; "
-                "restore it from a copy, or remove it to compute the shard again"
+                f"restore it from a copy, or remove {self._computing_again(name)}"
             ) from error
 
     def _read_plan(self, name: str) -> pa.Table:
@@ -440,10 +440,17 @@ class Ledger:
         try:
             return read_table(content)
         except (pa.ArrowException, OSError) as error:
+            # Where plans can be superseded, what is planned is fixed elsewhere too.
+            again = "" if self._key else f", or remove it and {self._computing_again(name)}"
             raise LedgerError(
                 f"{self.folder.url}/{name}: got a damaged plan, expected what a stage wrote; "
-                "restore it from a copy"
+                f"restore it from a copy{again}"
             ) from error
+
+    def _computing_again(self, name: str) -> str:
+        """What to remove so that the shard of a file is computed again, and that it is."""
+        commits = f"{self.folder.url}/{COMMITS}/shard-{name.split('-')[1].split('.')[0]}*.json"
+        return f"{commits}, and the command that made the shard computes it again"
 
     def _generations(self, kind: str, suffix: str) -> dict[int, int]:
         """The latest generation of every shard's plan or commit."""
@@ -461,9 +468,8 @@ class Ledger:
             got = f"{len(content)} bytes with another digest" if content else "no such file"
             raise LedgerError(
                 f"{self.folder.url}/{PARTS}/{part.name}: got {got}, expected the {part.size} "
-                f"that were committed; restore the file, or remove "
-                f"{self.folder.url}/{COMMITS}/shard-{part.name.split('-')[1]}*.json, and the same "
-                "command computes the shard again"
+                f"that were committed; restore it from a copy, or remove "
+                f"{self._computing_again(part.name)}"
             )
         rows = read_table(content).cast(self._schema)
         if len(rows) != part.rows:

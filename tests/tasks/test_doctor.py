@@ -159,3 +159,9 @@ def test_a_store_that_cannot_be_reached(finished, monkeypatch):
     )
     assert finding.verdict == "wrong"
     assert "credentials in the environment" in finding.remedy
+
+
+def test_a_damaged_card_of_a_mapper_is_told_plainly(finished):
+    (path,) = Path(finished.root).glob("mappers/*/mapper.json")
+    path.write_bytes(path.read_bytes()[:50])
+    assert wrong(examine(finished)).startswith(f"{path}: got a damaged card, expected one with")

@@ -67,6 +67,14 @@ def test_a_damaged_card_is_named_and_made_anew_once_it_is_gone(folder):
     assert folder.read("manifest.json") == whole
 
 
+def test_a_lost_plan_is_planned_again_once_the_card_is_gone(folder):
+    assert freeze_manifest(folder, BEGUN, 3) == 4
+    for name in ("_plans/shard-00001.parquet", "manifest.json"):
+        folder.remove(name)
+    assert freeze_manifest(folder, BEGUN, 5) == 4
+    assert ids(run_ledger(folder)) == [["p0", "p1", "p2"], ["p3"]]
+
+
 def test_a_freeze_whose_first_shard_lost_its_rows_ends(folder):
     ledger = run_ledger(folder)
     (batch,) = BEGUN

@@ -242,3 +242,18 @@ def test_latents_that_are_new_are_found_in_the_same_process(tmp_path, models, cr
     assert store.rows_of(["face0"]) == [None]
     invert_faces_shard(root, models, "cpu", 0, batch_size=8)
     assert store.rows_of(["face0"]) == [0]
+
+
+@pytest.mark.parametrize("size", [0, 50, -1])
+def test_a_damaged_chunk_is_named_and_inverted_again(tmp_path, models, crops, size):
+    root = str(tmp_path / "ws")
+    store = planned(root, models, crops)
+    invert_faces_shard(root, models, "cpu", 0, batch_size=8)
+    whole = store.read([0, 1, 2])
+    (chunk,) = tmp_path.glob("ws/latents/*/w_plus.zarr/w_plus/c/0/0/0")
+    chunk.write_bytes(chunk.read_bytes()[:size])
+    with pytest.raises(LatentStoreError, match="or give `styleclip invert` with --redo-damaged"):
+        store.read([1])
+    done = invert_faces_shard(root, models, "cpu", 0, 8, redo_damaged=True)
+    assert done == {"ok": 3}
+    np.testing.assert_array_equal(store.read([0, 1, 2]).w_plus, whole.w_plus)

@@ -238,3 +238,13 @@ print(len(os.listdir("/proc/self/task")) - before)
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.strip() == "0"
+
+
+def test_a_damaged_plan_and_commit_are_named_with_what_computes_them_again(ledger):
+    ledger.plan_shard(0, units("a"))
+    ledger.commit(0, rows(a=1))
+    for kind, remedy in (("_commits", "remove .*"), ("_plans", "remove it and .*")):
+        (name,) = (ledger.folder / kind).names()
+        (ledger.folder / kind).write(name, b"")
+        with pytest.raises(LedgerError, match=rf"{name}: got .*{remedy}/shard-00000\*\.json, and"):
+            (ledger.read_commit if kind == "_commits" else ledger.units)(0)

@@ -204,3 +204,21 @@ def test_settings_are_checked_before_any_model_as_in_a_manifest(values):
         MapperConfig(**values)
     with pytest.raises(OptionsError, match=name):
         read_options("mapper", json.dumps(values))
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"generator_fing', b"[]", b"{}"])
+def test_a_damaged_card_is_named_and_written_anew_by_the_same_training(root, models, damaged):
+    folder, networks = train(root, models), open_models(models, "cpu")
+    card, weights = json.loads(folder.read("mapper.json")), folder.read("mapper.safetensors")
+    folder.write("mapper.json", damaged)
+    with pytest.raises(
+        ConfigError, match=r"/mapper\.json: got a damaged card, .*again that trained"
+    ):
+        require_mappers([folder.url], networks)
+    train(root, models)
+    require_mappers([folder.url], networks)
+    written = json.loads(folder.read("mapper.json"))
+    # What only the training knew is not made up.
+    assert {*card} - {*written} == {"code_version", "final_loss"}
+    assert written.items() <= card.items()
+    assert folder.read("mapper.safetensors") == weights

@@ -306,3 +306,29 @@ def test_rows_that_were_done_again_are_held_to_the_same_pixels(finished):
     assert len(edits) == 4
     assert all("of anna.face1: got pixels that differ" in edit for edit in edits)
     assert all("expected the same pixels" in edit for edit in edits)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("latents/*/w_plus.zarr/w_plus/c/0/0/0", "give `styleclip invert` with --redo-damaged"),
+        ("latents/*/w_plus.zarr/zarr.json", "to invert again"),
+        ("latents/*/results/*", "the command that made the shard computes it again"),
+        ("latents/*/_plans/*", "the command that made the shard computes it again"),
+        ("latents/*/_commits/*", "the command that made the shard computes it again"),
+        ("directions/*/directions.zarr/channel_clip_directions/c/**/0", "to measure again"),
+        ("faces/results/*", "the command that made the shard computes it again"),
+        ("faces/_plans/*", "the command that made the shard computes it again"),
+        ("runs/single/results/part-00001*", "the command that made the shard computes it again"),
+        ("runs/single/_plans/shard-00001.parquet", "restore it from a copy"),
+        ("runs/single/_commits/shard-00001.json", "the command that made the shard"),
+        ("runs/single/manifest.json", "the command that began or updated the run makes it anew"),
+        ("mappers/*/mapper.json", "give the command again that trained the mapper"),
+    ],
+)
+def test_a_file_that_is_cut_off_is_told_in_one_sentence_with_one_remedy(finished, place, told):
+    path = next(path for path in sorted(Path(finished.root).glob(place)) if path.is_file())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found = one(findings(finished))
+    assert (found.count(": got "), found.count(", expected "), found.count("; ")) == (1, 1, 1)
+    assert told in found.partition("; ")[2]
