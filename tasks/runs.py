@@ -21,7 +21,7 @@ from tasks.mappers import mapper_fingerprint
 from tasks.models import Models, open_models
 from tasks.places import RUNS, RunPlaces, places_of, workspace_of
 from tasks.provenance import CODE_VERSION
-from tasks.store.folders import Folder, split_url
+from tasks.store.folders import Folder, split_member, split_url
 from tasks.store.ledger import LOOKED_AT, Ledger, generation_name, latest_generation
 
 RUN = "run.json"
@@ -162,11 +162,13 @@ def open_run(folder: Folder, settings: RunSettings, update: bool = False) -> Non
         update: Go on with these, if they differ in what can be computed again.
 
     Raises:
-        RunError: A setting differs; the message names it.
+        RunError: A setting differs; the message names it. Or there are results of other settings.
     """
     wanted: dict[str, Any] = {"name": folder.name} | asdict(settings)
     # Once updated, the first settings are others than those that count, even if these equal them.
     if not is_updated(folder):
+        if not folder.exists(RUN):
+            _refuse_foreign_results(folder, settings)
         with suppress(FileExistsError):
             folder.create(RUN, json.dumps(wanted, indent=2, sort_keys=True).encode())
             return
@@ -184,6 +186,31 @@ def open_run(folder: Folder, settings: RunSettings, update: bool = False) -> Non
                 f"run {folder.url}: another process updated it with other settings meanwhile; "
                 "decide for one, and give its command again"
             )
+
+
+def _refuse_foreign_results(folder: Folder, settings: RunSettings) -> None:
+    """Refuse settings that the results of a run, whose own are lost, were not made with."""
+    ledger = run_ledger(folder)
+    for shard in ledger.committed():
+        arithmetic = ledger.read_commit(shard).facts.get("arithmetic", settings.arithmetic)
+        rows = ledger.rows(shard).select([*_MARKS, "output_uri"]).to_pylist()
+        if settings.arithmetic not in (AUTO, arithmetic) or any(
+            is_stale(row, settings) or not _has_form(row["output_uri"], settings) for row in rows
+        ):
+            raise RunError(
+                f"run {folder.url}: got no {RUN}, and in shard {shard} results that were made with "
+                "other settings than are asked for; give those that it was begun with, restore the "
+                "file from a copy, or take a new run name"
+            )
+
+
+def _has_form(uri: str | None, settings: RunSettings) -> bool:
+    """Whether an edited image, if there is one, is stored as settings say."""
+    if uri is None:
+        return True
+    is_member = bool(split_member(uri, ".tar")[1])
+    is_same_layout = is_member == (settings.output == "webdataset")
+    return is_same_layout and uri.endswith(f".{settings.image_format}")
 
 
 def check_run(
@@ -288,9 +315,18 @@ def _read_record(folder: Folder, generation: int) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise RunError(
             f"{folder.url}/{name}: got a damaged file, expected the settings of a run; restore it "
-            "from a copy"
+            f"from a copy, or {_mending(folder, generation)}"
         ) from error
     return values
+
+
+def _mending(folder: Folder, generation: int) -> str:
+    """What to do about settings of which there is no copy."""
+    if not is_updated(folder):
+        return "remove it, and the command that began the run makes it anew"
+    # Never removed: only a run that is updated has each row compared with its settings.
+    other = generation_name(RUN, generation - 1 if generation else 1)
+    return f"put a copy of {other} in its place and give the command that updated the run again"
 
 
 def _since_moved(folder: Folder, values: dict[str, Any]) -> dict[str, Any]:

@@ -330,8 +330,9 @@ def _compare(folder: Folder, config: AlignmentConfig) -> None:
         before = {name: json.loads(content)[name] for name in mine}
     except (ValueError, LookupError, TypeError) as error:
         raise ConfigError(
-            f"{folder.url}/{_SETTINGS}: got no alignment parameters, expected {', '.join(mine)}; "
-            "restore it from a copy"
+            f"{folder.url}/{_SETTINGS}: got a damaged file, expected {', '.join(mine)}; restore it "
+            "from a copy, or remove it, and give the same --crop-size, --faces and --minimum-face "
+            "as before: the next photographs that are aligned make it anew"
         ) from error
     for name in mine:
         if mine[name] != before[name]:

@@ -23,6 +23,7 @@ from tasks.photos.alignment import (
     AlignmentConfig,
     align_photos_shard,
     plan_photos,
+    require_same_alignment,
     shards_to_align,
 )
 from tasks.photos.crops import NOT_MENDED, cut_face
@@ -543,3 +544,17 @@ def test_a_photograph_in_a_folder_that_may_not_be_entered_is_a_row(tmp_path, mon
     monkeypatch.setattr(Folder, "exists", refuse)
     with pytest.raises(PhotoError, match="cannot be opened: Permission denied"):
         fetch_photo(str(tmp_path / "locked" / "anna.jpg"))
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"crop_size"'])
+def test_damaged_settings_are_named_and_made_anew_once_they_are_gone(tmp_path, damaged):
+    photos, root = Folder(str(tmp_path / "in")), str(tmp_path / "ws")
+    align(root, upload(photos, "person-4.jpg").url)
+    faces = faces_ledger(root).folder
+    whole = faces.read("settings.json")
+    faces.write("settings.json", damaged)
+    with pytest.raises(ConfigError, match=r"/settings\.json: got a damaged file, .*remove it, and"):
+        require_same_alignment(root, AlignmentConfig())
+    faces.remove("settings.json")
+    align(root, upload(photos, "astronaut.png").url)
+    assert faces.read("settings.json") == whole

@@ -22,7 +22,14 @@ from tasks.edits import Editor, edit_pairs_shard, warm_offset
 from tasks.interchange import Import, plan_import
 from tasks.inversion import invert_faces_shard
 from tasks.models import Models, open_models
-from tasks.runs import RunError, read_settings, run_ledger, shards_to_do
+from tasks.runs import (
+    RunError,
+    open_run,
+    read_settings,
+    run_ledger,
+    run_places,
+    shards_to_do,
+)
 from tasks.store.folders import Folder
 from tasks.store.ledger import Ledger
 
@@ -232,3 +239,52 @@ def test_a_judge_of_other_weights_is_refused_by_a_worker(finished):
     finished.run("judged").write("run.json", json.dumps(values).encode())
     with pytest.raises(StyleClipError, match="judge: got weights .*, expected 0123456789abcdef"):
         edit_pairs_shard(finished.run("judged").url, "cpu", 0)
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"arithmetic": "flo'])
+def test_settings_that_are_lost_are_made_anew_by_the_same_command(finished, damaged):
+    run = finished.run("single")
+    whole, rows = run.read("run.json"), finished.results("single")
+    run.write("run.json", damaged)
+    with pytest.raises(RunError, match=r"/run\.json: got a damaged file, .*remove it, and the"):
+        finished.edit("single")
+    run.remove("run.json")
+    finished.edit("single")
+    assert run.read("run.json") == whole
+    assert finished.results("single").equals(rows)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"image_format": "webp"},
+        {"output": "webdataset"},
+        {"arithmetic": "bfloat16"},
+        {"fingerprints": {"generator": "another"}},
+        {"directions_fingerprint": "another"},
+    ],
+)
+def test_no_other_settings_take_the_place_of_those_that_are_lost(finished, other):
+    run = finished.run("single")
+    settings = read_settings(run)
+    run.remove("run.json")
+    with pytest.raises(RunError, match="in shard 0 results that were made with other settings"):
+        open_run(run, replace(settings, **other))
+    assert not run.exists("run.json")
+    open_run(run, replace(settings, arithmetic="auto"))
+
+
+def test_damaged_settings_of_an_updated_run_are_mended_by_others_and_its_command(finished):
+    run, copy = finished.run("single"), ("run.json", "run.1.json")
+    first = read_settings(run)
+    second = replace(first, models="/elsewhere/bundle.json")
+    open_run(run, second, update=True)
+    for name, other in (copy, copy[::-1]):
+        whole = run.read(name)
+        run.write(name, b"")
+        with pytest.raises(RunError, match=rf"/{name}: .* put a copy of {other} in its place"):
+            run_places(run)
+        run.write(name, run.read(other))
+        open_run(run, second, update=True)
+        assert read_settings(run) == second
+        run.write(name, whole)
