@@ -60,6 +60,7 @@ def verify_run(
 
     tell(check.check_assets())
     tell(check.check_faces())
+    tell(check.check_leftovers())
     with progress_bar("results", check.rows) as bar:
         tell(check.check_results(bar.advance))
     with progress_bar("latents", len(check.images)) as bar:

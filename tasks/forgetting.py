@@ -35,9 +35,7 @@ from tasks.store.ledger import PARTS, PLANS, Ledger
 from tasks.store.redaction import bare_address, stored_address, unsigned
 from tasks.traces import Person, Trace, find_traces
 
-# What killed writers leave: of ours, and of Zarr's.
 _DIGITS = re.compile(r"\d+")
-_HALF_WRITTEN = re.compile(r"(?:^|/)\.part-[^/]*$|\.zarr/.*\.partial$")
 
 
 class ForgettingError(ValueError):
@@ -155,9 +153,8 @@ class Forgetting:
         self._erase_from_faces()
         self._remove_pictures(CROPS)
         for place in (self._root, *self._outside):
-            for path in place.files():
-                if _HALF_WRITTEN.search(path):
-                    place.remove(path)
+            for path in place.half_written():
+                place.remove(path)
 
     def files(self) -> list[tuple[Folder, str]]:
         """Return every file that the proof looks at: all but the note and the photographs."""

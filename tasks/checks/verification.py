@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
 from functools import partial
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from tasks.mappers import mapper_fingerprint, trained_for
 from tasks.models import read_models
 from tasks.outputs import altered_files
 from tasks.photos.faces import faces_ledger
+from tasks.places import OWN_FOLDERS, RUNS
 from tasks.runs import RunError, read_settings, run_ledger, run_places
 from tasks.store.folders import Folder
 from tasks.store.ledger import Ledger, Row
@@ -95,6 +97,20 @@ class Verification:
     def check_faces(self) -> Iterator[Finding]:
         """Check the ledger of the workspace's faces."""
         return check_faces(faces_ledger(self._places.workspace.url))
+
+    def check_leftovers(self) -> Iterator[Finding]:
+        """Name what killed writers left in folders of this machine; in stores nothing is left."""
+        own = (self._places.workspace / name for name in OWN_FOLDERS if name != RUNS)
+        for folder in (self._ledger.folder, *own):
+            if folder.is_local and (left := folder.half_written()):
+                yield Finding(
+                    folder.url,
+                    f"half-written files, such as {left[0]}",
+                    "none but those of commands at work",
+                    f"`find {quote(folder.url)} -name '.part-*' -mmin +60 -delete` removes what "
+                    "commands left that were killed more than an hour ago",
+                    "suspicious",
+                )
 
     def check_results(self, advance: OnProgress) -> Iterator[Finding]:
         """Compare plans, commits, parts, rows and images with each other."""

@@ -235,6 +235,10 @@ class Folder:
         found = _endure(self._fs, self._path, lambda: self._fs.find(self._path))
         return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix))
 
+    def half_written(self) -> list[str]:
+        """Return the names of files inside, at any depth, whose writer is at work or was killed."""
+        return [name for name in self.files() if _HALF_WRITTEN.search(name)]
+
     def remove(self, name: str) -> None:
         """Remove a file; it is no error if there is none."""
         path = self._join(name)
@@ -341,6 +345,8 @@ _EXPECTED = "a directory, s3://, gs://, memory:// or another one that needs no m
 _NO_SLASHES = re.compile(r"(s3a?|gc?s|abfss?|az|https?|memory):(?!//)", re.I)
 # By protocol, the extra of this package that brings what it needs.
 _EXTRAS = {"gs": "gcs", "gcs": "gcs"}
+# Files of ours, and of Zarr's, that have no name yet.
+_HALF_WRITTEN = re.compile(r"(?:^|/)\.part-[^/]*$|\.zarr/.*\.partial$")
 # What file systems without hard links say.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 

@@ -23,7 +23,7 @@ from tasks.store.folders import sha256
 def findings(ws, run: str = "single", sample: int = 0, **options) -> list[str]:
     given = {"device": "cpu", "models": "", "seed": 0} | options
     check = Verification(ws.run(run).url, sample=sample, **given)
-    found = [*check.check_assets(), *check.check_faces()]
+    found = [*check.check_assets(), *check.check_faces(), *check.check_leftovers()]
     for phase in (check.check_results, check.check_latents, check.check_edits):
         found += phase(lambda _done: None)
     findings.counts = check.counts
@@ -332,3 +332,12 @@ def test_a_file_that_is_cut_off_is_told_in_one_sentence_with_one_remedy(finished
     found = one(findings(finished))
     assert (found.count(": got "), found.count(", expected "), found.count("; ")) == (1, 1, 1)
     assert told in found.partition("; ")[2]
+
+
+def test_what_killed_writers_left_is_named(finished):
+    assert findings(finished) == []
+    left = Path(finished.root) / "runs/single/images/anna/.part-12345678"
+    left.write_bytes(b"half")
+    found = one(findings(finished))
+    assert f"{finished.run('single').url}: got half-written files, such as images/anna/" in found
+    assert f"`find {finished.run('single').url} -name '.part-*' -mmin +60 -delete`" in found
