@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from flows.progress import say
-from tasks.store.faults import is_everywhere
+from tasks.store.faults import is_everywhere, is_lasting
 from tasks.store.redaction import redact
 
 
@@ -29,6 +29,11 @@ class StageCancelled(StageError):  # noqa: N818
             "give the same command to continue"
         )
         self.runs = runs
+
+
+def is_hopeless(error: object) -> bool:
+    """Return whether a flow would fail again: by what it was given, or a lasting fault."""
+    return isinstance(error, (ValueError, PermissionError)) or is_lasting(error)
 
 
 @dataclass(frozen=True)

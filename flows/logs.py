@@ -5,6 +5,7 @@ import logging
 import sys
 import traceback
 
+from flows.failures import is_hopeless
 from flows.progress import printable
 from tasks.store.redaction import redact
 
@@ -67,9 +68,18 @@ class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         plain = copy.copy(record)
         plain.msg, plain.args = _one_line(record.getMessage()), None
-        if record.exc_info and record.exc_info[1]:
+        if _says_all(record):
+            plain.exc_info = plain.exc_text = None
+        elif record.exc_info and record.exc_info[1]:
             plain.exc_text = _trace(record.exc_info[1])
         return printable(redact(self._inner.format(plain)))
+
+
+def _says_all(record: logging.LogRecord) -> bool:
+    """Whether the message of a flow's error suffices; at the level DEBUG the trace is shown too."""
+    logger, error = logging.getLogger(record.name), record.exc_info and record.exc_info[1]
+    is_of_flow = record.name in ("prefect.flow_runs", "prefect.engine")
+    return is_of_flow and is_hopeless(error) and not logger.isEnabledFor(logging.DEBUG)
 
 
 def _trace(error: BaseException) -> str:

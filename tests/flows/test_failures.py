@@ -34,6 +34,16 @@ def begun(monkeypatch) -> list[int]:
     return []
 
 
+@pytest.fixture
+def shown_by_prefect(monkeypatch) -> io.StringIO:
+    """What Prefect logs to a terminal."""
+    (handler,) = [h for h in logging.root.handlers if isinstance(h, PrefectConsoleHandler)]
+    shown = io.StringIO()
+    monkeypatch.setattr(handler, "console", Console(file=shown, width=200))
+    monkeypatch.setattr(handler, "filters", [])
+    return shown
+
+
 def attempt(work, count: int, budget: FailureBudget | None = None, workers: int = 1) -> str:
     """Run shards that fail, and return what is said."""
 
@@ -166,18 +176,41 @@ def test_nor_of_what_a_flow_refuses(begun, caplog):
     assert "wJalrXUtnFEMI" not in caplog.text + stored
 
 
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (ListingError("photographs: got none"), 1),
+        (PermissionError("the folder cannot be written"), 1),
+        (StoreError("s3://faces: the token has expired", lasting=True), 1),
+        (StoreError("s3://faces: throttled"), 2),
+    ],
+)
+def test_a_flow_that_would_fail_again_is_not_tried_again(shown_by_prefect, error, attempts):
+    begun = []
+
+    @guarded_flow("failing")
+    def fail() -> None:
+        begun.append(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        fail.with_options(retries=1)()
+    assert len(begun) == attempts
+    # What users correct needs no trace.
+    assert ("Traceback" in shown_by_prefect.getvalue()) == (attempts == 2)
+    assert str(error) in shown_by_prefect.getvalue()
+
+
 def test_every_flow_keeps_credentials_to_itself():
     sources = [path.read_text() for path in Path(shards.__file__).parent.glob("*.py")]
     assert sum(text.count("\n@guarded_flow(") for text in sources) >= 11
     assert not any("\n@flow" in text for text in sources)
 
 
-def test_what_prefect_logs_of_a_failed_task_drives_no_terminal(begun, monkeypatch):
+def test_what_prefect_logs_of_a_failed_task_drives_no_terminal(
+    begun, monkeypatch, shown_by_prefect
+):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
-    (handler,) = [h for h in logging.root.handlers if isinstance(h, PrefectConsoleHandler)]
-    shown = io.StringIO()
-    monkeypatch.setattr(handler, "console", Console(file=shown))
-    monkeypatch.setattr(handler, "filters", [])
 
     def fail(shard: int) -> dict[str, int]:
         try:
@@ -187,7 +220,7 @@ def test_what_prefect_logs_of_a_failed_task_drives_no_terminal(begun, monkeypatc
 
     attempt(fail, 1)
     logging.getLogger("library").error("got %s", "\x1b[2J\nwJalrXUtnFEMI")
-    text = shown.getvalue()
+    text = shown_by_prefect.getvalue()
     assert "Traceback" in text
     assert "wJalrXUtnFEMI" not in text
     assert all(letter.isprintable() or letter == "\n" for letter in text)
@@ -195,23 +228,18 @@ def test_what_prefect_logs_of_a_failed_task_drives_no_terminal(begun, monkeypatc
     assert r"got \x1b[2J\n***" in text
 
 
-def test_a_command_shows_why_shards_failed_and_no_traceback(begun, monkeypatch):
-    (handler,) = [h for h in logging.root.handlers if isinstance(h, PrefectConsoleHandler)]
-    shown = io.StringIO()
-    monkeypatch.setattr(handler, "console", Console(file=shown, width=200))
-    monkeypatch.setattr(handler, "filters", [])
-
+def test_a_command_shows_why_shards_failed_and_no_traceback(begun, shown_by_prefect):
     def fail(shard: int) -> dict[str, int]:
         raise ValueError("a chunk is damaged")
 
     leave_errors_to_command()
     assert "shard 0: ValueError: a chunk is damaged" in attempt(fail, 1)
-    assert "Finished in state Failed" in shown.getvalue()
-    assert "Traceback" not in shown.getvalue()
+    assert "Finished in state Failed" in shown_by_prefect.getvalue()
+    assert "Traceback" not in shown_by_prefect.getvalue()
     logging.getLogger("EventsWorker").warning("Still processing items: 2 items remaining...")
     logging.getLogger("EventsWorker").warning("the server is away")
-    assert "Still processing" not in shown.getvalue()
-    assert "the server is away" in shown.getvalue()
+    assert "Still processing" not in shown_by_prefect.getvalue()
+    assert "the server is away" in shown_by_prefect.getvalue()
 
 
 ENDING = """
