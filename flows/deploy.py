@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,18 @@ import httpx
 import yaml
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.events import AutomationCore, EventTrigger, Posture, ResourceSpecification
 from prefect.events.actions import ChangeFlowRunState
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.progress import say
 from flows.shards import GPU_TAG
 from flows.summary import Summary
+from manifests.errors import did_you_mean
 from tasks.bundles import DEMO_MODELS, bundle_url
 from tasks.store.folders import Folder
 from tasks.store.redaction import redact
@@ -36,6 +37,7 @@ OWN_TAG = "styleclip"
 # Heartbeats come every 30 seconds, see prefect.yaml.
 _SILENCE = timedelta(seconds=120)
 _LOST = "WorkerLost"
+_CLOSED = {"additionalProperties": False}
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry", _LOST)
 
 
@@ -102,6 +104,7 @@ def deploy_flows(
         "STYLECLIP_MODELS": bundle_url(models),
     }
     described = _read(file, values)
+    names = [_checked_name(file, entry) for entry in described]
     pools = {entry["work_pool"]["name"]: entry["work_pool"] for entry in described}
     try:
         with (
@@ -113,7 +116,8 @@ def deploy_flows(
             client.create_concurrency_limit(GPU_TAG, gpus * shards_per_gpu)
             _set_up_automations(client)
             _deploy(file, api, values)
-            names = [*_deployed(client, described)]
+            for name in names:
+                _refuse_unknown_parameters(client, name)
     except httpx.HTTPError as error:
         raise DeployError(
             f"deploy: got {type(error).__name__} from {api} ({redact(str(error))}), expected a "
@@ -166,6 +170,27 @@ def _read(file: str, values: Mapping[str, str]) -> list[dict[str, Any]]:
             "pool, expected both"
         )
     return list(described)
+
+
+def _checked_name(file: str, entry: Mapping[str, Any]) -> str:
+    """Return the full name of a deployment whose flow takes what it and its schedules are given."""
+    entrypoint = entry.get("entrypoint", "")
+    try:
+        flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
+    except (ImportError, OSError, ValueError, PrefectException) as error:
+        raise DeployError(
+            f"{file}: {entry['name']}: got the entrypoint {entrypoint!r} ({error}), expected that "
+            "of a flow, such as flows.edit.edit_dataset"
+        ) from error
+    known = flow.parameters.properties
+    for given in (entry, *(entry.get("schedules") or ())):
+        for parameter in sorted({*(given.get("parameters") or ())} - {*known}):
+            meant = did_you_mean(parameter, known, f"expected some of {', '.join(known)}")
+            raise DeployError(
+                f"{file}: {entry['name']}: got the parameter {parameter!r}, which {flow.name} does "
+                f"not take; {meant}"
+            )
+    return f"{flow.name}/{entry['name']}"
 
 
 def _set_up_pool(client: SyncPrefectClient, pool: Mapping[str, Any], folder: Path) -> None:
@@ -242,16 +267,16 @@ def _deploy(file: str, api: str, values: Mapping[str, str]) -> None:
         raise DeployError(f"{file}: `prefect deploy --all` failed:\n{redact(told)}")
 
 
-def _deployed(client: SyncPrefectClient, described: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the full names of what is on the server now."""
-    for entry in described:
-        flow: Flow[..., Any] = load_flow_from_entrypoint(entry["entrypoint"])
-        name = f"{flow.name}/{entry['name']}"
-        try:
-            client.read_deployment_by_name(name)
-        except ObjectNotFound as error:
-            raise DeployError(
-                f"{name}: got no such deployment on the server, expected it to be set up; see what "
-                "`prefect deploy --all` says"
-            ) from error
-        yield name
+def _refuse_unknown_parameters(client: SyncPrefectClient, name: str) -> None:
+    """Let the server refuse runs with parameters that there are not, which Prefect lets crash."""
+    try:
+        made = client.read_deployment_by_name(name)
+    except ObjectNotFound as error:
+        raise DeployError(
+            f"{name}: got no such deployment on the server, expected it to be set up; see what "
+            "`prefect deploy --all` says"
+        ) from error
+    schema = made.parameter_openapi_schema or {}
+    inner = {key: known | _CLOSED for key, known in schema.get("definitions", {}).items()}
+    closed = schema | {"definitions": inner} | _CLOSED
+    client.update_deployment(made.id, DeploymentUpdate(parameter_openapi_schema=closed))

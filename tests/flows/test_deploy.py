@@ -56,8 +56,13 @@ def test_all_flows_are_set_up_on_a_server(capsys):
         assert client.read_concurrency_limit_by_tag("gpu").concurrency_limit == 4
         assert client.read_work_pool("styleclip").concurrency_limit == 4
         assert [len(client.read_automations_by_name(name)) for name in LOST_RUNS] == [1, 1]
-        # The form of the server knows types, choices and the parameters of parameters.
-        for wrong in ({"image_format": "gif"}, {"relevance": {"num_images": "many"}}):
+        # The server knows names, types, choices and the parameters of parameters.
+        for wrong in (
+            {"image_format": "gif"},
+            {"relevance": {"num_images": "many"}},
+            {"manifset": "edits.csv"},
+            {"redo": {"only_promt": ["a smile"]}},
+        ):
             with pytest.raises(PrefectHTTPStatusError, match="409"):
                 client.create_flow_run_from_deployment(nightly.id, parameters=wrong)
 
@@ -78,6 +83,18 @@ def test_what_cannot_be_set_up_is_told(capsys, tmp_path):
     file.write_text(FILE.read_text() + "# {{ $STYLECLIP_MISSING }}\n")
     status, _, err = deploy(capsys, "--file", str(file), "--api", "http://x/api")
     assert (status, "got STYLECLIP_MISSING, expected" in err) == (2, True)
+    for old, new, wanted in (
+        (
+            "photos: ",
+            "photso: ",
+            "'photso', which run-pipeline does not take; did you mean 'photos'",
+        ),
+        ("slug: hourly,", "slug: hourly, parameters: {manifset: a},", "did you mean 'manifest'"),
+        ("flows.edit.edit_dataset", "flows.edt.edit_dataset", "(No module named 'flows.edt'), exp"),
+        ("entrypoint: flows.edit.edit_dataset", "", "hourly: got the entrypoint ''"),
+    ):
+        file.write_text(FILE.read_text().replace(old, new))
+        assert wanted in deploy(capsys, "--file", str(file), "--api", "http://x/api")[2]
     file.write_text(FILE.read_text().replace("type: process", ""))
     assert "without name or type" in deploy(capsys, "--file", str(file), "--api", "http://x/api")[2]
     file.write_text("deployments: 3")
