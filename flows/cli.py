@@ -21,7 +21,13 @@ from flows.commands import COMMANDS, GROUPS
 from flows.environment import samples_shown, set_defaults, set_metrics_file
 from flows.failures import StageCancelled
 from flows.help_examples import epilogue
-from flows.interruption import INTERRUPTED, end_soon_when_interrupted, keep_signals, leave
+from flows.interruption import (
+    INTERRUPTED,
+    end_at_once_when_interrupted,
+    end_soon_when_interrupted,
+    keep_signals,
+    leave,
+)
 from flows.mistyped import FLAGS, USER_ERROR, explain, refuse_unknown
 from flows.options import EVERYWHERE
 from flows.progress import PipedConsole, UnreadError, console, one_line, printable, say
@@ -264,6 +270,7 @@ def main() -> None:
         status = UNREAD
     if status == INTERRUPTED:
         leave()
+    end_at_once_when_interrupted(status)
     sys.exit(status)
 
 

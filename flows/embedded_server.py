@@ -6,6 +6,7 @@ event loop: `watched_loop` here, by an environment variable that only this serve
 """
 
 import asyncio
+import logging
 import os
 import signal
 import tempfile
@@ -13,9 +14,11 @@ import time
 from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from uvicorn import Server
 from uvicorn.loops.auto import auto_loop_factory
 
 from flows.lifetimes import end_with
@@ -93,7 +96,19 @@ def end_server_with_command() -> None:
 def watched_loop() -> asyncio.AbstractEventLoop:
     """Make the event loop of a server, in its process, and watch its command from now on."""
     end_with(int(os.environ[_COMMAND]), _stop)  # noqa: TID251
+    _end_silently()
     return auto_loop_factory()()
+
+
+def _end_silently() -> None:
+    """Let a server that is told to end log no more: one half begun ends with tracebacks."""
+    end = Server.handle_exit
+
+    def silent_end(server: Server, number: int, frame: FrameType | None) -> None:
+        logging.disable()
+        end(server, number, frame)
+
+    Server.handle_exit = silent_end  # type: ignore[assignment, method-assign]
 
 
 def _require_room(home: Path) -> None:

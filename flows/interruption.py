@@ -33,11 +33,22 @@ def keep_signals() -> None:
     setattr(flow_engine, "capture_sigterm", nullcontext)  # noqa: B010
 
 
+def end_at_once_when_interrupted(status: int) -> None:
+    """Let Ctrl-C and SIGTERM end a process whose work is done, with its status."""
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: os._exit(status))
+
+
 def leave() -> NoReturn:
     """End the process without waiting for shards at work, which have committed nothing yet."""
     # The server that Prefect starts for commands without one, if there is any.
     if module := sys.modules.get("prefect.server.api.server"):
         module.SubprocessASGIServer().stop()
+    _leave_at_once()
+
+
+def _leave_at_once() -> NoReturn:
+    """End the process, whose server sees that: a signal amid waiting for it would wait for ever."""
     sys.stdout.flush()
     console.print("interrupted; give the same command to continue")
     os._exit(INTERRUPTED)
@@ -45,7 +56,7 @@ def leave() -> NoReturn:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     for number in _SIGNALS:
-        signal.signal(number, lambda *_: leave())
+        signal.signal(number, lambda *_: _leave_at_once())
     timer = threading.Timer(_GRACE_SECONDS, leave)
     timer.daemon = True
     timer.start()

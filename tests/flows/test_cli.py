@@ -615,6 +615,29 @@ def test_a_signal_ends_a_command_whose_threads_are_busy(number):
     assert err == "interrupted; give the same command to continue\n"
 
 
+DONE = """
+import atexit, time
+from flows import cli
+@atexit.register
+def end():
+    print("ending", flush=True)
+    time.sleep(60)
+cli.start = lambda tokens: 3
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_that_is_done_with_its_status(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", DONE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ending\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (3, "")
+
+
 def test_in_a_flow_sigterm_ends_the_command_as_before_it(monkeypatch):
     # As before a command of another test, and put back after this one.
     monkeypatch.setattr(flow_engine, "capture_sigterm", capture_sigterm)

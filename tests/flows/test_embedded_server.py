@@ -63,6 +63,34 @@ def test_the_server_of_a_killed_command_ends(tmp_path):
     until(lambda: has_ended(late))
 
 
+# As Prefect's server, which is told to end before all of it has begun.
+HALF_BEGUN = """
+async def app(scope, receive, send):
+    await send({"type": "lifespan.startup.complete"})
+    print("begun", flush=True)
+    await receive()
+    await receive()
+    raise RuntimeError("not started")
+"""
+
+
+def test_a_server_that_is_told_to_end_says_nothing_more(tmp_path):
+    (tmp_path / "half.py").write_text(HALF_BEGUN)
+    mine = {"STYLECLIP_SERVER_OF": str(os.getpid()), "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = ["half:app", "--app-dir", str(tmp_path), "--port", "0", "--lifespan", "on"]
+    words += ["--log-level", "error", "--loop", "flows.embedded_server:watched_loop"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", *words],
+        env=os.environ | mine,  # noqa: TID251
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout.readline() == "begun\n"
+        server.terminate()
+        assert server.stderr.read() == ""
+
+
 def test_a_server_of_a_command_gets_no_heartbeats():
     # tests/flows/conftest.py asks for one.
     assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() is None
