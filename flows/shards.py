@@ -4,7 +4,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
@@ -27,7 +27,7 @@ from flows.guards import guarded
 from flows.metrics import measured, place_of, write_metrics
 from flows.progress import Pieces, describe_counts, progress_bar, say
 from flows.share import ALL, Share
-from tasks.store.faults import is_lasting, retried_requests
+from tasks.store.faults import StoreError, is_lasting, retried_requests
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,7 +126,9 @@ def run_shards(
         return {}
     counts, failures, done = Counter[str](), Failures(budget, len(shards)), 0
     began, retried = time.monotonic(), retried_requests()
-    shard_work = shard_task(work, label, tags if PREFECT_API_URL.value() else ())
+    # Other processes would get a copy of the failures, which says nothing of later ones.
+    ending = _without_retries_at_end(work, failures) if engine.name == THREADS.name else work
+    shard_work = shard_task(ending, label, tags if PREFECT_API_URL.value() else ())
     shown, cancel = ProgressArtifact(label, len(shards)), CancelWatch()
     with progress_bar(label, len(shards)) as bar, hire(workers, engine) as crew:
         pieces = Pieces(bar)
@@ -160,6 +162,20 @@ def run_shards(
     if failures:
         raise StageError(failures.tell(label, done))
     return dict(counts)
+
+
+def _without_retries_at_end(work: ShardWork, failures: Failures) -> ShardWork:
+    """Let shards in hand not be tried again once their stage ends: each may take minutes."""
+
+    @wraps(work)
+    def call(*values: Any, **named: Any) -> dict[str, int]:
+        try:
+            return work(*values, **named)
+        except StoreError as error:
+            error.lasting = error.lasting or bool(failures.verdict)
+            raise
+
+    return call
 
 
 def _begin(

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,21 @@ def test_what_would_fail_everywhere_ends_a_stage_without_another_attempt(monkeyp
     # No attempt but the first, and no shards but those that were submitted together.
     assert begun == [0, 1]
     assert "28 were not begun, since the others would fail in the same way" in told
+
+
+def test_a_silent_store_ends_a_stage_without_further_attempts_at_shards_in_hand(monkeypatch):
+    monkeypatch.setattr(shards, "exponential_backoff", lambda backoff_factor: 0)
+    monkeypatch.setattr(shards, "in_own_order", list)
+    begun = []
+
+    def work(shard: int) -> dict[str, int]:
+        begun.append(shard)
+        # The other one is in hand while the stage learns of this one.
+        time.sleep(shard / 2)
+        raise StoreError("s3://faces: timeout", everywhere=True)
+
+    attempt(work, 30)
+    assert begun == [0, 0, 0, 1]
 
 
 def test_a_fault_that_may_pass_gets_another_attempt(monkeypatch, capsys):
