@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from flows.progress import say
-from tasks.store.faults import is_everywhere, is_lasting
+from tasks.store.faults import StoreError, is_everywhere, is_lasting
 from tasks.store.redaction import redact
 
 
@@ -133,7 +133,7 @@ def tell_attempt(what: str, attempt: int, further: int, error: object) -> None:
         further: How many there are after the first.
         error: What it raised.
     """
-    reason = _reason(error)
+    reason = _reason(error.fault if isinstance(error, StoreError) else error)
     say(f"{what} failed in attempt {attempt} of {further + 1}, which is tried again: {reason}")
 
 

@@ -68,6 +68,7 @@ class Verification:
         self._sample = EvenDraw(sample, random.Random(seed))  # noqa: S311
         self._mappers: dict[str, set[str]] = {}
         self._same_networks = self._has_latents = True
+        self._told = set[str]()
         self.images: dict[str, None] = {}
         self.counts: Counter[str] = Counter()
 
@@ -90,7 +91,7 @@ class Verification:
             wanted = self._settings.directions_fingerprint
             remedy = "restore the store from a copy; edits of this run used other directions"
             yield from self._compare(
-                f"directions {store.folder.url}", lambda: store.read().fingerprint, wanted, remedy
+                f"directions {store.folder.url}", partial(_directions, store), wanted, remedy
             )
         yield from self._check_binding()
 
@@ -124,7 +125,9 @@ class Verification:
             try:
                 units = self._ledger.units(shard).select(EDITS.names).cast(EDITS)
             except _UNREADABLE as error:
-                yield unreadable(f"plan of shard {shard} in {self._ledger.folder.url}", error)
+                yield from self._unreadable(
+                    f"plan of shard {shard} in {self._ledger.folder.url}", error
+                )
                 is_whole = False
                 continue
             hashes.append(row_hashes(units))
@@ -172,7 +175,7 @@ class Verification:
                     if row["image_id"] in self.images
                 ]
             except _UNREADABLE as error:
-                yield unreadable(f"shard {shard} of {ledger.folder.url}", error)
+                yield from self._unreadable(f"shard {shard} of {ledger.folder.url}", error)
                 # It may be theirs.
                 missing.clear()
                 continue
@@ -205,8 +208,15 @@ class Verification:
                     if finding is not None:
                         yield finding
             except _UNREADABLE as error:
-                yield unreadable(f"rendering of shard {shard}", error)
+                yield from self._unreadable(f"rendering of shard {shard}", error)
             advance(done)
+
+    def _unreadable(self, what: str, error: Exception) -> Iterator[Finding]:
+        """Tell once of what cannot be read, though several shards may need it."""
+        finding = unreadable(what, error)
+        if str(finding) not in self._told:
+            self._told.add(str(finding))
+            yield finding
 
     def _render_again(self, shard: int, pairs: Set[str]) -> Iterator[Finding | None]:
         """Render edits of a shard again, each as the commit that made it."""
@@ -237,7 +247,7 @@ class Verification:
         try:
             table = self._ledger.rows(shard)
         except _UNREADABLE as error:
-            yield unreadable(what, error)
+            yield from self._unreadable(what, error)
             return
         yield from _differences(what, table, units)
         rows = table.to_pylist()
@@ -293,7 +303,7 @@ class Verification:
         try:
             card = require_card(self._ledger.folder)
         except RunError as error:
-            yield unreadable("", error)
+            yield from self._unreadable("", error)
             return
         except FileNotFoundError:
             card = {}
@@ -316,7 +326,7 @@ class Verification:
         try:
             attributes = self._store.attributes
         except _UNREADABLE as error:
-            yield unreadable(f"latents {self._store.folder.url}", error)
+            yield from self._unreadable(f"latents {self._store.folder.url}", error)
             self._has_latents = False
             return
         for role in BINDING:
@@ -334,7 +344,7 @@ class Verification:
         try:
             stored = self._store.read_stored([row["row"] for row in rows])
         except _UNREADABLE as error:
-            yield unreadable(f"latents {what}", error)
+            yield from self._unreadable(f"latents {what}", error)
             return
         finite = [bool(np.isfinite(w_plus).all()) for w_plus in stored.w_plus]
         for row, is_finite, digest in zip(rows, finite, stored.digests(), strict=True):
@@ -365,7 +375,7 @@ class Verification:
         try:
             got = read()
         except _UNREADABLE as error:
-            yield unreadable(what, error)
+            yield from self._unreadable(what, error)
             return
         if got != wanted:
             yield Finding(what, got, wanted, remedy)
@@ -376,6 +386,12 @@ class Verification:
 
     def _find_edit(self, url: str | None) -> str:
         return self._places.find_edit(url) or str(url)
+
+
+def _directions(store: DirectionStore) -> str:
+    # Of what binds them to networks, which commands that compute look at first.
+    _ = store.attributes
+    return store.read().fingerprint
 
 
 def _mapper(url: str) -> str:

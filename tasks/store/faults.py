@@ -32,12 +32,16 @@ class StoreError(RuntimeError):
     It is no OSError, so that readers of files do not take it for what they look for.
 
     Attributes:
+        fault: What is wrong, without what to do about it.
         lasting: Whether trying again cannot help.
         everywhere: Whether the whole store is concerned, and not only one file.
     """
 
-    def __init__(self, message: str, *, lasting: bool = False, everywhere: bool = False) -> None:
-        super().__init__(redact(message))
+    def __init__(
+        self, fault: str, *, remedy: str = "", lasting: bool = False, everywhere: bool = False
+    ) -> None:
+        self.fault = redact(fault)
+        super().__init__(self.fault + remedy)
         self.lasting, self.everywhere = lasting, everywhere
 
 
@@ -239,7 +243,8 @@ def raise_explained(error: Exception, place: str) -> NoReturn:
         # Silence costs minutes a request; an answer, even an error, may be about one file.
         told = StoreError(
             f"{place}: {kind} in every attempt, up to {POLICY.attempts} in {POLICY.seconds:g} s, "
-            f"the last time: {text}; give the same command to continue when the store is well",
+            f"the last time: {text}",
+            remedy="; give the same command to continue when the store is well",
             everywhere=kind == "timeout" and not (code or status),
         )
     elif isinstance(error, PermissionError) or status in {401, 403}:

@@ -145,7 +145,7 @@ def test_a_fault_that_may_pass_gets_another_attempt(monkeypatch, capsys):
     def work(shard: int) -> dict[str, int]:
         attempts.append(shard)
         if len(attempts) < 3:
-            raise StoreError("s3://faces: throttled")
+            raise StoreError("s3://faces: throttled", remedy="; give the same command again")
         return {"ok": 1}
 
     assert stage() == {"ok": 1}
@@ -153,7 +153,7 @@ def test_a_fault_that_may_pass_gets_another_attempt(monkeypatch, capsys):
     told = [line for line in capsys.readouterr().err.splitlines() if "tried again" in line]
     assert told == [
         f"work shard-0 failed in attempt {attempt} of 3, which is tried again: "
-        "StoreError: s3://faces: throttled"
+        "s3://faces: throttled"
         for attempt in (1, 2)
     ]
 

@@ -163,7 +163,7 @@ def test_a_fault_that_may_pass_gets_another_attempt_without_a_server(monkeypatch
     assert (attempts, str(lasted.error)) == ([0, 0, 0, 1], "s3://faces: throttled")
     assert capsys.readouterr().err.splitlines() == [
         f"work shard-0 failed in attempt {attempt} of 3, which is tried again: "
-        "StoreError: s3://faces: throttled"
+        "s3://faces: throttled"
         for attempt in (1, 2)
     ]
 

@@ -317,6 +317,7 @@ def test_rows_that_were_done_again_are_held_to_the_same_pixels(finished):
         ("latents/*/_plans/*", "the command that made the shard computes it again"),
         ("latents/*/_commits/*", "the command that made the shard computes it again"),
         ("directions/*/directions.zarr/channel_clip_directions/c/**/0", "to measure again"),
+        ("directions/*/directions.zarr/zarr.json", "to measure again"),
         ("faces/results/*", "the command that made the shard computes it again"),
         ("faces/_plans/*", "the command that made the shard computes it again"),
         ("runs/single/results/part-00001*", "the command that made the shard computes it again"),
@@ -329,7 +330,8 @@ def test_rows_that_were_done_again_are_held_to_the_same_pixels(finished):
 def test_a_file_that_is_cut_off_is_told_in_one_sentence_with_one_remedy(finished, place, told):
     path = next(path for path in sorted(Path(finished.root).glob(place)) if path.is_file())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    found = one(findings(finished))
+    # What a mapper cannot do is told of each edit by it besides.
+    found = one(findings(finished, sample=0 if "mapper" in place else 4))
     assert (found.count(": got "), found.count(", expected "), found.count("; ")) == (1, 1, 1)
     assert told in found.partition("; ")[2]
 
