@@ -5,6 +5,7 @@ What a command needs is imported when it is called: torch, transformers and Pref
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections import OrderedDict
@@ -45,6 +46,8 @@ UNREAD = 141
 _TOLD = (ValueError, OSError, RuntimeError)
 # Facts that are read without their names.
 _IN_A_LINE = 4
+# An argument, or an option that takes any text, of zsh's completion: nothing says what fills it.
+_UNFILLED = re.compile(r"""^(\s+(['"])(?:\d+:(?! :->).*|\*-.*\]:[a-z0-9-]+))(?=\2( \\)?$)""", re.M)
 # What Prefect says of a server, and what to do about it.
 _UNREACHED = (
     "Failed to reach API at ",
@@ -62,9 +65,10 @@ class _CommandLine(App):
     """Commands most of whose arguments are paths."""
 
     def generate_completion(self, **how: Any) -> str:
-        """Return what teaches a shell the options; bash completes files besides."""
+        """Return what teaches a shell the options, and to complete files besides."""
         script = super().generate_completion(**how)
-        return script.replace("\ncomplete -F ", "\ncomplete -o bashdefault -o default -F ")
+        script = script.replace("\ncomplete -F ", "\ncomplete -o bashdefault -o default -F ")
+        return _UNFILLED.sub(r"\1:_files", script)
 
 
 def _make_app() -> App:

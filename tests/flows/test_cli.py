@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -312,6 +313,16 @@ def test_networks_that_a_bundle_lacks_are_told(capsys, tmp_path, models):
 def test_bash_completes_files_besides_options():
     script = app.generate_completion(shell="bash")  # noqa: S604
     assert script.rstrip().endswith("complete -o bashdefault -o default -F _styleclip styleclip")
+
+
+def test_zsh_completes_files_where_nothing_else_is_known():
+    script = app.generate_completion(shell="zsh")  # noqa: S604
+    lines = [line.strip(" \\").strip("'\"") for line in script.splitlines()]
+    arguments = [line for line in lines if re.match(r"\d:(?! :->)", line)]
+    assert len(arguments) > 30
+    assert all(line.endswith(":_files") for line in arguments)
+    assert any(re.match(r"\*--models\[.*\]:models:_files$", line) for line in lines)
+    assert any(line.endswith(":mode:(exact fast published imported)") for line in lines)
 
 
 def test_an_engine_that_needs_a_server_is_refused_before_any_work(capsys, tmp_path):
