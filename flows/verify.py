@@ -1,6 +1,7 @@
 """A run -> what is wrong with it."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from flows.guards import guarded_flow
@@ -49,14 +50,13 @@ def verify_run(
     began, told = time.monotonic(), list[str]()
     folder = Folder(find_run(workspace, run))
     check = Verification(folder.url, device, models, sample, seed)
-    count = 0
+    verdicts = Counter[str]()
 
     def tell(findings: Iterable[Finding]) -> None:
-        nonlocal count
         for finding in findings:
             say(str(finding))
             told.extend([str(finding)] if len(told) < MOST_IN_JSON else [])
-            count += finding.verdict == "wrong"
+            verdicts[finding.verdict] += 1
 
     tell(check.check_assets())
     tell(check.check_faces())
@@ -67,13 +67,13 @@ def verify_run(
         tell(check.check_latents(bar.advance))
     with progress_bar("rendering", check.sampled_shards) as bar:
         tell(check.check_edits(bar.advance))
-    counts = dict(check.counts) | {"wrong": count}
-    sound = "what is done is sound" if check.counts["waiting"] else "all is sound"
+    counts = dict(check.counts) | {name: verdicts[name] for name in ("suspicious", "wrong")}
+    sound = "all is sound" if not told else "what is done is sound"
     return Verified(
         "verify",
         folder.url,
         counts,
         time.monotonic() - began,
         {"findings": told},
-        aside="" if count else sound,
+        aside="" if verdicts["wrong"] else sound,
     )

@@ -119,7 +119,8 @@ def invert_faces_shard(
         retry: Of a shard that is committed those faces are inverted again that have one of these
             statuses.
         redo_damaged: Of a shard that is committed those faces are inverted again whose latent is
-            not as it was committed, or whose crop is another than was inverted.
+            not as it was committed, whose inversion's picture is gone or damaged, or whose crop is
+            another than was inverted.
 
     Returns:
         Faces by status that this call inverted; nothing where another process committed the shard.
@@ -176,18 +177,16 @@ def _begin(
 
 
 def _damaged(root: Folder, store: LatentStore, shard: int) -> dict[str, int]:
-    """Faces whose latent is not as it was committed, or whose crop is another, with their rows."""
+    """Faces whose latent, or its picture, is damaged, or whose crop is another, with their rows."""
     rows = [row for row in store.ledger.rows(shard).to_pylist() if row["status"] == "ok"]
     units = {unit["image_id"]: unit for unit in store.ledger.units(shard).to_pylist()}
     crops = {_since_moved(units[row["image_id"]], root)["crop_uri"]: row for row in rows}
     altered = altered_files({uri: row["source_sha256"] for uri, row in crops.items() if uri})
-    other = {crops[uri]["image_id"] for uri, digest in altered.items() if digest}
-    broken = store.altered_rows([row["row"] for row in rows])
-    return {
-        row["image_id"]: row["row"]
-        for row in rows
-        if row["row"] in broken or row["image_id"] in other
-    }
+    again = {crops[uri]["row"] for uri, digest in altered.items() if digest}
+    shown = {face_file(row["inversion_uri"], root): row["row"] for row in rows}
+    again |= {shown[uri] for uri in altered_files(dict.fromkeys(shown))}
+    again |= store.altered_rows(rows)
+    return {row["image_id"]: row["row"] for row in rows if row["row"] in again}
 
 
 def _since_moved(unit: Row, root: Folder) -> Row:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -366,16 +367,35 @@ class LatentStore:
             errors.append(what and self._tell(row, what))
         return found.take([i for i, error in enumerate(errors) if not error]), errors
 
-    def altered_rows(self, rows: Sequence[int]) -> set[int]:
-        """Return which rows do not hold what was committed, or cannot be read."""
+    def altered_texts(self, rows: Sequence[Row]) -> list[str]:
+        """Return for each committed row which of its texts are not stored as they are in it.
+
+        Raises:
+            LatentStoreError: The store is damaged.
+        """
+        numbers = np.array([row["row"] for row in rows], dtype=np.int64)
+        length = int(numbers.max()) + 1 if len(numbers) else None
+        with self._reading(_MENDING):
+            stored = {n: self._array(n, "r", length).oindex[numbers].tolist() for n in _TEXTS}
+        return [
+            ", ".join(name for name in _TEXTS if stored[name][place] != row[name])
+            for place, row in enumerate(rows)
+        ]
+
+    def altered_rows(self, rows: Sequence[Row]) -> set[int]:
+        """Return the numbers of those committed rows that are not stored as they were."""
         known, altered = self.known(), set[int]()
-        for _, chunk in groupby(sorted(rows), lambda row: row // CHUNK):
-            numbers = [*chunk]
+        numbered = sorted(rows, key=itemgetter("row"))
+        for _, chunk in groupby(numbered, lambda row: int(row["row"]) // CHUNK):
+            asked = [*chunk]
+            numbers = [row["row"] for row in asked]
             try:
-                errors = self.read_usable(numbers, known)[1]
+                errors, texts = self.read_usable(numbers, known)[1], self.altered_texts(asked)
             except LatentStoreError:
-                errors = ["unreadable"] * len(numbers)
-            altered.update(row for row, error in zip(numbers, errors, strict=True) if error)
+                altered.update(numbers)
+                continue
+            wrong = zip(numbers, errors, texts, strict=True)
+            altered.update(number for number, error, text in wrong if error or text)
         return altered
 
     def _tell(self, row: int, what: str) -> str:

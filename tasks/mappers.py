@@ -365,10 +365,12 @@ def _finish(
 
 
 def _mend_card(folder: Folder, networks: Models, target_prompt: str, config: MapperConfig) -> None:
-    """Write a damaged card anew: what it bound the mapper to, the mapper's address does as well."""
+    """Write a card anew where it is gone or damaged: the address binds the mapper as it does."""
     try:
-        trained_for(folder)
+        is_known = bool(trained_for(folder))
     except MapperError:
+        is_known = False
+    if not is_known:
         folder.write(CARD, _card_bytes(_card(networks, target_prompt, config)))
 
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from PIL import Image
@@ -169,7 +170,7 @@ def keep_picture(folder: Folder, image_id: str, content: bytes) -> tuple[str, st
 
     Of several writers whose pictures differ in the last bit, all believe the first, so that the
     digest in a row is that of the file, whoever commits. Where something else lies under the name,
-    left by other photographs or networks, the picture is `<image_id>/<digest>.png`.
+    left by other photographs or networks, or damaged, the picture is `<image_id>/<digest>.png`.
 
     Args:
         folder: Of crops or inversions.
@@ -181,20 +182,29 @@ def keep_picture(folder: Folder, image_id: str, content: bytes) -> tuple[str, st
         folder.create(name, content)
     except FileExistsError:
         content = folder.read(name)
-        if not _shows_the_same(content, mine):
+        if not (_is_whole(content) and _shows_the_same(content, mine)):
             name, content = f"{image_id}/{sha256(mine)[:8]}.png", mine
-            folder.create(name, content)
+            # Also over a damaged one, since nothing else has its digest in its name.
+            folder.write(name, content)
     return folder.url_of(name), sha256(content)
 
 
 def _shows_the_same(one: bytes, other: bytes) -> bool:
-    """Whether two pictures are whole, of one size, and made from the same by the same code."""
+    """Whether two pictures are of one size, and made from the same by the same code."""
+    with Image.open(io.BytesIO(one)) as a, Image.open(io.BytesIO(other)) as b:
+        return a.size == b.size and read_facts(one) == read_facts(other)
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether a picture can be read, and agrees with its own checksums."""
     try:
-        with Image.open(io.BytesIO(one)) as a, Image.open(io.BytesIO(other)) as b:
-            a.load()
-            return a.size == b.size and read_facts(one) == read_facts(other)
+        with Image.open(io.BytesIO(content)) as image:
+            image.verify()
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
     except PICTURE_ERRORS:
         return False
+    return True
 
 
 def read_images(uris: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
@@ -232,7 +242,7 @@ def altered_files(wanted: Mapping[str, str | None]) -> dict[str, str | None]:
     """Return which images are not there as they were, with what is there.
 
     Args:
-        wanted: The sha256 of each by its URI; None where any file is right.
+        wanted: The sha256 of each by its URI; None where any whole picture is right.
 
     Returns:
         The sha256 of what is there by URI; None where nothing is.
@@ -241,12 +251,17 @@ def altered_files(wanted: Mapping[str, str | None]) -> dict[str, str | None]:
     parts = [single[i::_READERS] for i in range(_READERS)]
     parts.append([*wanted.keys() - {*single}])
     with ThreadPoolExecutor(_READERS) as pool:
-        found = {uri: got for part in pool.map(_digests, parts) for uri, got in part}
-    return {uri: got for uri, got in found.items() if not got or got != (wanted[uri] or got)}
+        found = pool.map(partial(_altered, wanted), parts)
+        return {uri: got for part in found for uri, got in part}
 
 
-def _digests(uris: Iterable[str]) -> list[tuple[str, str | None]]:
-    return [(uri, None if file is None else sha256(file)) for uri, file in read_images(uris)]
+def _altered(wanted: Mapping[str, str | None], uris: Iterable[str]) -> list[tuple[str, str | None]]:
+    altered = list[tuple[str, str | None]]()
+    for uri, content in read_images(uris):
+        got, right = None if content is None else sha256(content), wanted[uri]
+        if content is None or (got != right if right else not _is_whole(content)):
+            altered.append((uri, got))
+    return altered
 
 
 def read_image(uri: str) -> bytes:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from styleclip_ops.errors import ConfigError
 from tasks.directions import DirectionStoreError
 from tasks.latents import LatentStoreError
 from tasks.mappers import MapperError
@@ -11,7 +12,10 @@ from tasks.store.faults import StoreError
 from tasks.store.ledger import LedgerError
 
 # What says by itself what is wrong, where, and what to do.
-_TOLD = (DirectionStoreError, LatentStoreError, LedgerError, MapperError, RunError, StoreError)
+_TOLD = (
+    *(ConfigError, DirectionStoreError, LatentStoreError, LedgerError, MapperError, RunError),
+    StoreError,
+)
 
 Soundness = Literal["sound", "suspicious", "wrong"]
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from manifests.ids import IdIndex
 from manifests.schemas import EDITS, RESULT_STATUSES
 from styleclip_ops.arithmetic import PLAIN
+from styleclip_ops.errors import ConfigError
 from tasks.bundles import fingerprint_name
 from tasks.checks.findings import Finding, unreadable
 from tasks.checks.rerendering import EvenDraw, render_again
@@ -22,9 +23,10 @@ from tasks.directions import DirectionStore
 from tasks.edits import mapper_url
 from tasks.frozen import manifest_card, read_card, require_card, row_hashes
 from tasks.latents import BINDING, CHUNK, LatentStore
-from tasks.mappers import mapper_fingerprint, trained_for
+from tasks.mappers import CARD, mapper_fingerprint, trained_for
 from tasks.models import read_models
 from tasks.outputs import altered_files
+from tasks.photos.alignment import faces_settings
 from tasks.photos.faces import faces_ledger
 from tasks.places import OWN_FOLDERS, RUNS
 from tasks.runs import RunError, read_settings, run_ledger, run_places
@@ -36,6 +38,7 @@ OnProgress = Callable[[int], None]
 
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError, pa.ArrowException)
 _AGAIN = "give the command that began the run again"
+_INVERT = "restore the store from a copy, or `styleclip invert` with --redo-damaged"
 _REDO = "restore it from a copy, or take a new run name and edit again"
 
 
@@ -96,8 +99,23 @@ class Verification:
         yield from self._check_binding()
 
     def check_faces(self) -> Iterator[Finding]:
-        """Check the ledger of the workspace's faces."""
-        return check_faces(faces_ledger(self._places.workspace.url))
+        """Check the ledger of the workspace's faces, and what binds them to parameters."""
+        ledger = faces_ledger(self._places.workspace.url)
+        try:
+            faces_settings(ledger.folder)
+        except ConfigError as error:
+            yield unreadable("", error)
+        except FileNotFoundError:
+            if ledger.committed():
+                yield Finding(
+                    f"{ledger.folder.url}/settings.json",
+                    "no such file",
+                    "what the faces were made with",
+                    "restore it from a copy; `styleclip align` makes it anew with new photographs, "
+                    "of which --crop-size, --faces and --minimum-face should be as before",
+                    "suspicious",
+                )
+        yield from check_faces(ledger)
 
     def check_leftovers(self) -> Iterator[Finding]:
         """Name what killed writers left in folders of this machine; in stores nothing is left."""
@@ -118,9 +136,9 @@ class Verification:
         index, hashes, seen = IdIndex(), list[NDArray[np.uint64]](), 0
         plans = self._ledger.plans()
         committed = self._ledger.committed()
-        yield from _orphans(self._ledger, plans, committed)
+        yield from _incomplete(self._ledger, _AGAIN)
         done, lacking, missing = set(committed), set(self._ledger.lacking_commits()), 0
-        is_whole = True
+        is_whole = done <= {*plans}
         for shard in plans:
             try:
                 units = self._ledger.units(shard).select(EDITS.names).cast(EDITS)
@@ -135,14 +153,7 @@ class Verification:
                 self.counts["shards"] += 1
                 numbers = range(seen + 1, seen + 1 + len(units))
                 yield from self._check_shard(shard, units, index, numbers)
-            elif shard in lacking:
-                yield Finding(
-                    f"shard {shard} of {self._ledger.folder.url}",
-                    "results without a commit",
-                    f"a commit of {len(units)} rows",
-                    f"restore the commit from a copy, or {_AGAIN}",
-                )
-            else:
+            elif shard not in lacking:
                 missing += 1
                 self.counts["waiting"] += len(units)
             seen += len(units)
@@ -164,8 +175,12 @@ class Verification:
         if not self._has_latents:
             return
         ledger, missing, done = self._store.ledger, dict(self.images), 0
-        yield from _orphans(ledger, ledger.plans(), ledger.committed())
-        for shard in ledger.committed():
+        incomplete = [*_incomplete(ledger, "give `styleclip invert` again")]
+        yield from incomplete
+        if incomplete:
+            # They may be there.
+            missing.clear()
+        for shard in sorted({*ledger.committed()} & {*ledger.plans()}):
             try:
                 units = ledger.units(shard).select(["image_id", "crop_uri"]).to_pylist()
                 crops = {unit["image_id"]: unit["crop_uri"] for unit in units}
@@ -318,6 +333,13 @@ class Verification:
 
     def _check_mappers(self) -> Iterator[Finding]:
         for url, used in self._mappers.items():
+            if url.startswith(self._places.workspace.url) and not Folder(url).exists(CARD):
+                yield Finding(
+                    f"mapper {url}",
+                    f"no {CARD}",
+                    "what it was trained for",
+                    "restore it from a copy, or give the command again that trained the mapper",
+                )
             for wanted in sorted(map(str, used)):
                 remedy = "restore the mapper from a copy; edits of this run used another"
                 yield from self._compare(f"mapper {url}", partial(_mapper, url), wanted, remedy)
@@ -343,18 +365,30 @@ class Verification:
         what = self._store.folder.url
         try:
             stored = self._store.read_stored([row["row"] for row in rows])
+            texts = self._store.altered_texts(rows)
         except _UNREADABLE as error:
             yield from self._unreadable(f"latents {what}", error)
             return
+        for row, names in zip(rows, texts, strict=True):
+            if names:
+                yield Finding(
+                    f"latent of {row['image_id']} in {what}, row {row['row']}",
+                    f"another {names} in the Zarr store",
+                    "those of its row in the ledger",
+                    _INVERT,
+                )
         finite = [bool(np.isfinite(w_plus).all()) for w_plus in stored.w_plus]
         for row, is_finite, digest in zip(rows, finite, stored.digests(), strict=True):
             place = f"latent of {row['image_id']} in {what}, row {row['row']}"
-            remedy = "restore the store from a copy, or `styleclip invert` with --redo-damaged"
             if not is_finite:
-                yield Finding(place, "NaN or infinity", "finite numbers", remedy)
+                yield Finding(place, "NaN or infinity", "finite numbers", _INVERT)
             elif digest != row["stored_sha256"]:
                 expected = f"{row['stored_sha256']}"
-                yield Finding(place, f"values of sha256 {digest}", expected, remedy)
+                yield Finding(place, f"values of sha256 {digest}", expected, _INVERT)
+        yield from self._check_pictures(rows)
+
+    def _check_pictures(self, rows: list[Row]) -> Iterator[Finding]:
+        """Compare crops with those that were inverted, and inversions with their own checksums."""
         wanted = {
             self._places.find_face(row["crop_uri"]) or row["crop_uri"]: row["source_sha256"]
             for row in rows
@@ -366,6 +400,14 @@ class Verification:
                 f"sha256 {got}" if got else "no such file",
                 f"sha256 {wanted[uri]}, which was inverted",
                 "restore it from a copy, or give `align` and then `invert` with --redo-damaged",
+            )
+        shown = (self._find(row["inversion_uri"]) for row in rows)
+        for uri, got in altered_files(dict.fromkeys(shown)).items():
+            yield Finding(
+                f"inversion {uri}",
+                "a damaged picture" if got else "no such file",
+                "what the stored latent looks like",
+                "restore it from a copy, or `styleclip invert` with --redo-damaged",
             )
 
     def _compare(
@@ -389,8 +431,8 @@ class Verification:
 
 
 def _directions(store: DirectionStore) -> str:
-    # Of what binds them to networks, which commands that compute look at first.
-    _ = store.attributes
+    # What binds them to networks, and their accuracy, are what commands look at first.
+    _ = store.attributes, store.fidelity
     return store.read().fingerprint
 
 
@@ -403,7 +445,7 @@ def check_faces(ledger: Ledger) -> Iterator[Finding]:
     """Check the parts of the faces' ledger against its commits, and its rows against its plans."""
     key = "source_uri"
     plans, committed = ledger.plans(), ledger.committed()
-    yield from _orphans(ledger, plans, committed)
+    yield from _incomplete(ledger, "give `styleclip align` again")
     for shard in committed:
         what = f"shard {shard} of {ledger.folder.url}"
         try:
@@ -418,16 +460,22 @@ def check_faces(ledger: Ledger) -> Iterator[Finding]:
                 yield _unlike(what, key, got, wanted)
 
 
-def _orphans(ledger: Ledger, plans: list[int], committed: list[int]) -> Iterator[Finding]:
-    known = set(plans)
-    for shard in committed:
-        if shard not in known:
-            yield Finding(
-                f"shard {shard} of {ledger.folder.url}",
-                "a commit without a plan",
-                "a plan for every commit",
-                "restore the plan from a copy",
-            )
+def _incomplete(ledger: Ledger, again: str) -> Iterator[Finding]:
+    """Name commits without plans, and results without commits."""
+    for shard in sorted({*ledger.committed()} - {*ledger.plans()}):
+        yield Finding(
+            f"shard {shard} of {ledger.folder.url}",
+            "a commit without a plan",
+            "a plan for every commit",
+            "restore the plan from a copy",
+        )
+    for shard in ledger.lacking_commits():
+        yield Finding(
+            f"shard {shard} of {ledger.folder.url}",
+            "results without a commit",
+            "a commit that names them",
+            f"restore the commit from a copy, or {again}",
+        )
 
 
 def _differences(what: str, table: pa.Table, units: pa.Table) -> Iterator[Finding]:

@@ -325,21 +325,34 @@ def _require_same(folder: Folder, config: AlignmentConfig) -> None:
 
 
 def _compare(folder: Folder, config: AlignmentConfig) -> None:
-    mine, content = asdict(config), folder.read(_SETTINGS)
-    try:
-        before = {name: json.loads(content)[name] for name in mine}
-    except (ValueError, LookupError, TypeError) as error:
-        raise ConfigError(
-            f"{folder.url}/{_SETTINGS}: got a damaged file, expected {', '.join(mine)}; restore it "
-            "from a copy, or remove it, and give the same --crop-size, --faces and --minimum-face "
-            "as before: the next photographs that are aligned make it anew"
-        ) from error
+    mine, before = asdict(config), faces_settings(folder)
     for name in mine:
         if mine[name] != before[name]:
             raise ConfigError(
                 f"{name}: got {mine[name]!r}, expected {before[name]!r} as for the faces that "
                 f"{folder.url} already has; take another workspace"
             )
+
+
+def faces_settings(folder: Folder) -> dict[str, Any]:
+    """Return the parameters that a workspace's faces were made with, see `AlignmentConfig`.
+
+    Args:
+        folder: Of the faces' ledger.
+
+    Raises:
+        FileNotFoundError: There are none yet.
+        ConfigError: They are damaged.
+    """
+    names, content = [*AlignmentConfig.__dataclass_fields__], folder.read(_SETTINGS)
+    try:
+        return {name: json.loads(content)[name] for name in names}
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConfigError(
+            f"{folder.url}/{_SETTINGS}: got a damaged file, expected {', '.join(names)}; restore "
+            "it from a copy, or remove it, and give the same --crop-size, --faces and "
+            "--minimum-face as before: the next photographs that are aligned make it anew"
+        ) from error
 
 
 def align_threads() -> int:

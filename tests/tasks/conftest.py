@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,6 +32,7 @@ from tasks.inversion import invert_faces_shard, plan_inversion
 from tasks.manifest_files import Manifest
 from tasks.mappers import MapperConfig, train_prompt_mapper
 from tasks.models import open_models
+from tasks.photos.alignment import AlignmentConfig
 from tasks.photos.faces import faces_ledger
 from tasks.provenance import png_bytes
 from tasks.runs import open_run, run_folder, run_ledger, settings_for
@@ -164,6 +165,7 @@ def commit_faces(ws: Finished) -> None:
         | {"image_id": "nobody", "source_uri": str(ws.photos / "nobody.png"), "status": "no_face"}
     )
     ledger = faces_ledger(ws.root)
+    ledger.folder.write("settings.json", json.dumps(asdict(AlignmentConfig())).encode())
     ledger.plan_shard(0, pa.Table.from_pylist(units))
     ledger.commit(0, pa.Table.from_pylist(rows, FACES), {"photos": len(units)})
 

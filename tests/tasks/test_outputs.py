@@ -65,4 +65,7 @@ def test_what_else_lies_under_a_name_is_neither_believed_nor_replaced(tmp_path, 
     uri, digest = keep_picture(folder, "anna", png_bytes(BRIGHT, facts))
     assert uri == folder.url_of(f"anna/{digest[:8]}.png")
     assert sha256(read_url(uri)) == digest
+    folder.write(f"anna/{digest[:8]}.png", b"half")
+    assert keep_picture(folder, "anna", png_bytes(BRIGHT, facts)) == (uri, digest)
+    assert sha256(read_url(uri)) == digest
     assert folder.read("anna.png") == before
