@@ -9,7 +9,6 @@ from flows.options import MachineStr
 from flows.progress import progress_bars, say
 from flows.store_check import check_store
 from flows.summary import Summary
-from tasks.report.notes import missing_note
 from tasks.report.run_report import write_report
 from tasks.run_tables import find_judged_run, find_other_run
 from tasks.store.folders import Folder
@@ -48,8 +47,8 @@ def evaluate_run(
         )
     for other, apart in report.unpaired.items():
         say(f"evaluate: no pair of {other} is in this run: other {', '.join(apart)}")
-    if report.missing:
-        say(f"evaluate: {missing_note(report.missing)}")
+    for note in report.missing:
+        say(f"evaluate: {note}")
     counts = {"ok": report.pairs - report.failed, "not ok": report.failed}
     counts |= {"waiting": report.waiting, "drifted": report.drifted}
     show_report(report.page, counts)

@@ -390,7 +390,7 @@ class Verification:
     def _check_pictures(self, rows: list[Row]) -> Iterator[Finding]:
         """Compare crops with those that were inverted, and inversions with their own checksums."""
         wanted = {
-            self._places.find_face(row["crop_uri"]) or row["crop_uri"]: row["source_sha256"]
+            self._find_face(row["crop_uri"]): row["source_sha256"]
             for row in rows
             if row["crop_uri"]
         }
@@ -401,7 +401,7 @@ class Verification:
                 f"sha256 {wanted[uri]}, which was inverted",
                 "restore it from a copy, or give `align` and then `invert` with --redo-damaged",
             )
-        shown = (self._find(row["inversion_uri"]) for row in rows)
+        shown = (self._find_face(row["inversion_uri"]) for row in rows)
         for uri, got in altered_files(dict.fromkeys(shown)).items():
             yield Finding(
                 f"inversion {uri}",
@@ -425,6 +425,9 @@ class Verification:
     def _find(self, url: str) -> str:
         """Where something of the run is now that the workspace may have been moved."""
         return self._places.find(url) or url
+
+    def _find_face(self, url: str) -> str:
+        return self._places.find_face(url) or url
 
     def _find_edit(self, url: str | None) -> str:
         return self._places.find_edit(url) or str(url)

@@ -1,5 +1,7 @@
 """What a reader must know before trusting a report's numbers."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,16 +11,13 @@ from tasks.report.rows import FINGERPRINTS, Rows
 _FEW_FACES = 20
 
 
-def reader_notes(
-    rows: Rows, evaluation: Evaluation, waiting: int, pictures_missing: int, copies: int
-) -> list[str]:
+def reader_notes(rows: Rows, evaluation: Evaluation, waiting: int, copies: int) -> list[str]:
     """Return a sentence for each thing that limits what the numbers say.
 
     Args:
         rows: Of the run.
         evaluation: Theirs.
         waiting: Planned rows without a committed result.
-        pictures_missing: Edits that are ok, and have no picture.
         copies: Faces of photographs that equal others.
     """
     notes, faces = list[str](), len(rows.edited_faces())
@@ -56,18 +55,28 @@ def reader_notes(
             f"edit (identity_inversion below {evaluation.criteria.identity:g}): what an edit "
             "keeps is the inversion."
         )
-    if pictures_missing:
-        notes.append(missing_note(pictures_missing))
     return notes
 
 
-def missing_note(missing: int) -> str:
-    """Say how many edits have no picture any more, and how they get one."""
-    several = "edited image is" if missing == 1 else "edited images are"
-    return (
-        f"{missing:,} {several} absent, damaged or altered: `styleclip edit` with --redo-damaged "
-        "makes them again."
-    )
+def missing_notes(edits: int, faces: int) -> Iterator[str]:
+    """Say which pictures are not there any more, and how they are made again.
+
+    Args:
+        edits: That are ok, and have no picture.
+        faces: Of which the crop or the inversion is gone.
+    """
+    if edits:
+        several = "edited image is" if edits == 1 else "edited images are"
+        yield (
+            f"{edits:,} {several} absent, damaged or altered: `styleclip edit` with "
+            "--redo-damaged makes them again."
+        )
+    if faces:
+        several = "face is" if faces == 1 else "faces are"
+        yield (
+            f"The crop or inversion of {faces:,} {several} absent, damaged or altered: `styleclip "
+            "align` and `invert` with --redo-damaged make them again."
+        )
 
 
 def instruments(rows: Rows) -> dict[str, str]:

@@ -52,12 +52,14 @@ class Pictures:
         inversions: Unedited renderings by image id.
         missing: How many edits have no picture though they are ok; thumbnails from before may show
             what it was.
+        lost: How many of their faces have no inversion, or not the crop that was committed.
     """
 
     edits: Mapping[int, Picture]
     sources: Mapping[str, Picture]
     inversions: Mapping[str, Picture]
     missing: int
+    lost: int
 
 
 def find_pictures(
@@ -88,10 +90,17 @@ def find_pictures(
             if source.uri in thumbnails
         }
 
-    found = shown(edits)
-    there = sum(thumbnails[edits[key].uri].has_original for key in found)
-    missing = int((rows["status"] == "ok").sum()) - there
-    return Pictures(found, shown(crops), shown(inversions), missing)
+    def is_there(source: Source) -> bool:
+        return source.uri in thumbnails and thumbnails[source.uri].has_original
+
+    done = rows[rows["status"] == "ok"]
+    missing = len(done) - sum(map(is_there, edits.values()))
+    # Imported latents have no crop, and no row that gives its digest.
+    lost = sum(
+        not is_there(inversion) or bool(crop.sha256 and not is_there(crop))
+        for crop, inversion in (before[name] for name in {*done["image_id"]} & {*before})
+    )
+    return Pictures(shown(edits), shown(crops), shown(inversions), missing, lost)
 
 
 def find_edited(

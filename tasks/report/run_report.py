@@ -27,7 +27,7 @@ from tasks.report.evaluation import Estimate, Evaluation, Places, evaluate_rows
 from tasks.report.examples import Examples, find_examples
 from tasks.report.gallery import OtherGallery, gallery_columns
 from tasks.report.judgement import MOST_PROMPTS, Judgement, judge_pairs
-from tasks.report.notes import instruments, is_own_judge, reader_notes
+from tasks.report.notes import instruments, is_own_judge, missing_notes, reader_notes
 from tasks.report.page import ComparisonPart, Page, PromptPart, SideBySide, render_page
 from tasks.report.pictures import Picture, find_edited, find_pictures
 from tasks.report.plots import Plot, ordered_methods, stages_plot, status_plot, timing_plot
@@ -98,7 +98,7 @@ class ReportSummary:
         drifted: Prompts and methods that did.
         unpaired: In what those differ that have no pair of this one, by their names.
         verdicts: Of every prompt and method, as a table of texts.
-        missing: Edits of the gallery without a picture though they are ok.
+        missing: Notes about pictures of the gallery that are gone.
     """
 
     page: str
@@ -111,7 +111,7 @@ class ReportSummary:
     drifted: int = 0
     unpaired: Mapping[str, Sequence[str]] = field(default_factory=dict)
     verdicts: tuple[dict[str, str], ...] = ()
-    missing: int = 0
+    missing: tuple[str, ...] = ()
 
 
 def write_report(
@@ -225,10 +225,10 @@ def _write(
         )
         for one, gallery in zip(beside, galleries, strict=True)
     ]
+    missing = tuple(missing_notes(pictures.missing, pictures.lost))
     notes = [
-        *reader_notes(
-            rows, evaluation, run.waiting, pictures.missing, count_copies(run, rows.edited_faces())
-        ),
+        *reader_notes(rows, evaluation, run.waiting, count_copies(run, rows.edited_faces())),
+        *missing,
         *_demo_note(run.values),
         *_led_elsewhere(judgement),
         *_limits(len(shown), len(rows), len(material.prompts)),
@@ -272,7 +272,7 @@ def _write(
             if part.comparison.apart
         },
         tuple(_verdicts(evaluation, judgement)),
-        pictures.missing,
+        missing,
     )
 
 
