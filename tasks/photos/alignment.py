@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -21,7 +22,7 @@ from tasks.outputs import keep_picture
 from tasks.photos.crops import NOT_MENDED, crop_file, mend_crops
 from tasks.photos.decoding import PhotoError, fetch_photo, read_photo
 from tasks.photos.detection import Face, FaceDetector, face_detector, finest_level, smallest_side
-from tasks.photos.faces import faces_ledger
+from tasks.photos.faces import BEGAN, faces_ledger
 from tasks.photos.listing import GIVEN_IDS, distinct_id, list_photos
 from tasks.photos.listing_table import FURTHER_FACE, ListingError
 from tasks.places import CROPS
@@ -146,7 +147,7 @@ def align_photos_shard(
         ConfigError: A value is outside its range, or the workspace has faces of other values.
     """
     config = AlignmentConfig(crop_size, faces, float(minimum_face))
-    ledger = faces_ledger(workspace)
+    ledger, began = faces_ledger(workspace), datetime.now(UTC).isoformat()
     _require_same(ledger.folder, config)
     before = ledger.read_commit(shard) if ledger.is_committed(shard) else None
     root, units = Folder(workspace), ledger.units(shard).to_pylist()
@@ -164,7 +165,7 @@ def align_photos_shard(
             return {}
     found = _threads().map(_Aligner(root / CROPS, face_detector(), config).align, units)
     rows = [row for rows in found for row in rows]
-    facts = {"photos": len(units)}
+    facts = {"photos": len(units), BEGAN: began}
     table = pa.Table.from_pylist([*kept.values(), *rows], FACES)
     if not ledger.wrote(ledger.commit(shard, table, facts, before)):
         return {}

@@ -1,8 +1,11 @@
 """The table of faces: what became of every photograph."""
 
+import math
+import random
 from collections.abc import Collection, Iterator
-from contextlib import suppress
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -10,7 +13,7 @@ import pyarrow.compute as pc
 
 from manifests.schemas import FACES
 from tasks import places
-from tasks.store.folders import Folder, sha256
+from tasks.store.folders import Folder, is_file, read_url, sha256
 from tasks.store.ledger import LOOKED_AT, Ledger, Row
 
 
@@ -56,7 +59,11 @@ def copied_photos(workspace: str, shards: Collection[int]) -> dict[str, str]:
     return copies
 
 
-_OF_A_PHOTO = ["image_id", "source_uri", "source_sha256", "crop_uri"]
+_OF_A_PHOTO = ["image_id", "source_uri", "source_sha256"]
+# Shards that are read at a time.
+_READERS = 8
+# What a commit says of when its photographs began to be read.
+BEGAN = "began"
 
 
 class Outdated(NamedTuple):
@@ -72,35 +79,47 @@ class Outdated(NamedTuple):
 
 
 def outdated_faces(workspace: str, source: str) -> Outdated:
-    """Return the faces whose photographs were deleted or replaced since, in a folder of here.
+    """Return the faces whose photographs were deleted or replaced since, in a folder or prefix.
 
-    Only a file that is newer than its crop is read. Of many shards the first are looked at.
+    Only a photograph that came there after its shard was begun is read. Of many shards some are
+    looked at, and others the next time.
 
     Args:
         workspace: Its URL.
-        source: An input; no face is told of one that is no folder of this machine.
+        source: An input; no face is told of one that is a glob, a listing or a single file.
     """
-    root, folder, found = Folder(workspace), Folder(source), Outdated([], [])
-    if not (root.is_local and folder.is_local and Path(folder.url).is_dir()):
+    found = Outdated([], [])
+    if is_file(source):
         return found
-    ledger = faces_ledger(workspace)
-    for table in ledger.results(ledger.committed()[:LOOKED_AT]):
-        known = table.filter(pc.equal(table["status"], "ok"))
-        for row in known.select(_OF_A_PHOTO).to_pylist():
-            photo = Path(row["source_uri"])
-            if photo.is_relative_to(folder.url):
-                with suppress(OSError):
-                    if not photo.exists():
-                        found.gone.append(row["image_id"])
-                    elif _is_replaced(photo, row, root):
-                        found.replaced.append(row["image_id"])
-    return found
+    ledger, folder = faces_ledger(workspace), Folder(source)
+    inside, there, shards = f"{folder.url}/", folder.modified(), ledger.committed()
+    looked_at = random.sample(shards, min(len(shards), LOOKED_AT))
+    with ThreadPoolExecutor(_READERS) as pool:
+        for began, rows in pool.map(partial(_usable_since, ledger), looked_at):
+            for row in (row for row in rows if row["source_uri"].startswith(inside)):
+                put_there = there.get(row["source_uri"].removeprefix(inside))
+                if put_there is None:
+                    found.gone.append(row["image_id"])
+                elif put_there >= began and _is_another(row):
+                    found.replaced.append(row["image_id"])
+    return Outdated(sorted(found.gone), sorted(found.replaced))
 
 
-def _is_replaced(photo: Path, row: Row, workspace: Folder) -> bool:
-    crop = Path(places.face_file(row["crop_uri"], workspace))
-    is_newer = photo.stat().st_mtime > crop.stat().st_mtime
-    return is_newer and sha256(photo.read_bytes()) != row["source_sha256"]
+def _usable_since(ledger: Ledger, shard: int) -> tuple[float, list[Row]]:
+    """When the photographs of a shard were first read, and the faces that they gave."""
+    told = ledger.first_commit(shard).facts.get(BEGAN)
+    # Stores leave out what is less than a second; what is not known is later than all.
+    began = datetime.fromisoformat(told).timestamp() - 1 if isinstance(told, str) else math.inf
+    rows = ledger.rows(shard)
+    return began, rows.filter(pc.equal(rows["status"], "ok")).select(_OF_A_PHOTO).to_pylist()
+
+
+def _is_another(row: Row) -> bool:
+    try:
+        return bool(sha256(read_url(row["source_uri"])) != row["source_sha256"])
+    except OSError:
+        # It went while it was looked at, or cannot be read; the next alignment tells.
+        return False
 
 
 def unusable_photos(workspace: str, shards: Collection[int]) -> Iterator[tuple[str, str]]:

@@ -7,8 +7,10 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -235,6 +237,21 @@ class Folder:
         found = _endure(self._fs, self._path, lambda: self._fs.find(self._path))
         return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix))
 
+    def modified(self) -> dict[str, float]:
+        """Return when each file inside, at any depth, was written or put there: POSIX seconds.
+
+        Stores tell whole seconds.
+        """
+        if self.is_local:
+            return {name: _put_there(Path(self._path, name)) for name in self.files()}
+        prefix = f"{self._path}/"
+        found = _endure(self._fs, self._path, lambda: self._fs.find(self._path, detail=True))
+        return {
+            path.removeprefix(prefix): _written(entry)
+            for path, entry in found.items()
+            if path.startswith(prefix)
+        }
+
     def half_written(self) -> list[str]:
         """Return the names of files inside, at any depth, whose writer is at work or was killed."""
         return [name for name in self.files() if _HALF_WRITTEN.search(name)]
@@ -408,6 +425,24 @@ def _file_system(protocol: str, **options: Any) -> AbstractFileSystem:
 
         return EnduringS3(**_OPTIONS, **options)
     return fsspec.filesystem(protocol, **_OPTIONS, **options)
+
+
+def _put_there(file: Path) -> float:
+    """When a file was written, or moved or copied to where it is; now, where it just went."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return time.time()
+    # Copies may keep the time of the content, and none can set that of the status.
+    return max(status.st_mtime, status.st_ctime)
+
+
+def _written(entry: Mapping[str, Any]) -> float:
+    """When a store says that a file was written; long ago where it does not."""
+    marks = ("LastModified", "mtime", "updated", "created")
+    told = next((entry[mark] for mark in marks if entry.get(mark)), 0.0)
+    told = datetime.fromisoformat(told) if isinstance(told, str) else told
+    return told.timestamp() if isinstance(told, datetime) else float(told)
 
 
 def _version(entry: Mapping[str, Any]) -> str:

@@ -292,6 +292,10 @@ class Ledger:
         """Return the record of a committed shard."""
         return self._read_commit(shard, latest_generation(self.folder, _commit_name(shard)))
 
+    def first_commit(self, shard: int) -> Commit:
+        """Return the first record of a committed shard, which may not count any more."""
+        return self._read_commit(shard, 0)
+
     def work(self) -> tuple[int, float]:
         """Return the result rows of the committed shards, and the seconds that all commits took.
 

@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 import tasks.photos.crops
+import tasks.photos.faces
+import tasks.store.folders
 from styleclip_ops.alignment import align_face
 from styleclip_ops.errors import ConfigError
 from tasks.checks.verification import check_faces
@@ -406,21 +408,37 @@ def test_photographs_that_are_here_twice_are_found(tmp_path):
     assert len(copied_photos(workspace, [0, 1, 2])) == 3
 
 
-def test_photographs_that_are_gone_or_were_replaced_are_known(tmp_path):
-    photos = upload(Folder(str(tmp_path / "in")), "person-4.jpg", "person-1.jpg", "person-2.jpg")
+def test_photographs_that_are_gone_or_were_replaced_are_known(root, tmp_path):
+    photos = Folder(root) / "in"
+    upload(photos, "person-4.jpg", "person-1.jpg", "person-2.jpg")
     workspace = str(tmp_path / "ws")
     align(workspace, photos.url)
     assert outdated_faces(workspace, photos.url) == ([], [])
-    later = time.time() + 60
     photos.remove("person-1.jpg")
     for name, content in (("person-2.jpg", "person-4.jpg"), ("person-4.jpg", "person-4.jpg")):
         photos.write(name, photos.read(content))
-        os.utime(photos.url_of(name), (later, later))
+        if photos.is_local:
+            # As `cp --preserve` leaves it.
+            os.utime(photos.url_of(name), (0, 0))
     assert outdated_faces(workspace, photos.url) == (["person-1"], ["person-2"])
-    # Another input has other photographs; a workspace that was moved has its crops with it.
+    # Other inputs have other photographs.
     assert outdated_faces(workspace, str(PHOTOS)) == ([], [])
-    moved = shutil.move(workspace, tmp_path / "moved")
-    assert outdated_faces(str(moved), photos.url) == (["person-1"], ["person-2"])
+    assert outdated_faces(workspace, photos.url_of("person-2.jpg")) == ([], [])
+    assert outdated_faces(workspace, photos.url_of("*.jpg")) == ([], [])
+
+
+def test_only_photographs_that_came_since_are_read(tmp_path, monkeypatch):
+    photos = upload(Folder(str(tmp_path / "in")), "person-4.jpg", "person-1.jpg")
+    workspace, read = str(tmp_path / "ws"), []
+    past = time.time() - 60
+    monkeypatch.setattr(tasks.store.folders, "_put_there", lambda file: past)
+    monkeypatch.setattr(tasks.photos.faces, "read_url", lambda uri: read.append(uri) or b"")
+    align(workspace, photos.url)
+    assert outdated_faces(workspace, photos.url) == ([], [])
+    assert read == []
+    monkeypatch.setattr(tasks.store.folders, "_put_there", lambda file: time.time())
+    assert outdated_faces(workspace, photos.url) == ([], ["person-1", "person-4"])
+    assert len(read) == 2
 
 
 def test_a_crop_depends_on_the_photograph_alone(tmp_path):
