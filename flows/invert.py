@@ -23,6 +23,7 @@ from tasks.inversion import (
 )
 from tasks.latents import LatentStore, latent_folder
 from tasks.models import open_models
+from tasks.photos.crops import NOT_MENDED
 from tasks.photos.faces import faces_ledger
 from tasks.places import WorkspaceError
 from tasks.selection import statuses_to_retry
@@ -93,6 +94,11 @@ def invert_faces(
     counts = run_shards(
         "invert", invert_faces_shard, shards, workers, arguments, share=share, engine=by
     )
+    if counts.get(NOT_MENDED):
+        say(
+            f"invert: of {counts[NOT_MENDED]} faces the crop, or imported latent, cannot be read any "
+            "more, and the latent stays as it was: restore what cannot be read from a copy"
+        )
     if share.works:
         tell_failed_latents("invert", store.ledger, share.of(shards), counts)
     return Summary("invert", store.folder.url, counts, time.monotonic() - began)

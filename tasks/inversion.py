@@ -22,6 +22,7 @@ from tasks.interchange import read_imported
 from tasks.latents import FACE_UNITS, Latents, LatentStore, latent_folder
 from tasks.models import Models, open_models
 from tasks.outputs import altered_files, keep_picture
+from tasks.photos.crops import NOT_MENDED
 from tasks.photos.faces import faces_table
 from tasks.places import INVERSIONS, face_file
 from tasks.provenance import CODE_VERSION, PICTURE_ERRORS, png_bytes
@@ -124,6 +125,8 @@ def invert_faces_shard(
 
     Returns:
         Faces by status that this call inverted; nothing where another process committed the shard.
+        Beside them, how many are NOT_MENDED: they keep a sound latent, since what it was made from
+        cannot be read any more.
     """
     root, networks = Folder(workspace), open_models(models, device)
     store = LatentStore(latent_folder(root, networks))
@@ -141,6 +144,13 @@ def invert_faces_shard(
             found.append(latents)
     if not before and store.ledger.is_committed(shard):
         return {}
+    spared = _still_sound(store, shard, rows) if before else {}
+    lost = [row | {"status": NOT_MENDED} for row in rows if row["image_id"] in spared]
+    rows = [row for row in rows if row["image_id"] not in spared]
+    kept += spared.values()
+    if not rows:
+        log_failures(store.folder.url, shard, "image_id", lost)
+        return {NOT_MENDED: len(lost)}
     for row, digest in zip(done, (d for part in found for d in part.digests()), strict=True):
         row["stored_sha256"] = digest
     # A shard is written as a whole, with what is in it already.
@@ -153,8 +163,19 @@ def invert_faces_shard(
     commit = store.ledger.commit_stored(shard, table, write(), lies, write, after=before)
     if not store.ledger.wrote(commit):
         return {}
-    log_failures(store.folder.url, shard, "image_id", rows)
-    return dict(Counter(row["status"] for row in rows))
+    log_failures(store.folder.url, shard, "image_id", [*lost, *rows])
+    return dict(Counter(row["status"] for row in (*lost, *rows)))
+
+
+def _still_sound(store: LatentStore, shard: int, rows: Sequence[Row]) -> dict[str, Row]:
+    """Committed rows, by image id, of faces that are unreadable now and have a sound latent."""
+    unreadable = {row["image_id"] for row in rows if row["status"] == "unreadable"}
+    if not unreadable:
+        return {}
+    committed = store.ledger.rows(shard).to_pylist()
+    usable = [r for r in committed if r["status"] == "ok" and r["image_id"] in unreadable]
+    broken = store.altered_rows(usable, with_texts=False)
+    return {row["image_id"]: row for row in usable if row["row"] not in broken}
 
 
 def _begin(

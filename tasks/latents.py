@@ -382,15 +382,21 @@ class LatentStore:
             for place, row in enumerate(rows)
         ]
 
-    def altered_rows(self, rows: Sequence[Row]) -> set[int]:
-        """Return the numbers of those committed rows that are not stored as they were."""
+    def altered_rows(self, rows: Sequence[Row], with_texts: bool = True) -> set[int]:
+        """Return the numbers of those committed rows that are not stored as they were.
+
+        Args:
+            rows: Committed ones.
+            with_texts: Whether the texts beside the numbers count.
+        """
         known, altered = self.known(), set[int]()
         numbered = sorted(rows, key=itemgetter("row"))
         for _, chunk in groupby(numbered, lambda row: int(row["row"]) // CHUNK):
             asked = [*chunk]
             numbers = [row["row"] for row in asked]
             try:
-                errors, texts = self.read_usable(numbers, known)[1], self.altered_texts(asked)
+                errors = self.read_usable(numbers, known)[1]
+                texts = self.altered_texts(asked) if with_texts else [""] * len(asked)
             except LatentStoreError:
                 altered.update(numbers)
                 continue

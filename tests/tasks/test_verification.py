@@ -223,6 +223,27 @@ def test_a_changed_crop(finished):
     assert findings(finished) == []
 
 
+@pytest.mark.parametrize("damage", ["crop", "crop and inversion", "crop and latent"])
+def test_a_sound_latent_outlives_its_crop(finished, damage):
+    before = finished.group("latents")["w_plus"][:4]
+    (Path(finished.root) / "crops/carl.png").write_bytes(b"half")
+    if damage == "crop and inversion":
+        (picture,) = Path(finished.root).glob("inversions/*/carl.png")
+        picture.unlink()
+    elif damage == "crop and latent":
+        finished.group("latents")["w_plus"][3] = before[1]
+    again = {"redo_damaged": True}
+    done = invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, **again)
+    after = finished.group("latents")["w_plus"][:4]
+    np.testing.assert_array_equal(after[:3], before[:3])
+    if damage == "crop and latent":
+        assert done == {"unreadable": 1}
+        assert np.isnan(after[3]).all()
+    else:
+        assert done == {"not mended": 1}
+        np.testing.assert_array_equal(after[3], before[3])
+
+
 def test_a_replaced_mapper(finished):
     (path,) = Path(finished.root).glob("mappers/*/mapper.safetensors")
     content = bytearray(path.read_bytes())
