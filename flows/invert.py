@@ -96,8 +96,8 @@ def invert_faces(
     )
     if counts.get(NOT_MENDED):
         say(
-            f"invert: of {counts[NOT_MENDED]} faces the crop, or imported latent, cannot be read any "
-            "more, and the latent stays as it was: restore what cannot be read from a copy"
+            f"invert: {counts[NOT_MENDED]} not mended, of which the crop or imported latent cannot "
+            "be read and the stored latent is sound and stays: restore the former from a copy"
         )
     if share.works:
         tell_failed_latents("invert", store.ledger, share.of(shards), counts)
