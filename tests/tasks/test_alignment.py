@@ -425,6 +425,8 @@ def test_photographs_that_are_gone_or_were_replaced_are_known(root, tmp_path):
     assert outdated_faces(workspace, str(PHOTOS)) == ([], [])
     assert outdated_faces(workspace, photos.url_of("person-2.jpg")) == ([], [])
     assert outdated_faces(workspace, photos.url_of("*.jpg")) == ([], [])
+    moved = shutil.move(workspace, tmp_path / "moved")
+    assert outdated_faces(str(moved), photos.url) == (["person-1"], ["person-2"])
 
 
 def test_only_photographs_that_came_since_are_read(tmp_path, monkeypatch):
