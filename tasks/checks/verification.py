@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import replace
 from functools import partial
 from shlex import quote
@@ -136,9 +136,10 @@ class Verification:
         index, hashes, seen = IdIndex(), list[NDArray[np.uint64]](), 0
         plans = self._ledger.plans()
         committed = self._ledger.committed()
-        yield from _incomplete(self._ledger, _AGAIN)
         done, lacking, missing = set(committed), set(self._ledger.lacking_commits()), 0
-        is_whole = done <= {*plans}
+        orphans = done - {*plans}
+        yield from _incomplete(self._ledger, orphans, lacking, _AGAIN)
+        is_whole = not orphans
         for shard in plans:
             try:
                 units = self._ledger.units(shard).select(EDITS.names).cast(EDITS)
@@ -175,12 +176,17 @@ class Verification:
         if not self._has_latents:
             return
         ledger, missing, done = self._store.ledger, dict(self.images), 0
-        incomplete = [*_incomplete(ledger, "give `styleclip invert` again")]
-        yield from incomplete
-        if incomplete:
+        committed, plans, lacking = (
+            {*ledger.committed()},
+            {*ledger.plans()},
+            ledger.lacking_commits(),
+        )
+        orphans = committed - plans
+        yield from _incomplete(ledger, orphans, lacking, "give `styleclip invert` again")
+        if orphans or lacking:
             # They may be there.
             missing.clear()
-        for shard in sorted({*ledger.committed()} & {*ledger.plans()}):
+        for shard in sorted(committed & plans):
             try:
                 units = ledger.units(shard).select(["image_id", "crop_uri"]).to_pylist()
                 crops = {unit["image_id"]: unit["crop_uri"] for unit in units}
@@ -448,7 +454,8 @@ def check_faces(ledger: Ledger) -> Iterator[Finding]:
     """Check the parts of the faces' ledger against its commits, and its rows against its plans."""
     key = "source_uri"
     plans, committed = ledger.plans(), ledger.committed()
-    yield from _incomplete(ledger, "give `styleclip align` again")
+    orphans, lacking = {*committed} - {*plans}, ledger.lacking_commits()
+    yield from _incomplete(ledger, orphans, lacking, "give `styleclip align` again")
     for shard in committed:
         what = f"shard {shard} of {ledger.folder.url}"
         try:
@@ -463,16 +470,18 @@ def check_faces(ledger: Ledger) -> Iterator[Finding]:
                 yield _unlike(what, key, got, wanted)
 
 
-def _incomplete(ledger: Ledger, again: str) -> Iterator[Finding]:
-    """Name commits without plans, and results without commits."""
-    for shard in sorted({*ledger.committed()} - {*ledger.plans()}):
+def _incomplete(
+    ledger: Ledger, orphans: Iterable[int], lacking: Iterable[int], again: str
+) -> Iterator[Finding]:
+    """Name shards with commits and no plans, and those with results and no commits."""
+    for shard in sorted(orphans):
         yield Finding(
             f"shard {shard} of {ledger.folder.url}",
             "a commit without a plan",
             "a plan for every commit",
             "restore the plan from a copy",
         )
-    for shard in ledger.lacking_commits():
+    for shard in sorted(lacking):
         yield Finding(
             f"shard {shard} of {ledger.folder.url}",
             "results without a commit",
