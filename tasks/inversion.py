@@ -23,7 +23,7 @@ from tasks.latents import FACE_UNITS, Latents, LatentStore, latent_folder
 from tasks.models import Models, open_models
 from tasks.outputs import altered_files, keep_picture
 from tasks.photos.crops import NOT_MENDED
-from tasks.photos.faces import faces_table
+from tasks.photos.faces import crop_digests, faces_table
 from tasks.places import INVERSIONS, face_file
 from tasks.provenance import CODE_VERSION, PICTURE_ERRORS, png_bytes
 from tasks.row_logs import log_failures
@@ -33,6 +33,8 @@ from tasks.store.ledger import LOOKED_AT, Ledger, Row
 # Faces of a shard where nothing else is asked for.
 INVERT_SHARD = 256
 
+# Of a unit: digests of the crops that it may be inverted from; any where there are none.
+_RIGHT = "right_crops"
 _AGAIN = (
     "restore it, a crop also by `styleclip align` with --redo-damaged; then give `styleclip "
     "invert` with --retry-failed"
@@ -120,8 +122,9 @@ def invert_faces_shard(
         retry: Of a shard that is committed those faces are inverted again that have one of these
             statuses.
         redo_damaged: Of a shard that is committed those faces are inverted again whose latent is
-            not as it was committed, whose inversion's picture is gone or damaged, or whose crop is
-            another than was inverted.
+            not as it was committed, whose inversion's picture is gone or damaged, or whose crop was
+            cut again and came out otherwise. A picture that is neither the crop that was inverted
+            nor the one that alignment committed is none.
 
     Returns:
         Faces by status that this call inverted; nothing where another process committed the shard.
@@ -153,8 +156,8 @@ def invert_faces_shard(
         return {NOT_MENDED: len(lost)}
     for row, digest in zip(done, (d for part in found for d in part.digests()), strict=True):
         row["stored_sha256"] = digest
-    # A shard is written as a whole, with what is in it already.
-    stored = [row for row in kept if row["stored_sha256"]]
+    # A shard is written as a whole, with what is sound in it already.
+    stored = [row for row in kept if row["status"] == "ok"]
     found.append(store.read_stored([row["row"] for row in stored]))
     places = [row["row"] % store.shard_size for row in (*done, *stored)]
     everyone = sorted([*kept, *rows], key=itemgetter("row"))
@@ -184,17 +187,30 @@ def _begin(
     """Units to invert, their rows as they begin, and rows of the shard that stay as they are."""
     units, kept, first = store.ledger.units(shard), list[Row](), shard * store.shard_size
     numbers = {name: first + place for place, name in enumerate(units["image_id"].to_pylist())}
-    if store.ledger.is_committed(shard):
-        committed = store.ledger.rows(shard)
+    committed = store.ledger.rows(shard) if store.ledger.is_committed(shard) else None
+    if committed is not None:
         numbers = _named(committed, retry)
         if redo_damaged:
             numbers |= _damaged(root, store, shard)
         kept = [row for row in committed.to_pylist() if row["image_id"] not in numbers]
     asked = [unit for unit in units.to_pylist() if unit["image_id"] in numbers]
     chosen = [_since_moved(unit, root) for unit in asked]
+    if numbers and committed is not None:
+        right = _right_crops(root, committed)
+        chosen = [unit | {_RIGHT: right.get(unit["image_id"])} for unit in chosen]
     nothing = dict.fromkeys(LATENTS.names) | {"status": "ok", "source_sha256": ""}
     names = [unit["image_id"] for unit in chosen]
     return chosen, [nothing | {"image_id": name, "row": numbers[name]} for name in names], kept
+
+
+def _right_crops(root: Folder, committed: pa.Table) -> dict[str, set[str]]:
+    """The sha256 of the crops that faces may be inverted from again: as aligned, or as before."""
+    inverted = committed.filter(pc.equal(committed["status"], "ok"))
+    before = dict(
+        zip(inverted["image_id"].to_pylist(), inverted["source_sha256"].to_pylist(), strict=True)
+    )
+    aligned = crop_digests(root.url, committed["image_id"].to_pylist())
+    return {name: {digest, before.get(name, digest)} for name, digest in aligned.items()}
 
 
 def _damaged(root: Folder, store: LatentStore, shard: int) -> dict[str, int]:
@@ -203,7 +219,12 @@ def _damaged(root: Folder, store: LatentStore, shard: int) -> dict[str, int]:
     units = {unit["image_id"]: unit for unit in store.ledger.units(shard).to_pylist()}
     crops = {_since_moved(units[row["image_id"]], root)["crop_uri"]: row for row in rows}
     altered = altered_files({uri: row["source_sha256"] for uri, row in crops.items() if uri})
-    again = {crops[uri]["row"] for uri, digest in altered.items() if digest}
+    aligned = crop_digests(root.url, [crops[uri]["image_id"] for uri in altered])
+    again = {
+        crops[uri]["row"]
+        for uri, digest in altered.items()
+        if digest and digest == aligned.get(crops[uri]["image_id"])
+    }
     shown = {face_file(row["inversion_uri"], root): row["row"] for row in rows}
     again |= {shown[uri] for uri in altered_files(dict.fromkeys(shown))}
     again |= store.altered_rows(rows)
@@ -253,6 +274,9 @@ def _read_crop(unit: Row, row: Row) -> Image.Image | None:
         _mark_unreadable(row, unit["crop_uri"], error)
         return None
     row["source_sha256"] = sha256(content)
+    if unit.get(_RIGHT) and row["source_sha256"] not in unit[_RIGHT]:
+        _mark_unreadable(row, unit["crop_uri"], "got another picture than was aligned")
+        return None
     try:
         return Image.open(io.BytesIO(content)).convert("RGB")
     except PICTURE_ERRORS as error:
@@ -268,7 +292,7 @@ def _read_latent(unit: Row, row: Row) -> NDArray[np.float32] | None:
         return None
 
 
-def _mark_unreadable(row: Row, uri: str, error: Exception) -> None:
+def _mark_unreadable(row: Row, uri: str, error: Exception | str) -> None:
     row |= {"status": "unreadable", "error": f"{uri}: {error}; {_AGAIN}"}
 
 

@@ -261,23 +261,27 @@ class LatentStore:
 
         Returns:
             Rows overwritten.
+
+        Raises:
+            LatentStoreError: The store is damaged, so that nobody knows what is in it.
         """
         size, plans, count = self.shard_size, self.ledger.plans(), 0
         length = (plans[-1] + 1 if plans else 0) * size
         for start in range(0, length, size):
-            span = slice(start, start + size)
-            names = np.asarray(self._array("image_id", "r", length)[span], dtype=object)
-            rows = np.flatnonzero(names == image_id)
-            if not len(rows):
-                continue
-            count += len(rows)
-            # Whole shards are written, so that nothing of the old ones stays.
-            for name in (*_ARRAYS, *_TEXTS[::-1]):
-                array = self._array(name, "r+", length)
-                block = np.asarray(array[span], dtype=None if name in _ARRAYS else object)
-                block[rows] = np.nan if name in _ARRAYS else ""
-                array[span] = block
+            with self._reading(_MENDING):
+                count += self._erase(image_id, slice(start, start + size), length)
         return count
+
+    def _erase(self, image_id: str, span: slice, length: int) -> int:
+        names = np.asarray(self._array("image_id", "r", length)[span], dtype=object)
+        rows = np.flatnonzero(names == image_id)
+        # Whole shards are written, so that nothing of the old ones stays.
+        for name in (*_ARRAYS, *_TEXTS[::-1]) if len(rows) else ():
+            array = self._array(name, "r+", length)
+            block = np.asarray(array[span], dtype=None if name in _ARRAYS else object)
+            block[rows] = np.nan if name in _ARRAYS else ""
+            array[span] = block
+        return len(rows)
 
     def erase_shard(self, shard: int) -> None:
         """Overwrite a whole shard that is not committed, so that nobody knows what is in it."""
@@ -344,7 +348,7 @@ class LatentStore:
 
         Args:
             rows: Their numbers.
-            known: See `known`; read where None.
+            known: `row` and `stored_sha256` of them, see `known`; read where None.
 
         Returns:
             The latents of the others, in the order given; and for each row what is wrong with it,
@@ -389,11 +393,12 @@ class LatentStore:
             rows: Committed ones.
             with_texts: Whether the texts beside the numbers count.
         """
-        known, altered = self.known(), set[int]()
-        numbered = sorted(rows, key=itemgetter("row"))
+        altered, numbered = set[int](), sorted(rows, key=itemgetter("row"))
         for _, chunk in groupby(numbered, lambda row: int(row["row"]) // CHUNK):
             asked = [*chunk]
             numbers = [row["row"] for row in asked]
+            digests = pa.array([row["stored_sha256"] for row in asked], pa.string())
+            known = pa.table({"row": pa.array(numbers, pa.int64()), "stored_sha256": digests})
             try:
                 errors = self.read_usable(numbers, known)[1]
                 texts = self.altered_texts(asked) if with_texts else [""] * len(asked)

@@ -23,6 +23,7 @@ from tasks.forgetting import Forgetting, ForgettingError
 from tasks.frozen import freeze_manifest
 from tasks.interchange import Import, plan_import
 from tasks.inversion import invert_faces_shard
+from tasks.latents import LatentStoreError
 from tasks.manifest_files import Manifest
 from tasks.photos.alignment import plan_photos
 from tasks.photos.faces import faces_ledger
@@ -428,3 +429,12 @@ def test_tables_of_others_keep_their_rows(finished):
 def test_a_run_outside_that_is_none_is_refused(finished, tmp_path):
     with pytest.raises(ForgettingError, match=r"holds no run\.json, expected the folder of a run"):
         Forgetting(finished.root, "anna", [str(tmp_path / "mistyped")])
+
+
+def test_a_store_that_cannot_be_searched_is_named_and_mended(finished):
+    (chunk,) = Path(finished.root).glob("latents/*/w_plus.zarr/image_id/c/*")
+    chunk.write_bytes(chunk.read_bytes()[:5])
+    with pytest.raises(LatentStoreError, match="styleclip invert` with --redo-damaged"):
+        forget(finished.root, "anna")
+    invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, redo_damaged=True)
+    assert forget(finished.root, "anna") == []

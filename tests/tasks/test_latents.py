@@ -8,12 +8,14 @@ import pyarrow as pa
 import pytest
 import zarr
 
+import tasks.inversion
 from manifests.schemas import LATENT_FAILURES
 from tasks.inversion import failed_latents, invert_faces_shard, shards_to_invert
 from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
 from tasks.models import open_models
 from tasks.store.faults import StoreError
 from tasks.store.folders import Folder
+from tasks.store.ledger import Ledger
 
 SHARD = 64
 
@@ -257,3 +259,35 @@ def test_a_damaged_chunk_is_named_and_inverted_again(tmp_path, models, crops, si
     done = invert_faces_shard(root, models, "cpu", 0, 8, redo_damaged=True)
     assert done == {"ok": 3}
     np.testing.assert_array_equal(store.read([0, 1, 2]).w_plus, whole.w_plus)
+
+
+def test_a_face_that_failed_stands_in_nobody_s_way(tmp_path, models, crops, monkeypatch):
+    root, encode = str(tmp_path / "ws"), tasks.inversion._encode
+    store = planned(root, models, crops)
+
+    def encode_one_to_nan(*arguments):
+        w_plus, sources = encode(*arguments)
+        w_plus[1] = np.nan
+        return w_plus, sources
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks.inversion, "_encode", encode_one_to_nan)
+        assert invert_faces_shard(root, models, "cpu", 0, 8) == {"ok": 2, "failed": 1}
+    (chunk,) = tmp_path.glob("ws/latents/*/w_plus.zarr/w_plus/c/0/0/0")
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    assert invert_faces_shard(root, models, "cpu", 0, 8, redo_damaged=True) == {"ok": 2}
+    assert store.ledger.rows(0)["status"].to_pylist() == ["ok", "failed", "ok"]
+    assert len(store.read([0, 2]).w_plus) == 2
+    assert invert_faces_shard(root, models, "cpu", 0, 8, retry=["failed"]) == {"ok": 1}
+    assert len(store.read([0, 1, 2]).w_plus) == 3
+
+
+def test_mending_a_shard_reads_no_other(tmp_path, models, crops, monkeypatch):
+    root, read, parts = str(tmp_path / "ws"), Ledger._read_part, list[str]()
+    store = planned(root, models, [(f"face{i}", crops[0][1]) for i in range(3 * SHARD)])
+    for shard in range(3):
+        invert_faces_shard(root, models, "cpu", shard, 64)
+        store._array("w_plus", "r+", 3 * SHARD)[shard * SHARD] = 0
+    monkeypatch.setattr(Ledger, "_read_part", lambda s, part: parts.append(part) or read(s, part))
+    assert invert_faces_shard(root, models, "cpu", 1, 64, redo_damaged=True) == {"ok": 1}
+    assert {part.name.split("-")[1] for part in parts} == {"00001"}
