@@ -155,20 +155,29 @@ def align_photos_shard(
     if before:
         known = ledger.rows(shard)
         if redo_damaged:
-            mended = mend_crops(known.to_pylist(), units, root, crop_size)
+            mended = mend_crops(known.to_pylist(), units, root, crop_size, _threads())
         again = _unusable(known, retry)
         units = [unit for unit in units if bare_address(unit["source_uri"]) in again]
         stays = (row for row in known.to_pylist() if bare_address(row["source_uri"]) not in again)
         kept = {row["image_id"]: row for row in stays}
-        kept |= {row["image_id"]: row for row in mended if row["status"] != NOT_MENDED}
-        if not units and not mended:
-            return {}
-    found = _threads().map(_Aligner(root / CROPS, face_detector(), config).align, units)
-    rows = [row for rows in found for row in rows]
+        cut = {row["image_id"]: row for row in mended if row["status"] != NOT_MENDED}
+        kept |= cut
+        if not units and not cut:
+            log_failures(ledger.folder.url, shard, "source_uri", mended)
+            return dict(Counter(row["status"] for row in mended))
+    rows = list[Row]()
+    if units:
+        align = _Aligner(root / CROPS, face_detector(), config).align
+        rows = [row for found in _threads().map(align, units) for row in found]
     facts = {"photos": len(units), BEGAN: began}
     table = pa.Table.from_pylist([*kept.values(), *rows], FACES)
     if not ledger.wrote(ledger.commit(shard, table, facts, before)):
-        return {}
+        if not mended:
+            return {}
+        # Who came first may have cut other crops than lie there now.
+        return align_photos_shard(
+            workspace, shard, crop_size, faces, minimum_face, retry, redo_damaged
+        )
     log_failures(ledger.folder.url, shard, "source_uri", [*mended, *rows])
     return dict(Counter(row["status"] for row in (*mended, *rows)))
 

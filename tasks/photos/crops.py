@@ -1,6 +1,8 @@
 """Crops: faces cut out of photographs, and cut out again where a crop is lost or was changed."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,7 +69,7 @@ def cut_face(photo: Image.Image, quad: FloatArray, size: int) -> Image.Image:
 
 
 def mend_crops(
-    faces: Sequence[Row], photos: Sequence[Row], workspace: Folder, size: int
+    faces: Sequence[Row], photos: Sequence[Row], workspace: Folder, size: int, pool: Executor
 ) -> list[Row]:
     """Cut crops again that are not there as they were committed.
 
@@ -78,6 +80,7 @@ def mend_crops(
         photos: `source_uri` of their photographs, where they are to be read from.
         workspace: Where the crops are.
         size: Side of the crops in pixels.
+        pool: Does one photograph at a time with each of its threads.
 
     Returns:
         The rows of those crops, with the digest of the file that is there now; NOT_MENDED and an
@@ -86,20 +89,30 @@ def mend_crops(
     sources = {bare_address(photo["source_uri"]): photo["source_uri"] for photo in photos}
     usable = {face_file(row["crop_uri"], workspace): row for row in faces if row["status"] == "ok"}
     altered = altered_files({uri: row["crop_sha256"] for uri, row in usable.items()})
-    return [
-        _mend(uri, usable[uri], sources[bare_address(usable[uri]["source_uri"])], size)
-        for uri in altered
-    ]
+    lost = dict[tuple[str, str], dict[str, Row]]()
+    for uri in altered:
+        row = usable[uri]
+        photo = sources[bare_address(row["source_uri"])], row["source_sha256"]
+        lost.setdefault(photo, {})[uri] = row
+    mended = pool.map(partial(_mend, size), lost, lost.values())
+    return [row for rows in mended for row in rows]
 
 
-def _mend(uri: str, row: Row, source: str, size: int) -> Row:
+def _mend(size: int, of: tuple[str, str], crops: Mapping[str, Row]) -> list[Row]:
+    """Cut crops again, by their URLs, of a photograph: where it is, and its sha256."""
+    source, digest = of
     try:
-        photo = fetch_photo(source)
-        if sha256(photo) != row["source_sha256"]:
+        content = fetch_photo(source)
+        if sha256(content) != digest:
             raise PhotoError("unreadable", "got another photograph than was aligned")
-        crop = crop_file(read_photo(photo), row, size)
+        photo = read_photo(content)
     except PhotoError as error:
-        return row | {"status": NOT_MENDED, "error": str(error)}
+        return [row | {"status": NOT_MENDED, "error": str(error)} for row in crops.values()]
+    return [row | {"crop_sha256": _cut_again(uri, photo, row, size)} for uri, row in crops.items()]
+
+
+def _cut_again(uri: str, photo: Image.Image, row: Row, size: int) -> str:
+    crop = crop_file(photo, row, size)
     folder, name = split_url(uri)
     folder.write(name, crop)
-    return row | {"crop_sha256": sha256(crop)}
+    return sha256(crop)

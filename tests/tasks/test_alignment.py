@@ -36,7 +36,7 @@ from tasks.photos.listing import distinct_id, list_photos
 from tasks.photos.listing_table import ListingError
 from tasks.provenance import CODE_VERSION, png_bytes, read_facts
 from tasks.store.folders import Folder, read_url, sha256, split_url
-from tasks.store.ledger import Ledger, LedgerError
+from tasks.store.ledger import COMMITS, Ledger, LedgerError
 
 from published import golden
 
@@ -385,6 +385,10 @@ def test_damaged_crops_are_cut_again_as_they_were_or_stay_as_they_are(root):
     photos.write("person-2.jpg", (PHOTOS / "person-4.jpg").read_bytes())
     assert mend() == {"ok": 2, NOT_MENDED: 1}
     assert read_url(crops["person-2"]) == whole.pop("person-4")
+    # Nothing is committed of what stays as it is.
+    commits = (faces_ledger(workspace).folder / COMMITS).names()
+    assert mend() == {NOT_MENDED: 1}
+    assert (faces_ledger(workspace).folder / COMMITS).names() == commits
     photos.write("person-2.jpg", (PHOTOS / "person-2.jpg").read_bytes())
     assert mend() == {"ok": 1}
     assert mend() == {}
@@ -467,6 +471,34 @@ def test_a_late_writer_does_not_replace_a_committed_crop(tmp_path, monkeypatch):
     assert align_photos_shard(workspace, 0, 64, "largest", 100) == {}
     assert faces_table(workspace).to_pylist() == [row]
     assert sha256(read_url(row["crop_uri"])) == row["crop_sha256"]
+
+
+@pytest.mark.parametrize("last", ["mine", "its"])
+def test_of_two_that_cut_a_crop_again_the_rows_are_of_what_is_there(tmp_path, monkeypatch, last):
+    photos, workspace = upload(Folder(str(tmp_path / "in")), "astronaut.png"), str(tmp_path / "ws")
+    (row,) = align(workspace, photos.url)
+    Folder(workspace).remove("crops/astronaut.png")
+    commit, hardware = Ledger.commit, iter(range(9))
+
+    def cut_on_some_hardware(*values):
+        crop = cut_face(*values)
+        crop.putpixel((0, 0), (next(hardware), 0, 0))
+        return crop
+
+    def commit_after_another(*values):
+        mine = read_url(row["crop_uri"])
+        monkeypatch.setattr(Ledger, "commit", commit)
+        assert align_photos_shard(workspace, 0, 64, "largest", 100, redo_damaged=True) == {"ok": 1}
+        if last == "mine":
+            Folder(workspace).write("crops/astronaut.png", mine)
+        return commit(*values)
+
+    monkeypatch.setattr(tasks.photos.crops, "cut_face", cut_on_some_hardware)
+    monkeypatch.setattr(Ledger, "commit", commit_after_another)
+    done = align_photos_shard(workspace, 0, 64, "largest", 100, redo_damaged=True)
+    assert done == ({"ok": 1} if last == "mine" else {})
+    (after,) = faces_table(workspace).to_pylist()
+    assert sha256(read_url(after["crop_uri"])) == after["crop_sha256"] != row["crop_sha256"]
 
 
 def test_a_url_that_is_signed_anew_is_the_same_photograph_and_is_read_from_there(tmp_path):
