@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from mimetypes import MimeTypes
 from typing import Any
 
+from botocore.endpoint import MAX_POOL_CONNECTIONS
 from botocore.exceptions import IncompleteReadError
 from s3fs import S3FileSystem
 
@@ -39,6 +40,9 @@ class EnduringS3(S3FileSystem):  # type: ignore[misc]
         single = {"max_concurrency": 1}
         super().__init__(config_kwargs=once | dict(config_kwargs or {}), **single | options)
         self._patience = (config_kwargs or {}).get("read_timeout", self.read_timeout)
+        # As many as there are connections: waiting for one is no silence of the store.
+        most = (config_kwargs or {}).get("max_pool_connections", MAX_POOL_CONNECTIONS)
+        self._turns = asyncio.Semaphore(most)
 
     async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
         place = "/".join(options[n] for n in ("Bucket", "Key", "Prefix") if options.get(n))
@@ -62,7 +66,8 @@ class EnduringS3(S3FileSystem):  # type: ignore[misc]
             return answer
 
         try:
-            return await endure_request(f"s3://{place}", request)
+            async with self._turns:
+                return await endure_request(f"s3://{place}", request)
         except StoreError as error:
             if method == "head_object" and error.lasting and not error.everywhere:
                 # The answer to a HEAD has no body to say why; that to a GET has.

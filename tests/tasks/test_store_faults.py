@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import fsspec.config
 import numpy as np
 import pyarrow as pa
 import pytest
 import zarr
 
+import tasks.store.folders
 from benchmarks.endurance.faulty_proxy import FAULTS, FaultyProxy, Refusal, faulty_proxy
 from tasks.store import faults as store_faults
 from tasks.store.faults import NoBucketError, RetryPolicy, StoreError, retried_requests
@@ -138,6 +142,17 @@ def test_a_store_that_keeps_silent_concerns_all_work_and_one_that_errs_may_not(p
         with pytest.raises(StoreError, match="in every attempt") as caught:
             folder.read("x")
         assert (caught.value.lasting, caught.value.everywhere) == (False, everywhere)
+
+
+def test_a_wait_for_a_connection_is_no_silence_of_the_store(proxy, folder, monkeypatch):
+    fsspec.config.conf["s3"]["config_kwargs"]["max_pool_connections"] = 1
+    tasks.store.folders._file_system.cache_clear()
+    busy, before = Folder(folder.url), retried_requests()
+    # Five of these take longer than a request may, and none does.
+    monkeypatch.setattr(proxy, "next_fault", lambda: time.sleep(0.2))
+    with ThreadPoolExecutor(5) as pool:
+        assert [*pool.map(busy.read, ["x"] * 5)] == [CONTENT] * 5
+    assert retried_requests() == before
 
 
 def test_a_store_that_is_down_for_long_is_told_once_a_minute(proxy, folder, monkeypatch, caplog):
