@@ -39,6 +39,8 @@ OnProgress = Callable[[int], None]
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError, pa.ArrowException)
 _AGAIN = "give the command that began the run again"
 _INVERT = "restore the store from a copy, or `styleclip invert` with --redo-damaged"
+# For `find`, see `Folder.half_written`.
+_HALF_WRITTEN = r"\( -name '.part-*' -o -path '*.zarr/*.partial' \)"
 _REDO = "restore it from a copy, or take a new run name and edit again"
 
 
@@ -126,8 +128,8 @@ class Verification:
                     folder.url,
                     f"half-written files, such as {left[0]}",
                     "none but those of commands at work",
-                    f"`find {quote(folder.url)} -name '.part-*' -mmin +60 -delete` removes what "
-                    "commands left that were killed more than an hour ago",
+                    f"`find {quote(folder.url)} -type f -mmin +60 {_HALF_WRITTEN} -delete` removes "
+                    "what commands left that were killed more than an hour ago",
                     "suspicious",
                 )
 

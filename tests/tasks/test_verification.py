@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import shlex
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -213,20 +216,33 @@ def test_damaged_pictures_are_made_again(finished, run):
     assert finished.results(run)["output_sha256"].equals(before["output_sha256"])
 
 
-def test_a_changed_crop(finished):
-    path = Path(finished.root) / "crops/carl.png"
-    Image.new("RGB", (64, 64)).save(path)
-    assert f"crop {path}: got sha256" in one(findings(finished))
-    # It may be a better one: the latent follows it.
+def test_a_picture_in_the_place_of_a_crop_is_not_inverted(finished):
+    crops, before = Path(finished.root) / "crops", finished.group("latents")["w_plus"][:4]
+    crop = (crops / "carl.png").read_bytes()
+    shutil.copy(crops / "anna.png", crops / "carl.png")
+    assert f"crop {crops / 'carl.png'}: got sha256" in one(findings(finished))
     again = {"redo_damaged": True}
-    assert invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, **again) == {"ok": 1}
+    assert invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, **again) == {}
+    np.testing.assert_array_equal(finished.group("latents")["w_plus"][:4], before)
+    # Nor is it where the latent is lost, now or later.
+    finished.group("latents")["w_plus"][3] = np.nan
+    for options in ({"redo_damaged": True}, {"retry": ["unreadable"]}):
+        done = invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, **options)
+        assert done == {"unreadable": 1}
+        assert np.isnan(finished.group("latents")["w_plus"][3]).all()
+    (crops / "carl.png").write_bytes(crop)
+    retry = {"retry": ["unreadable"]}
+    assert invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, **retry) == {"ok": 1}
+    np.testing.assert_array_equal(finished.group("latents")["w_plus"][:4], before)
     assert findings(finished) == []
 
 
 @pytest.mark.parametrize("damage", ["crop", "crop and inversion", "crop and latent"])
-def test_a_sound_latent_outlives_its_crop(finished, damage):
-    before = finished.group("latents")["w_plus"][:4]
-    (Path(finished.root) / "crops/carl.png").write_bytes(b"half")
+@pytest.mark.parametrize("there", ["half", "another"])
+def test_a_sound_latent_outlives_its_crop(finished, damage, there):
+    before, crops = finished.group("latents")["w_plus"][:4], Path(finished.root) / "crops"
+    another = (crops / "anna.png").read_bytes()
+    (crops / "carl.png").write_bytes(another if there == "another" else b"half")
     if damage == "crop and inversion":
         (picture,) = Path(finished.root).glob("inversions/*/carl.png")
         picture.unlink()
@@ -240,7 +256,8 @@ def test_a_sound_latent_outlives_its_crop(finished, damage):
         assert done == {"unreadable": 1}
         assert np.isnan(after[3]).all()
     else:
-        assert done == {"not mended": 1}
+        # A crop alone is what `align` makes again.
+        assert done == ({"not mended": 1} if damage == "crop and inversion" else {})
         np.testing.assert_array_equal(after[3], before[3])
 
 
@@ -402,7 +419,11 @@ def test_a_mapper_gets_a_lost_card_again(finished):
 def test_what_killed_writers_left_is_named(finished):
     assert findings(finished) == []
     left = Path(finished.root) / "runs/single/images/anna/.part-12345678"
-    left.write_bytes(b"half")
-    found = one(findings(finished))
-    assert f"{finished.run('single').url}: got half-written files, such as images/anna/" in found
-    assert f"`find {finished.run('single').url} -name '.part-*' -mmin +60 -delete`" in found
+    (array,) = Path(finished.root).glob("latents/*/*.zarr/w_plus")
+    for path in (left, array / "zarr.json.0123abcd.partial"):
+        path.write_bytes(b"half")
+        os.utime(path, (1, 1))
+    for found, path in zip(findings(finished), (left, array), strict=True):
+        assert f": got half-written files, such as {path.parts[-3]}/" in found
+        subprocess.run(shlex.split(found.split("`")[1]), check=True)
+    assert findings(finished) == []
