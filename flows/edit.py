@@ -1,6 +1,7 @@
 """A manifest -> edited images and result rows."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated
@@ -24,7 +25,7 @@ from tasks.directions import RelevanceConfig
 from tasks.edits import EDIT_BATCH, edit_pairs_shard
 from tasks.forecast import Forecast, StageForecast
 from tasks.frozen import freeze_manifest, read_card
-from tasks.manifest_files import Manifest
+from tasks.manifest_files import Manifest, usable_faces
 from tasks.models import open_models
 from tasks.runs import (
     ImageFormat,
@@ -50,7 +51,7 @@ from tasks.selection import (
     statuses_to_retry,
 )
 from tasks.store.folders import Folder
-from tasks.surveys import require_doable_edits, rows_without_latents, survey_manifest
+from tasks.surveys import images_without_latents, require_doable_edits, survey_manifest
 
 # Shorter preparations are not mentioned.
 _TOLD_PREPARATION = 2.0
@@ -149,7 +150,8 @@ def edit_dataset(
         require_doable_edits(folder, needs, asked, settings, networks, measured, update)
         require_latents(settings)
         if update or not read_card(folder):
-            _tell_lacking(*rows_without_latents(asked, store_of(settings)), workspace, manifest)
+            lacking = images_without_latents(asked, store_of(settings))
+            _tell_lacking(lacking, workspace, manifest, models)
         assets = make_assets(workspace, needs, models, measured, device, workers, engine)
         # It took hours, and others may have written meanwhile.
         needs.require_unchanged(asked)
@@ -198,15 +200,29 @@ def edit_dataset(
     )
 
 
-def _tell_lacking(count: int, image_id: str, workspace: str, manifest: str) -> None:
+def _tell_lacking(lacking: Counter[str], workspace: str, manifest: str, models: str) -> None:
     """Say of how many rows it is known before that they cannot be edited."""
-    if count:
-        several = "row names an image" if count == 1 else "rows name images"
+    if not lacking:
+        return
+    count, faces = lacking.total(), {*usable_faces(workspace)}
+    several = "row names an image" if count == 1 else "rows name images"
+    say(f"edit: {count:,} {several} without a latent, and will be no_latent")
+    bundle = "" if models == DEMO_MODELS else f" --models {models}"
+    if aligned := [name for name in lacking if name in faces]:
         say(
-            f"edit: {count:,} {several} without a latent, such as {image_id}, and will be "
-            f"no_latent; `styleclip manifest validate {manifest} --workspace {workspace}` says "
-            "which, and what may be meant"
+            f"edit: aligned and not inverted: {_some(aligned)}; `styleclip invert "
+            f"{workspace}{bundle}` inverts them or says why not"
         )
+    if unknown := [name for name in lacking if name not in faces]:
+        say(
+            f"edit: no faces of {workspace}: {_some(unknown)}; `styleclip manifest validate "
+            f"{manifest} --workspace {workspace}` says which rows, and what may be meant"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - 1
+    return names[0] + (f" and {more:,} more" if more else "")
 
 
 def _tell_failed(

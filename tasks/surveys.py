@@ -1,6 +1,7 @@
 """What edits need beside networks and latents, from the rows that ask for them."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -166,15 +167,14 @@ def require_doable_edits(
         require_mappers(needs.mapper_uris, networks)
 
 
-def rows_without_latents(rows: Iterable[pa.RecordBatch], store: LatentStore) -> tuple[int, str]:
-    """Return how many rows name images without a latent, and the first such image."""
-    known, count, first = pa.array(store.image_ids(), pa.string()), 0, ""
+def images_without_latents(rows: Iterable[pa.RecordBatch], store: LatentStore) -> Counter[str]:
+    """Return the images without a latent that rows name, and how many rows name each."""
+    known, lacking = {*store.image_ids()}, Counter[str]()
     for batch in rows:
-        names = batch["image_id"]
-        lacking = names.filter(pc.invert(pc.is_in(names, known)))
-        count += len(lacking)
-        first = first or (lacking[0].as_py() if len(lacking) else "")
-    return count, first
+        for name, count in Counter(batch["image_id"].to_pylist()).items():
+            if name not in known:
+                lacking[name] += count
+    return lacking
 
 
 def _trainings(wanted: Iterable[tuple[str, str | None]]) -> list[tuple[str, MapperConfig]]:
