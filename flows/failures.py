@@ -10,7 +10,16 @@ from tasks.store.redaction import redact
 
 
 class StageError(RuntimeError):
-    """Shards of a stage failed; what is committed stays, and the same command continues."""
+    """Shards of a stage failed; what is committed stays, and the same command continues.
+
+    Args:
+        told: What is done, what failed and why.
+        hopeless: Whether each of them would fail again, see `is_hopeless`.
+    """
+
+    def __init__(self, told: str, hopeless: bool = False) -> None:
+        super().__init__(told)
+        self.hopeless = hopeless
 
 
 class StageCancelled(StageError):  # noqa: N818
@@ -32,7 +41,9 @@ class StageCancelled(StageError):  # noqa: N818
 
 
 def is_hopeless(error: object) -> bool:
-    """Return whether a flow would fail again: by what it was given, or a lasting fault."""
+    """Return whether work would fail again: by what it was given, or a lasting fault."""
+    if isinstance(error, StageError):
+        return error.hopeless
     return isinstance(error, (ValueError, PermissionError)) or is_lasting(error)
 
 
@@ -89,6 +100,11 @@ class Failures:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether each shard would fail again, see `is_hopeless`."""
+        return all(is_hopeless(failure.error) for failure in self._all)
 
     def succeed(self) -> None:
         """Take note of a shard that is done."""

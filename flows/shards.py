@@ -160,7 +160,7 @@ def run_shards(
     write_metrics("stage", **facts, shards_failed=len(failures))
     _tell_retries(label, again)
     if failures:
-        raise StageError(failures.tell(label, done))
+        raise StageError(failures.tell(label, done), failures.hopeless)
     return dict(counts)
 
 

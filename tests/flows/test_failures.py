@@ -192,15 +192,16 @@ def test_nor_of_what_a_flow_refuses(begun, caplog):
     assert "wJalrXUtnFEMI" not in caplog.text + stored
 
 
-@pytest.mark.parametrize(
-    ("error", "attempts"),
-    [
-        (ListingError("photographs: got none"), 1),
-        (PermissionError("the folder cannot be written"), 1),
-        (StoreError("s3://faces: the token has expired", lasting=True), 1),
-        (StoreError("s3://faces: throttled"), 2),
-    ],
-)
+# With how often a flow is tried where one more attempt is allowed.
+ERRORS = [
+    (ListingError("photographs: got none"), 1),
+    (PermissionError("the folder cannot be written"), 1),
+    (StoreError("s3://faces: the token has expired", lasting=True), 1),
+    (StoreError("s3://faces: throttled"), 2),
+]
+
+
+@pytest.mark.parametrize(("error", "attempts"), ERRORS)
 def test_a_flow_that_would_fail_again_is_not_tried_again(shown_by_prefect, error, attempts):
     begun = []
 
@@ -215,6 +216,25 @@ def test_a_flow_that_would_fail_again_is_not_tried_again(shown_by_prefect, error
     # What users correct needs no trace.
     assert ("Traceback" in shown_by_prefect.getvalue()) == (attempts == 2)
     assert str(error) in shown_by_prefect.getvalue()
+
+
+@pytest.mark.parametrize(("error", "attempts"), ERRORS)
+def test_nor_is_one_all_of_whose_lost_shards_would_fail_again(begun, error, attempts):
+    tried = []
+
+    def fail_in_part(shard: int) -> dict[str, int]:
+        if shard == 1:
+            raise error
+        return {"ok": 1}
+
+    @guarded_flow("failing-in-part")
+    def fail() -> None:
+        tried.append(1)
+        run_shards("stage", fail_in_part, range(3), 1, {})
+
+    with pytest.raises(StageError):
+        fail.with_options(retries=1)()
+    assert len(tried) == attempts
 
 
 def test_every_flow_keeps_credentials_to_itself():
