@@ -112,8 +112,8 @@ def edit_dataset(
             failed, no_channel); all but ok where no status is named.
         update: Take over a changed manifest, and changed networks and assets: what is new or
             depends on them is computed, rows that are gone leave the results, the others stay.
-        redo_damaged: Also do rows again whose picture is lost or not as it was committed, which
-            reads all of them.
+        redo_damaged: Also do rows again whose picture is lost or not as it was committed, or whose
+            face has another latent since, which reads all of them.
         redo: What to do again of the results that are there.
         dry_run: Say what the edits will take, from a few seconds of them, and write nothing.
         price_per_hour: What an hour of this machine costs, for the dry run.

@@ -49,7 +49,7 @@ def import_latents(
             `latents export` writes it, and without one they are made of the file's name.
         models: Bundle of weights: the URL of its JSON file, or `demo`.
         device: auto, cpu, cuda, cuda:1, mps.
-        batch_size: Images that are read and scored together; the generator has its own size.
+        batch_size: Images that are read together; the networks have a size of their own.
         shard_size: Faces of a shard of a new store.
     """
     began = time.monotonic()

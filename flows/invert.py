@@ -51,7 +51,7 @@ def invert_faces(
         workspace: Folder or URL that holds all data.
         models: Bundle of weights: the URL of its JSON file, or `demo`.
         device: auto, cpu, cuda, cuda:1, mps.
-        batch_size: Faces that are read and scored together; the generator has its own size.
+        batch_size: Faces that are read together; the networks have a size of their own.
         shard_size: Faces of a shard of a new store.
         workers: Shards at a time.
         engine: threads, processes, dask, ray, or a cluster as dask:tcp://HOST:8786.
@@ -59,8 +59,8 @@ def invert_faces(
             `prepare` has planned before.
         retry_failed: Invert faces again whose status is one of these, separated by commas
             (unreadable, failed); all that failed where no status is named.
-        redo_damaged: Also invert faces again whose latent is lost or not as it was committed, or
-            whose crop is another now, which reads all of them.
+        redo_damaged: Also invert faces again whose latent or its picture is lost or not as it was
+            committed, or whose crop was cut again and came out otherwise, which reads all of them.
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     retry = statuses_to_retry(retry_failed, LATENT_FAILURES)

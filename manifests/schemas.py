@@ -146,6 +146,7 @@ RESULTS = pa.schema(
         _metric("clip_cosine_inversion", "Inversion and target prompt: before the edit."),
         *_METRICS,
         _column("seconds", pa.float64(), "Time for the edit and its scores.", "s", nullable=True),
+        _digest("latent_sha256", "Of the stored latent that was edited; null if none was."),
         _digest("edit_key", "Of all that the edited image depends on; null if none was made."),
         _digest("generator_fingerprint", "Of the generator's weights.", nullable=False),
         _digest("encoder_fingerprint", "Of the encoder that inverted the photograph."),

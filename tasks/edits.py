@@ -34,7 +34,7 @@ from styleclip_ops.warm_start import RandomFaces, draw_random_faces, prompt_offs
 from tasks.arithmetic import choose_arithmetic
 from tasks.directions import Directions, DirectionStore
 from tasks.frozen import read_card
-from tasks.latents import Latents
+from tasks.latents import Latents, LatentStore
 from tasks.mappers import MapperConfig, mapper_folder, read_mapper, slug
 from tasks.models import Models, describe_device, open_models, settle
 from tasks.once import once
@@ -91,7 +91,8 @@ def edit_pairs_shard(
         retry: Statuses of rows to make again.
         again: Which rows to make again, also those that are ok.
         batch_size: Edits that are read and scored together.
-        redo_damaged: Also make rows again whose picture is not there as it was committed.
+        redo_damaged: Also make rows again whose picture is not there as it was committed, or whose
+            image has another latent since.
 
     Returns:
         Rows by status that were made; nothing where another process committed the shard.
@@ -110,7 +111,7 @@ def edit_pairs_shard(
         due = (row for row in done if row["status"] in retry or is_stale(row, settings))
         redone = {row["pair_id"] for row in due}
     if redo_damaged:
-        redone |= _damaged(done, run_places(folder))
+        redone |= _damaged(done, run_places(folder)) | _outdated(done, store_of(settings))
     kept = {row["pair_id"]: row for row in done if row["pair_id"] not in redone}
     units = ledger.units(shard).to_pylist()
     rows = [kept.get(unit["pair_id"]) or begin_row(unit, settings, shard) for unit in units]
@@ -149,6 +150,14 @@ def _damaged(rows: Iterable[Row], places: RunPlaces) -> set[str]:
     }
     altered = altered_files({uri: row["output_sha256"] for uri, row in edits.items()})
     return {edits[uri]["pair_id"] for uri in altered}
+
+
+def _outdated(rows: Sequence[Row], store: LatentStore) -> set[str]:
+    """Pair ids of edits of latents that were inverted again since, and came out otherwise."""
+    edited = [row for row in rows if row["latent_sha256"]]
+    now = store.digests_of([row["image_id"] for row in edited])
+    pairs = zip(edited, now, strict=True)
+    return {row["pair_id"] for row, digest in pairs if digest not in (None, row["latent_sha256"])}
 
 
 @dataclass(frozen=True)
@@ -260,6 +269,7 @@ class Editor:
             latents, errors = store.read_usable(stored, committed)
         wrong = {place: error for place, error in zip(stored, errors, strict=True) if error}
         usable = [place for place in stored if place not in wrong]
+        digests = dict(zip(usable, latents.digests(), strict=True))
         sound = list[tuple[Row, int]]()
         for row, place in known:
             message = self.refusal(row)
@@ -268,6 +278,7 @@ class Editor:
             if message:
                 row |= {"status": "failed", "error": message}
             else:
+                row["latent_sha256"] = digests[place]
                 sound.append((row, place))
         for group in _grouped(sound, lambda pair: rows_together(pair[0])):
             for start in range(0, len(group), batch_size):
@@ -592,6 +603,7 @@ _CONTENT = (
     "beta",
     "num_channels",
     "options",
+    "latent_sha256",
     "generator_fingerprint",
     "encoder_fingerprint",
     "clip_fingerprint",

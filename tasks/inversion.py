@@ -118,7 +118,7 @@ def invert_faces_shard(
         models: URL of the bundle.
         device: See `tasks.models.open_models`.
         shard: Its number.
-        batch_size: Faces that are read and scored together; the generator takes lots of its own.
+        batch_size: Faces that are read together; the networks take lots of their own.
         retry: Of a shard that is committed those faces are inverted again that have one of these
             statuses.
         redo_damaged: Of a shard that is committed those faces are inverted again whose latent is
@@ -314,9 +314,13 @@ def _describe(
     Imported latents have no photographs: their sources are zeros, and nothing is near them.
     """
     inversions = in_lots(networks.generator, w_plus, networks.lot).clamp(-1, 1)
-    clip, identity = networks.judge.embed_images, networks.identity.embed
-    embedded = [clip(inversions), identity(inversions)]
-    before = [clip(sources), identity(sources)] if sources is not None else []
+    # So that a latent that is inverted again has the digest that it had.
+    embed = [
+        partial(in_lots, function, lot=networks.lot)
+        for function in (networks.judge.embed_images, networks.identity.embed)
+    ]
+    embedded = [function(inversions) for function in embed]
+    before = [function(sources) for function in embed] if sources is not None else []
     if sources is not None:
         shown = images_to_tensor(tensor_to_images(sources), networks.generator.resolution)
         near = {"l1": (inversions.cpu() - shown).abs().mean(dim=(1, 2, 3)).tolist()}

@@ -310,9 +310,11 @@ class LatentStore:
             known: See `known`; read where None.
         """
         known = self.known() if known is None else known
-        places = pc.index_in(pa.array(image_ids, pa.string()), value_set=known["image_id"])
-        rows: list[int | None] = known["row"].take(places).to_pylist()
-        return rows
+        return _look_up(image_ids, known, "row")
+
+    def digests_of(self, image_ids: Sequence[str]) -> list[str | None]:
+        """Return the sha256 of the latents of images, None for those without."""
+        return _look_up(image_ids, self.known(), "stored_sha256")
 
     def read_stored(self, rows: Sequence[int]) -> Latents:
         """Read rows as they are, NaN included, in the order given.
@@ -430,6 +432,13 @@ def _known_rows(url: str, _: Hashable) -> pa.Table:
     tables = [table.filter(_is_ok(table)) for table in results]
     chosen = [table.select(["image_id", "row", "stored_sha256"]) for table in tables]
     return pa.concat_tables(chosen or [LATENTS.empty_table()]).combine_chunks()
+
+
+def _look_up(image_ids: Sequence[str], known: pa.Table, column: str) -> list[Any]:
+    """What known latents have in a column, None for images without."""
+    places = pc.index_in(pa.array(image_ids, pa.string()), value_set=known["image_id"])
+    found: list[Any] = known[column].take(places).to_pylist()
+    return found
 
 
 def _made_of(uri: str | None) -> str:

@@ -56,7 +56,8 @@ class Verification:
 
     Attributes:
         counts: What was looked at, by kind; `waiting` are planned rows without a result.
-        images: Faces that the run edited, known after `check_results`.
+        images: Faces that the run edited, each with the sha256 of the latents that were edited;
+            known after `check_results`.
 
     Raises:
         RunError: There is no such run.
@@ -74,7 +75,8 @@ class Verification:
         self._mappers: dict[str, set[str]] = {}
         self._same_networks = self._has_latents = True
         self._told = set[str]()
-        self.images: dict[str, None] = {}
+        self.images: dict[str, set[str]] = {}
+        self._outdated = set[str]()
         self.counts: Counter[str] = Counter()
 
     @property
@@ -205,6 +207,7 @@ class Verification:
             usable = [row for row in rows if row["status"] == "ok"]
             for row in usable:
                 missing.pop(row["image_id"], None)
+                yield from self._check_edited(row)
             for start in range(0, len(usable), CHUNK):
                 yield from self._check_latents(usable[start : start + CHUNK])
             done += len(rows)
@@ -247,7 +250,12 @@ class Verification:
         for commit, table in reversed([*self._ledger.history(shard)]):
             edited = commit.facts.get("edited")
             rows = [row for row in table.to_pylist() if edited is None or row["pair_id"] in edited]
-            drawn = [row for row in rows if row["pair_id"] in left & pairs]
+            # Of another latent they could not come out as they are.
+            drawn = [
+                row
+                for row in rows
+                if row["pair_id"] in left & pairs and row["latent_sha256"] not in self._outdated
+            ]
             left -= {row["pair_id"] for row in rows}
             for row in drawn:
                 row["output_uri"] = self._find_edit(row["output_uri"])
@@ -288,7 +296,8 @@ class Verification:
         for row in rows:
             yield from self._check_row(what, row)
             if row["status"] == "ok":
-                self.images[row["image_id"]] = None
+                edited = self.images.setdefault(row["image_id"], set())
+                edited.update([row["latent_sha256"]] if row["latent_sha256"] else [])
                 self._sample.see(row["method"], shard, row["pair_id"])
         yield from self._check_images([row for row in rows if row["status"] == "ok"])
 
@@ -366,6 +375,17 @@ class Verification:
                 partial(str, attributes.get(name)),
                 self._settings.fingerprints.get(role, ""),
                 "restore the store that the run was made with",
+            )
+
+    def _check_edited(self, row: Row) -> Iterator[Finding]:
+        """Compare a latent, as it is committed, with those that its edits were made from."""
+        for digest in sorted(self.images[row["image_id"]] - {row["stored_sha256"]}):
+            self._outdated.add(digest)
+            yield Finding(
+                f"edits of {row['image_id']}",
+                f"some of a latent of sha256 {digest}",
+                f"all of {row['stored_sha256']}, which is there since",
+                f"{_AGAIN} with --redo-damaged",
             )
 
     def _check_latents(self, rows: list[Row]) -> Iterator[Finding]:

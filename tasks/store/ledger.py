@@ -475,7 +475,7 @@ class Ledger:
                 f"that were committed; restore it from a copy, or remove "
                 f"{self._computing_again(part.name)}"
             )
-        rows = read_table(content).cast(self._schema)
+        rows = _with_later_columns(read_table(content), self._schema).cast(self._schema)
         if len(rows) != part.rows:
             raise LedgerError(
                 f"{self.folder.url}/{PARTS}/{part.name}: got {len(rows)} rows, expected the "
@@ -505,6 +505,14 @@ def read_table(content: bytes) -> pa.Table:
     if len(table) != file.metadata.num_rows:
         raise pa.ArrowInvalid(f"got {len(table)} rows, expected {file.metadata.num_rows}")
     return table
+
+
+def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give a table those columns of a schema, all null, that there were not when it was written."""
+    later = [field for field in schema if field.nullable and field.name not in table.column_names]
+    for field in later:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(schema.names) if later else table
 
 
 def _without(units: pa.Table, key: str, known: Collection[str]) -> pa.Table:

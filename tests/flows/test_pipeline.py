@@ -148,26 +148,34 @@ def test_rows_that_cannot_be_edited_are_rows_and_told(tmp_path, portrait, models
     root = str(tmp_path / "ws")
     (Folder(root) / "photos").write("anna.jpg", portrait)
     align_and_invert(root, models)
+    (Folder(root) / "photos").write("berta.jpg", portrait)
+    align_photos(f"{root}/photos", root)
     manifest = tmp_path / "edits.csv"
     manifest.write_text(
         "image_id,target_prompt,num_channels,beta\n"
         "anna,a smiling face,10,\n"
         "stranger,a smiling face,10,\n"
+        "stranger,a sad face,10,\n"
+        "berta,a smiling face,10,\n"
         "anna,a sad face,,0.99\n"
     )
     capsys.readouterr()
-    for begins in ("edit: ", "edit: 1 "):
+    warned = (
+        "edit: 3 rows name images without a latent, and will be no_latent "
+        f"edit: aligned and not inverted: berta; `styleclip invert {root} --models {models}`",
+        f"edit: no faces of {root}: stranger; `styleclip manifest validate {manifest}",
+    )
+    for is_first in (True, False):
         edit_dataset(root, str(manifest), models=models, relevance=RELEVANCE, device="cpu")
         told = one_line(capsys)
-        warned = "edit: 1 row names an image without a latent, such as stranger, and will be"
-        assert (warned in told) == (begins == "edit: ")
-        for status, image in (("no_latent", "stranger"), ("no_channel", "anna")):
-            assert f"{begins}{status}" in told
+        assert [text in told for text in warned] == [is_first] * 2
+        for count, status, image in ((3, "no_latent", "stranger"), (1, "no_channel", "anna")):
+            assert (f"edit: {status}" if is_first else f"edit: {count} {status}") in told
             assert f"such as {image}, " in told
     rows = results(root, "run").to_pylist()
-    assert [row["status"] for row in rows] == ["ok", "no_latent", "no_channel"]
+    assert [row["status"] for row in rows] == ["ok", *["no_latent"] * 3, "no_channel"]
     assert "align and invert it first" in rows[1]["error"]
-    assert "choose beta <=" in rows[2]["error"]
+    assert "choose beta <=" in rows[4]["error"]
 
 
 def align_and_invert(root: str, models: str) -> None:
