@@ -75,7 +75,7 @@ class Verification:
         self._mappers: dict[str, set[str]] = {}
         self._same_networks = self._has_latents = True
         self._told = set[str]()
-        self.images: dict[str, set[str]] = {}
+        self.images: dict[str, tuple[str, ...]] = {}
         self._outdated = set[str]()
         self.counts: Counter[str] = Counter()
 
@@ -179,7 +179,7 @@ class Verification:
         """Compare the stored latents of the run's faces with their digests and crops."""
         if not self._has_latents:
             return
-        ledger, missing, done = self._store.ledger, dict(self.images), 0
+        ledger, missing, done = self._store.ledger, dict.fromkeys(self.images, ""), 0
         committed, plans, lacking = (
             {*ledger.committed()},
             {*ledger.plans()},
@@ -205,6 +205,9 @@ class Verification:
                 missing.clear()
                 continue
             usable = [row for row in rows if row["status"] == "ok"]
+            for row in rows:
+                if row["image_id"] in missing:
+                    missing[row["image_id"]] = f": {row['status']}: {row['error']}"
             for row in usable:
                 missing.pop(row["image_id"], None)
                 yield from self._check_edited(row)
@@ -212,12 +215,12 @@ class Verification:
                 yield from self._check_latents(usable[start : start + CHUNK])
             done += len(rows)
             advance(done)
-        for image_id in missing:
+        for image_id, reason in missing.items():
             yield Finding(
                 f"image {image_id}",
-                f"no latent in {self._store.folder.url}",
+                f"no latent in {self._store.folder.url}{reason}",
                 "the one that its edits were made from",
-                "restore the store from a copy, or invert it again",
+                "restore the store from a copy, or give `styleclip invert` with --retry-failed",
             )
 
     def check_edits(self, advance: OnProgress) -> Iterator[Finding]:
@@ -296,8 +299,9 @@ class Verification:
         for row in rows:
             yield from self._check_row(what, row)
             if row["status"] == "ok":
-                edited = self.images.setdefault(row["image_id"], set())
-                edited.update([row["latent_sha256"]] if row["latent_sha256"] else [])
+                edited, digest = self.images.get(row["image_id"], ()), row["latent_sha256"]
+                is_known = digest is None or digest in edited
+                self.images[row["image_id"]] = edited if is_known else (*edited, digest)
                 self._sample.see(row["method"], shard, row["pair_id"])
         yield from self._check_images([row for row in rows if row["status"] == "ok"])
 
@@ -379,7 +383,7 @@ class Verification:
 
     def _check_edited(self, row: Row) -> Iterator[Finding]:
         """Compare a latent, as it is committed, with those that its edits were made from."""
-        for digest in sorted(self.images[row["image_id"]] - {row["stored_sha256"]}):
+        for digest in {*self.images[row["image_id"]]} - {row["stored_sha256"]}:
             self._outdated.add(digest)
             yield Finding(
                 f"edits of {row['image_id']}",
