@@ -32,6 +32,9 @@ from tasks.store.ledger import LOOKED_AT, Ledger, Row
 
 # Faces of a shard where nothing else is asked for.
 INVERT_SHARD = 256
+# Pictures that are embedded together: of one size, so that what is inverted again has the digest
+# that it had.
+_EMBEDDED = 8
 
 # Of a unit: digests of the crops that it may be inverted from; any where there are none.
 _RIGHT = "right_crops"
@@ -314,9 +317,8 @@ def _describe(
     Imported latents have no photographs: their sources are zeros, and nothing is near them.
     """
     inversions = in_lots(networks.generator, w_plus, networks.lot).clamp(-1, 1)
-    # So that a latent that is inverted again has the digest that it had.
     embed = [
-        partial(in_lots, function, lot=networks.lot)
+        partial(in_lots, function, lot=_EMBEDDED)
         for function in (networks.judge.embed_images, networks.identity.embed)
     ]
     embedded = [function(inversions) for function in embed]
