@@ -208,10 +208,11 @@ def _tell_lacking(lacking: Counter[str], workspace: str, manifest: str, models: 
     several = "row names an image" if count == 1 else "rows name images"
     say(f"edit: {count:,} {several} without a latent, and will be no_latent")
     bundle = "" if models == DEMO_MODELS else f" --models {models}"
-    if aligned := [name for name in lacking if name in faces]:
+    if waiting := [name for name in lacking if name in faces]:
         say(
-            f"edit: aligned and not inverted: {_some(aligned)}; `styleclip invert "
-            f"{workspace}{bundle}` inverts them or says why not"
+            f"edit: not inverted by these networks: {_some(waiting)}; `styleclip invert "
+            f"{workspace}{bundle}` does that or says why not, and `styleclip latents import` takes "
+            "in latents for them"
         )
     if unknown := [name for name in lacking if name not in faces]:
         say(

@@ -387,8 +387,8 @@ class Verification:
             self._outdated.add(digest)
             yield Finding(
                 f"edits of {row['image_id']}",
-                f"some of a latent of sha256 {digest}",
-                f"all of {row['stored_sha256']}, which is there since",
+                f"some of a latent with sha256 {digest}",
+                f"all of the one that is stored now, sha256 {row['stored_sha256']}",
                 f"{_AGAIN} with --redo-damaged",
             )
 

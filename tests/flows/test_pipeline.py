@@ -162,7 +162,7 @@ def test_rows_that_cannot_be_edited_are_rows_and_told(tmp_path, portrait, models
     capsys.readouterr()
     warned = (
         "edit: 3 rows name images without a latent, and will be no_latent "
-        f"edit: aligned and not inverted: berta; `styleclip invert {root} --models {models}`",
+        f"edit: not inverted by these networks: berta; `styleclip invert {root} --models {models}`",
         f"edit: no faces of {root}: stranger; `styleclip manifest validate {manifest}",
     )
     for is_first in (True, False):

@@ -260,7 +260,7 @@ def test_edits_follow_a_latent_that_is_another_since(finished):
     forge(faces_ledger(finished.root), recut)
     again = {"redo_damaged": True}
     assert invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, **again) == {"ok": 1}
-    assert "edits of carl: got some of a latent of sha256" in one(findings(finished, sample=16))
+    assert "edits of carl: got some of a latent with sha256" in one(findings(finished, sample=16))
     assert findings.counts["rendered again"] == 12
     counts = [edit_pairs_shard(finished.run("single").url, "cpu", n, **again) for n in range(3)]
     assert sum(map(Counter, counts), Counter()) == {"ok": 4}
