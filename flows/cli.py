@@ -29,10 +29,10 @@ from flows.interruption import (
     keep_signals,
     leave,
 )
-from flows.mistyped import FLAGS, USER_ERROR, explain, refuse_unknown
+from flows.mistyped import FLAGS, HELP, USER_ERROR, explain, refuse_unknown
 from flows.options import EVERYWHERE
 from flows.progress import PipedConsole, UnreadError, console, one_line, printable, say
-from flows.signatures import docstring, given_texts
+from flows.signatures import docstring, given_texts, stand_in
 from flows.summary import InputCheck, Summary
 from manifests.schemas import ALL_FAILURES, FACE_FAILURES, RESULT_FAILURES
 from tasks.provenance import CODE_VERSION
@@ -71,7 +71,8 @@ class _CommandLine(App):
         return _UNFILLED.sub(r"\1:_files", script)
 
 
-def _make_app() -> App:
+def _make_app(helped: str = "") -> App:
+    """Make the command line; of the command `helped` it can show the help alone."""
     app = _CommandLine(
         name="styleclip",
         help="Edit large sets of face photographs by text with StyleCLIP.",
@@ -99,19 +100,20 @@ def _make_app() -> App:
         group, _, name = words.rpartition(" ")
         chosen = groups[group] if group else app
         chosen.command(
-            path, name=name, help=docstring(path), help_epilogue=epilogue(words), sort_key=place
+            stand_in(path) if words == helped else path,
+            name=name,
+            help=docstring(path),
+            help_epilogue=epilogue(words),
+            sort_key=place,
         )
     for inner in groups.values():
         app.command(inner)
     app.register_install_completion_command()
+    app.meta.default(_launch)
     return app
 
 
-app = _make_app()
-
-
-@app.meta.default
-def launch(
+def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     json_output: Annotated[bool, Parameter(name="--json", group=EVERYWHERE)] = False,
     trace: Annotated[bool, Parameter(group=EVERYWHERE)] = False,
@@ -156,6 +158,9 @@ def launch(
     if result is not None:
         _show(result, json_output)
     return 0
+
+
+app = _make_app()
 
 
 def _tell(error: Exception, trace: bool) -> int:
@@ -245,6 +250,9 @@ def _show(result: Sequence[Mapping[str, str]], as_json: bool) -> None:
 def start(tokens: Sequence[str]) -> int:
     """Run a command line and return its status, or exit where it names what there is not."""
     command, given = refuse_unknown(tokens)
+    if command and {*HELP} & {*given}:
+        _make_app(helped=command).meta([*tokens])
+        return 0
     try:
         _refuse_credentials(tokens)
         if command:

@@ -17,7 +17,8 @@ USER_ERROR = 2
 # Before every command.
 FLAGS = ("--json", "--trace", "--server", "--no-server", "--version")
 _GLOBAL = (*FLAGS, "--metrics")
-_ANYWHERE = ("--help", "-h", "--install-completion")
+HELP = ("--help", "-h")
+_ANYWHERE = (*HELP, "--install-completion")
 # Options that people try and that are columns of the manifest.
 _STRENGTHS = ("--alpha", "--alphas", "--strength", "--beta", "--method", "--prompt", "--target")
 # What `--retry-failed` takes.
@@ -61,7 +62,7 @@ def refuse_unknown(tokens: Sequence[str]) -> tuple[str, Sequence[str]]:
     """Tell a command or an option that there is not; Cyclopts imports what it looks at.
 
     Returns:
-        The words of the command and what follows them; no words where help is asked for.
+        The words of the command and what follows them; no words where there is no command.
     """
     begun = ""
     for place, word in enumerate(tokens):
@@ -76,7 +77,7 @@ def refuse_unknown(tokens: Sequence[str]) -> tuple[str, Sequence[str]]:
         if f"{begun}{word}" in COMMANDS:
             rest = tokens[place + 1 :]
             _refuse_unknown_options(f"{begun}{word}", rest)
-            return ("", ()) if set(_ANYWHERE) & set(rest) else (f"{begun}{word}", rest)
+            return f"{begun}{word}", rest
         if word in _ANYWHERE:
             break
         if word.partition("=")[0] in known:

@@ -1,14 +1,19 @@
 """What commands take, read from their source: importing it takes seconds."""
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+import builtins
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Definition = TypeVar("Definition", ast.FunctionDef, ast.ClassDef)
 
 _ROOT = Path(__file__).parent.parent
+_OWN = ("flows", "tasks", "manifests", "styleclip_ops")
 # A parameter that is annotated with this is a dataclass whose fields are options.
 _FIELDS_ARE_OPTIONS = "Parameter(name='*'"
 _NEGATION = "no_"
@@ -18,6 +23,19 @@ _TEXTS = ("str", "MachineStr")
 def docstring(path: str) -> str:
     """Return the docstring of a command, given as `flows.edit:edit_dataset`."""
     return ast.get_docstring(_function(path)) or ""
+
+
+def stand_in(path: str) -> Callable[..., None]:
+    """Return a function with signature and docstring of the command `path` that does nothing.
+
+    It is made of the command's own source and of what its signature names.
+    """
+    module, name = path.split(":")
+    function = deepcopy(_function(path))
+    # The docstring alone.
+    function.body, function.decorator_list = function.body[:1], []
+    found: Callable[..., None] = _made(module, name, function)
+    return found
 
 
 def options(path: str) -> list[str]:
@@ -70,6 +88,49 @@ def _names(module: str, argument: ast.arg) -> Iterator[str]:
             # What is on can be switched off.
             if isinstance(statement.value, ast.Constant) and statement.value.value is True:
                 yield f"no_{statement.target.id}"
+
+
+@cache
+def _meant(module: str, name: str) -> Any:
+    """Return what a name means in a module, without importing one of our own for it."""
+    if module in sys.modules or module.partition(".")[0] not in _OWN:
+        return getattr(import_module(module), name)
+    node = next(node for node in _tree(module).body if name in _bound(node))
+    if not isinstance(node, (ast.Import, ast.ImportFrom)):
+        return _made(module, name, node)
+    source = next(alias.name for alias in node.names if name in (alias.name, alias.asname))
+    if isinstance(node, ast.Import):
+        return import_module(source)
+    return _meant(str(node.module), source)
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    """Return the names that a statement defines."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+    inner = (part for target in targets for part in ast.walk(target))
+    return [part.id for part in inner if isinstance(part, ast.Name)]
+
+
+def _made(module: str, name: str, node: ast.stmt) -> Any:
+    """Execute a statement of a module, and return what it makes of a name."""
+    own = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+    own -= {*_defined(node), *dir(builtins)}
+    top = {defined for statement in _tree(module).body for defined in _bound(statement)}
+    # Its own module is not there to be asked for its source.
+    names: dict[str, Any] = {"__name__": __name__}
+    names |= {used: _meant(module, used) for used in own & top}
+    exec(compile(ast.Module([node], []), module, "exec"), names)  # noqa: S102
+    return names[name]
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    """Return the names that a statement imports or defines."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return [alias.asname or alias.name for alias in node.names]
+    return _defined(node)
 
 
 def _function(path: str) -> ast.FunctionDef:

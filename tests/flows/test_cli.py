@@ -717,10 +717,28 @@ def test_help_version_and_slips_import_nothing_that_takes_seconds():
         "with contextlib.suppress(SystemExit):\n    start(sys.argv[1:])\n"
         "print(sorted({'torch', 'transformers', 'prefect', 'pandas', 'zarr'} & {*sys.modules}))"
     )
-    for words in (["--help"], ["--version"], ["weights", "--help"], ["edti"], ["weights", "lst"]):
+    helps = (["--help"], ["weights", "--help"], ["run", "--help"], ["latents", "import", "-h"])
+    for words in (*helps, ["--version"], ["edti"], ["weights", "lst"]):
         command = [sys.executable, "-c", look, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_that_imports_no_command_is_that_of_the_command():
+    compare = (
+        "import contextlib, io; from flows.cli import app, start\n"
+        "from flows.commands import COMMANDS\n"
+        "def shown(show, words):\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        "        show([*words.split(), '--help'])\n"
+        "    return out.getvalue()\n"
+        "quick = {words: shown(start, words) for words in COMMANDS}\n"
+        "print([words for words in COMMANDS if quick[words] != shown(app.meta, words)])\n"
+        "print(min(map(len, quick.values())) > 1000)"
+    )
+    command = [sys.executable, "-c", compare]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "True"]
 
 
 def test_settings_of_prefect_are_there_before_it_is(monkeypatch):
