@@ -52,7 +52,10 @@ class EnduringS3(S3FileSystem):  # type: ignore[misc]
 
         async def request() -> Any:
             try:
-                async with asyncio.timeout(self._allow(len(options.get("Body", b"")))) as limit:
+                async with (
+                    self._turns,
+                    asyncio.timeout(self._allow(len(options.get("Body", b"")))) as limit,
+                ):
                     answer = await asked(method, *arguments, **options)
                     if method == "get_object":
                         left = self._allow(answer.get("ContentLength", 0))
@@ -66,8 +69,7 @@ class EnduringS3(S3FileSystem):  # type: ignore[misc]
             return answer
 
         try:
-            async with self._turns:
-                return await endure_request(f"s3://{place}", request)
+            return await endure_request(f"s3://{place}", request)
         except StoreError as error:
             if method == "head_object" and error.lasting and not error.everywhere:
                 # The answer to a HEAD has no body to say why; that to a GET has.
