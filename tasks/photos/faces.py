@@ -126,7 +126,8 @@ def outdated_faces(workspace: str, source: str) -> Outdated:
 
 def _usable_since(ledger: Ledger, shard: int) -> tuple[float, list[Row]]:
     """When the photographs of a shard were first read, and the faces that they gave."""
-    told = ledger.first_commit(shard).facts.get(BEGAN)
+    first = ledger.first_commit(shard)
+    told = first and first.facts.get(BEGAN)
     # Stores leave out what is less than a second; what is not known is later than all.
     began = datetime.fromisoformat(told).timestamp() - 1 if isinstance(told, str) else math.inf
     rows = ledger.rows(shard)

@@ -88,8 +88,8 @@ class Ledger:
         return sorted(self._generations(COMMITS, ".json"))
 
     def is_committed(self, shard: int) -> bool:
-        """Return whether a shard is committed."""
-        return self.folder.exists(_commit_name(shard))
+        """Return whether a shard is committed, also where its first commit was lost since."""
+        return any(self.folder.exists(_commit_name(shard, n)) for n in (0, 1))
 
     def pending(self) -> list[int]:
         """Return the numbers of all shards that are planned and not committed, ascending."""
@@ -100,6 +100,16 @@ class Ledger:
         """Return the numbers of pending shards of which there are results, ascending."""
         stored = {name.rpartition("-")[0] for name in (self.folder / PARTS).names(".parquet")}
         return [shard for shard in self.pending() if _part_name(shard) in stored]
+
+    def lost_commits(self) -> list[int]:
+        """Return the numbers of shards with a commit that superseded one that is lost, ascending.
+
+        Of these another commit may count than the latest.
+        """
+        found = dict[int, list[int]]()
+        for shard, generation in map(_numbers, (self.folder / COMMITS).names(".json")):
+            found.setdefault(shard, []).append(generation)
+        return sorted(shard for shard, numbers in found.items() if len(numbers) <= max(numbers))
 
     def to_do(
         self,
@@ -292,9 +302,12 @@ class Ledger:
         """Return the record of a committed shard."""
         return self._read_commit(shard, latest_generation(self.folder, _commit_name(shard)))
 
-    def first_commit(self, shard: int) -> Commit:
-        """Return the first record of a committed shard, which may not count any more."""
-        return self._read_commit(shard, 0)
+    def first_commit(self, shard: int) -> Commit | None:
+        """Return the first record of a shard, which may not count any more; None if it is lost."""
+        try:
+            return self._read_commit(shard, 0)
+        except FileNotFoundError:
+            return None
 
     def work(self) -> tuple[int, float]:
         """Return the result rows of the committed shards, and the seconds that all commits took.
@@ -512,7 +525,8 @@ def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
     later = [field for field in schema if field.nullable and field.name not in table.column_names]
     for field in later:
         table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(schema.names) if later else table
+    known = [name for name in schema.names if name in table.column_names]
+    return table.select([*known, *(name for name in table.column_names if name not in known)])
 
 
 def _without(units: pa.Table, key: str, known: Collection[str]) -> pa.Table:
