@@ -23,7 +23,6 @@ from tasks.inversion import (
 )
 from tasks.latents import LatentStore, latent_folder
 from tasks.models import open_models
-from tasks.photos.crops import NOT_MENDED
 from tasks.photos.faces import faces_ledger
 from tasks.places import WorkspaceError
 from tasks.selection import statuses_to_retry
@@ -59,8 +58,9 @@ def invert_faces(
             `prepare` has planned before.
         retry_failed: Invert faces again whose status is one of these, separated by commas
             (unreadable, failed); all that failed where no status is named.
-        redo_damaged: Also invert faces again whose latent or its picture is lost or not as it was
-            committed, or whose crop was cut again and came out otherwise, which reads all of them.
+        redo_damaged: Also invert faces again whose latent is lost or not as it was committed, or
+            whose crop was cut again and came out otherwise, and draw lost or damaged pictures of
+            inversions again, which reads all of them.
     """
     share, by, began = read_share(worker), read_engine(engine), time.monotonic()
     retry = statuses_to_retry(retry_failed, LATENT_FAILURES)
@@ -94,11 +94,6 @@ def invert_faces(
     counts = run_shards(
         "invert", invert_faces_shard, shards, workers, arguments, share=share, engine=by
     )
-    if counts.get(NOT_MENDED):
-        say(
-            f"invert: {counts[NOT_MENDED]} not mended, of which the crop or imported latent cannot "
-            "be read and the stored latent is sound and stays: restore the former from a copy"
-        )
     if share.works:
         tell_failed_latents("invert", store.ledger, share.of(shards), counts)
     return Summary("invert", store.folder.url, counts, time.monotonic() - began)

@@ -2,7 +2,8 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 
@@ -22,7 +23,6 @@ from tasks.interchange import read_imported
 from tasks.latents import FACE_UNITS, Latents, LatentStore, latent_folder
 from tasks.models import Models, open_models
 from tasks.outputs import altered_files, keep_picture
-from tasks.photos.crops import NOT_MENDED
 from tasks.photos.faces import crop_digests, faces_table
 from tasks.places import INVERSIONS, face_file
 from tasks.provenance import CODE_VERSION, PICTURE_ERRORS, png_bytes
@@ -125,20 +125,21 @@ def invert_faces_shard(
         retry: Of a shard that is committed those faces are inverted again that have one of these
             statuses.
         redo_damaged: Of a shard that is committed those faces are inverted again whose latent is
-            not as it was committed, whose inversion's picture is gone or damaged, or whose crop was
-            cut again and came out otherwise. A picture that is neither the crop that was inverted
-            nor the one that alignment committed is none.
+            not as it was committed, or whose crop was cut again and came out otherwise. A picture
+            that is neither the crop that was inverted nor the one that alignment committed is
+            none. Pictures of inversions that are gone or damaged are drawn from the latents.
 
     Returns:
-        Faces by status that this call inverted; nothing where another process committed the shard.
-        Beside them, how many are NOT_MENDED: they keep a sound latent, since what it was made from
-        cannot be read any more.
+        Faces by status that this call inverted or mended; nothing where another process committed
+        the shard.
     """
     root, networks = Folder(workspace), open_models(models, device)
     store = LatentStore(latent_folder(root, networks))
     before = store.ledger.read_commit(shard) if store.ledger.is_committed(shard) else None
-    units, rows, kept = _begin(root, store, shard, retry, redo_damaged)
-    if before and not units:
+    mending = _look_for_damage(root, store, shard) if before and redo_damaged else _Mending()
+    units, rows, kept = _begin(root, store, shard, retry, mending.invert)
+    mended = {row["image_id"] for row in kept} & (mending.draw | mending.name)
+    if before and not units and not mended:
         return {}
     # Other networks draw the same faces in another way.
     pictures = root / INVERSIONS / store.folder.name
@@ -150,18 +151,21 @@ def invert_faces_shard(
             found.append(latents)
     if not before and store.ledger.is_committed(shard):
         return {}
-    spared = _still_sound(store, shard, rows) if before else {}
-    lost = [row | {"status": NOT_MENDED} for row in rows if row["image_id"] in spared]
-    rows = [row for row in rows if row["image_id"] not in spared]
-    kept += spared.values()
-    if not rows:
-        log_failures(store.folder.url, shard, "image_id", lost)
-        return {NOT_MENDED: len(lost)}
     for row, digest in zip(done, (d for part in found for d in part.digests()), strict=True):
         row["stored_sha256"] = digest
     # A shard is written as a whole, with what is sound in it already.
     stored = [row for row in kept if row["status"] == "ok"]
-    found.append(store.read_stored([row["row"] for row in stored]))
+    latents = store.read_stored([row["row"] for row in stored])
+    committed = (row["stored_sha256"] for row in stored)
+    if any(c and c != d for c, d in zip(committed, latents.digests(), strict=True)):
+        # Damaged, or another writer is at work: rows are never committed over other numbers.
+        return invert_faces_shard(workspace, models, device, shard, batch_size, retry, True)
+    drawn = [place for place, row in enumerate(stored) if row["image_id"] in mending.draw]
+    for start in range(0, len(drawn), batch_size):
+        chosen = drawn[start : start + batch_size]
+        w_plus = torch.from_numpy(latents.w_plus[chosen]).to(networks.device)
+        _draw(w_plus, [stored[place] for place in chosen], networks, pictures)
+    found.append(latents)
     places = [row["row"] % store.shard_size for row in (*done, *stored)]
     everyone = sorted([*kept, *rows], key=itemgetter("row"))
     write = partial(store.write, shard, _concatenate(found), places, everyone)
@@ -169,32 +173,35 @@ def invert_faces_shard(
     commit = store.ledger.commit_stored(shard, table, write(), lies, write, after=before)
     if not store.ledger.wrote(commit):
         return {}
-    log_failures(store.folder.url, shard, "image_id", [*lost, *rows])
-    return dict(Counter(row["status"] for row in (*lost, *rows)))
+    log_failures(store.folder.url, shard, "image_id", rows)
+    return dict(Counter(row["status"] for row in rows) + Counter(["ok"] * len(mended)))
 
 
-def _still_sound(store: LatentStore, shard: int, rows: Sequence[Row]) -> dict[str, Row]:
-    """Committed rows, by image id, of faces that are unreadable now and have a sound latent."""
-    unreadable = {row["image_id"] for row in rows if row["status"] == "unreadable"}
-    if not unreadable:
-        return {}
-    committed = store.ledger.rows(shard).to_pylist()
-    usable = [r for r in committed if r["status"] == "ok" and r["image_id"] in unreadable]
-    broken = store.altered_rows(usable, with_texts=False)
-    return {row["image_id"]: row for row in usable if row["row"] not in broken}
+@dataclass(frozen=True)
+class _Mending:
+    """What is to be made again of a committed shard, by the ids of faces.
+
+    Attributes:
+        invert: With their rows in the store: the latent is not as it was committed, or the crop is
+            another.
+        draw: The picture of the inversion is gone or damaged.
+        name: The texts beside the numbers are not as they were committed.
+    """
+
+    invert: Mapping[str, int] = field(default_factory=dict)
+    draw: Set[str] = frozenset()
+    name: Set[str] = frozenset()
 
 
 def _begin(
-    root: Folder, store: LatentStore, shard: int, retry: Collection[str], redo_damaged: bool
+    root: Folder, store: LatentStore, shard: int, retry: Collection[str], again: Mapping[str, int]
 ) -> tuple[list[Row], list[Row], list[Row]]:
     """Units to invert, their rows as they begin, and rows of the shard that stay as they are."""
     units, kept, first = store.ledger.units(shard), list[Row](), shard * store.shard_size
     numbers = {name: first + place for place, name in enumerate(units["image_id"].to_pylist())}
     committed = store.ledger.rows(shard) if store.ledger.is_committed(shard) else None
     if committed is not None:
-        numbers = _named(committed, retry)
-        if redo_damaged:
-            numbers |= _damaged(root, store, shard)
+        numbers = _named(committed, retry) | dict(again)
         kept = [row for row in committed.to_pylist() if row["image_id"] not in numbers]
     asked = [unit for unit in units.to_pylist() if unit["image_id"] in numbers]
     chosen = [_since_moved(unit, root) for unit in asked]
@@ -216,8 +223,7 @@ def _right_crops(root: Folder, committed: pa.Table) -> dict[str, set[str]]:
     return {name: {digest, before.get(name, digest)} for name, digest in aligned.items()}
 
 
-def _damaged(root: Folder, store: LatentStore, shard: int) -> dict[str, int]:
-    """Faces whose latent, or its picture, is damaged, or whose crop is another, with their rows."""
+def _look_for_damage(root: Folder, store: LatentStore, shard: int) -> _Mending:
     rows = [row for row in store.ledger.rows(shard).to_pylist() if row["status"] == "ok"]
     units = {unit["image_id"]: unit for unit in store.ledger.units(shard).to_pylist()}
     crops = {_since_moved(units[row["image_id"]], root)["crop_uri"]: row for row in rows}
@@ -228,10 +234,13 @@ def _damaged(root: Folder, store: LatentStore, shard: int) -> dict[str, int]:
         for uri, digest in altered.items()
         if digest and digest == aligned.get(crops[uri]["image_id"])
     }
-    shown = {face_file(row["inversion_uri"], root): row["row"] for row in rows}
-    again |= {shown[uri] for uri in altered_files(dict.fromkeys(shown))}
     again |= store.altered_rows(rows)
-    return {row["image_id"]: row["row"] for row in rows if row["row"] in again}
+    shown = {face_file(row["inversion_uri"], root): row["image_id"] for row in rows}
+    return _Mending(
+        {row["image_id"]: row["row"] for row in rows if row["row"] in again},
+        {shown[uri] for uri in altered_files(dict.fromkeys(shown))},
+        store.altered_names(rows),
+    )
 
 
 def _since_moved(unit: Row, root: Folder) -> Row:
@@ -330,17 +339,29 @@ def _describe(
             near[f"{name}_inversion"] = cosine_similarity(one, other).tolist()
         for index, row in enumerate(rows):
             row |= {name: values[index] for name, values in near.items()}
-    made_by = networks.marks("generator", "encoder")
-    for index, (row, picture) in enumerate(zip(rows, tensor_to_images(inversions), strict=True)):
-        facts = {"image_id": row["image_id"], "source_sha256": row["source_sha256"]}
-        facts |= {"code_version": CODE_VERSION, "kind": "inversion"} | made_by
-        uri, _ = keep_picture(pictures, row["image_id"], png_bytes(picture, facts))
-        row |= {"inversion_uri": uri}
-        if not bool(w_plus[index].isfinite().all()):
+    _keep(inversions, rows, networks, pictures)
+    for row, is_finite in zip(rows, w_plus.isfinite().all(dim=(1, 2)).tolist(), strict=True):
+        if not is_finite:
             row |= {"status": "failed", "error": "the latent holds NaN or infinity"}
     before = before or [torch.zeros_like(one) for one in embedded]
     known = (w_plus, before[0], embedded[0], before[1], embedded[1])
     return Latents(*(tensor.float().cpu().numpy() for tensor in known))
+
+
+@torch.no_grad()
+def _draw(w_plus: Tensor, rows: list[Row], networks: Models, pictures: Folder) -> None:
+    """Draw latents again, and say in their rows where the pictures are."""
+    inversions = in_lots(networks.generator, w_plus, networks.lot).clamp(-1, 1)
+    _keep(inversions, rows, networks, pictures)
+
+
+def _keep(inversions: Tensor, rows: list[Row], networks: Models, pictures: Folder) -> None:
+    made_by = networks.marks("generator", "encoder")
+    for row, picture in zip(rows, tensor_to_images(inversions), strict=True):
+        facts = {"image_id": row["image_id"], "source_sha256": row["source_sha256"]}
+        facts |= {"code_version": CODE_VERSION, "kind": "inversion"} | made_by
+        uri, _ = keep_picture(pictures, row["image_id"], png_bytes(picture, facts))
+        row |= {"inversion_uri": uri}
 
 
 def _concatenate(batches: list[Latents]) -> Latents:

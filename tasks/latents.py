@@ -388,13 +388,16 @@ class LatentStore:
             for place, row in enumerate(rows)
         ]
 
-    def altered_rows(self, rows: Sequence[Row], with_texts: bool = True) -> set[int]:
-        """Return the numbers of those committed rows that are not stored as they were.
+    def altered_names(self, rows: Sequence[Row]) -> set[str]:
+        """Return the image ids of committed rows whose texts are not stored as they are in them."""
+        try:
+            altered = self.altered_texts(rows)
+        except LatentStoreError:
+            altered = ["all"] * len(rows)
+        return {row["image_id"] for row, names in zip(rows, altered, strict=True) if names}
 
-        Args:
-            rows: Committed ones.
-            with_texts: Whether the texts beside the numbers count.
-        """
+    def altered_rows(self, rows: Sequence[Row]) -> set[int]:
+        """Return the numbers of those committed rows whose values are not stored as they were."""
         altered, numbered = set[int](), sorted(rows, key=itemgetter("row"))
         for _, chunk in groupby(numbered, lambda row: int(row["row"]) // CHUNK):
             asked = [*chunk]
@@ -403,12 +406,11 @@ class LatentStore:
             known = pa.table({"row": pa.array(numbers, pa.int64()), "stored_sha256": digests})
             try:
                 errors = self.read_usable(numbers, known)[1]
-                texts = self.altered_texts(asked) if with_texts else [""] * len(asked)
             except LatentStoreError:
                 altered.update(numbers)
                 continue
-            wrong = zip(numbers, errors, texts, strict=True)
-            altered.update(number for number, error, text in wrong if error or text)
+            wrong = zip(numbers, errors, strict=True)
+            altered.update(number for number, error in wrong if error)
         return altered
 
     def _tell(self, row: int, what: str) -> str:

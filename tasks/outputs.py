@@ -196,7 +196,7 @@ def _shows_the_same(one: bytes, other: bytes) -> bool:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Whether a picture can be read, and agrees with its own checksums."""
+    """Whether a picture can be read, and its pixels agree with its own checksums."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.verify()

@@ -45,7 +45,7 @@ _REDO = "restore it from a copy, or take a new run name and edit again"
 
 
 class Verification:
-    """Check one run, a shard at a time; memory does not grow with its rows but for 50 bytes each.
+    """Check one run, a shard at a time; memory grows by 50 bytes a row and some 300 a face.
 
     Args:
         run: URL of the run.
@@ -513,6 +513,13 @@ def _incomplete(
             "results without a commit",
             "a commit that names them",
             f"restore the commit from a copy, or {again}",
+        )
+    for shard in ledger.lost_commits():
+        yield Finding(
+            f"shard {shard} of {ledger.folder.url}",
+            "a commit that superseded one which is lost, so that an older one may count",
+            "all of them",
+            f"restore the lost one from a copy, or remove all commits of that shard and {again}",
         )
 
 

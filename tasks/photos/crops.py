@@ -18,7 +18,7 @@ from tasks.store.folders import Folder, sha256, split_url
 from tasks.store.ledger import Row
 from tasks.store.redaction import bare_address
 
-# Status of a crop or latent that cannot be made again from what is there; no ledger has it.
+# Status of a crop that cannot be made again from what is there; no ledger has it.
 NOT_MENDED = "not mended"
 # Of the photograph around a quad, in its sides: more than `cut_quad` looks at.
 _MARGIN = 0.25

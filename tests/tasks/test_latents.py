@@ -7,15 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zarr
+from PIL import Image
 
 import tasks.inversion
-from manifests.schemas import LATENT_FAILURES
+from manifests.schemas import FACES, LATENT_FAILURES
 from tasks.inversion import failed_latents, invert_faces_shard, shards_to_invert
 from tasks.latents import FACE_UNITS, LatentStore, LatentStoreError, latent_folder
 from tasks.models import open_models
+from tasks.photos.faces import faces_ledger
 from tasks.store.faults import StoreError
-from tasks.store.folders import Folder
-from tasks.store.ledger import Ledger
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import Commit, Ledger
 
 SHARD = 64
 
@@ -290,3 +292,40 @@ def test_mending_a_shard_reads_no_other(tmp_path, models, crops, monkeypatch):
     monkeypatch.setattr(Ledger, "_read_part", lambda s, part: parts.append(part) or read(s, part))
     assert invert_faces_shard(root, models, "cpu", 1, 64, redo_damaged=True) == {"ok": 1}
     assert {part.name.split("-")[1] for part in parts} == {"00001"}
+
+
+def test_of_two_that_mend_a_shard_neither_commits_over_the_other_s_numbers(
+    tmp_path, models, crops, monkeypatch
+):
+    root, batch = str(tmp_path / "ws"), tasks.inversion._invert_batch
+    store = planned(root, models, [*crops, ("gone", str(tmp_path / "gone.png"))])
+    ledger = faces_ledger(root)
+
+    def align(after: Commit | None = None) -> Commit:
+        blank = dict.fromkeys(FACES.names) | {"status": "ok"}
+        rows = [
+            blank
+            | {"image_id": name, "source_uri": name, "crop_uri": uri}
+            | {"crop_sha256": sha256(Path(uri).read_bytes())}
+            for name, uri in crops
+        ]
+        return ledger.commit(0, pa.Table.from_pylist(rows, FACES), after=after)
+
+    first = align()
+    invert_faces_shard(root, models, "cpu", 0, 8)
+    # A crop that was cut again, as on another machine.
+    with Image.open(crops[0][1]) as image:
+        image.rotate(90).save(crops[0][1])
+    align(first)
+
+    def mend_meanwhile(*values):
+        monkeypatch.setattr(tasks.inversion, "_invert_batch", batch)
+        assert invert_faces_shard(root, models, "cpu", 0, 8, redo_damaged=True) == {"ok": 1}
+        return batch(*values)
+
+    monkeypatch.setattr(tasks.inversion, "_invert_batch", mend_meanwhile)
+    retried = invert_faces_shard(root, models, "cpu", 0, 8, retry=["unreadable"])
+    assert retried == {"unreadable": 1}
+    rows = store.ledger.rows(0).to_pylist()
+    assert rows[0]["source_sha256"] == sha256(Path(crops[0][1]).read_bytes())
+    assert store.read_usable([0, 1, 2])[1] == ["", "", ""]

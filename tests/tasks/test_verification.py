@@ -18,15 +18,18 @@ from forging import forge
 from PIL import Image
 
 import tasks.edits
+import tasks.inversion
+from manifests.schemas import FACES, LATENTS, RESULTS
 from styleclip_ops.pictures import tensor_to_images
 from tasks.bundles import read_bundle
 from tasks.checks.verification import Verification
 from tasks.edits import edit_pairs_shard
 from tasks.inversion import invert_faces_shard
 from tasks.mappers import MapperConfig, train_prompt_mapper
-from tasks.photos.faces import faces_ledger
+from tasks.photos.faces import faces_ledger, outdated_faces
 from tasks.runs import read_settings, run_ledger, shards_to_do, store_of
-from tasks.store.folders import sha256
+from tasks.store.folders import Folder, sha256
+from tasks.store.ledger import Ledger
 
 
 def findings(ws, run: str = "single", sample: int = 0, **options) -> list[str]:
@@ -271,6 +274,34 @@ def test_edits_follow_a_latent_that_is_another_since(finished):
     assert not {*before["edit_key"].filter(changed).to_pylist()} & {*after["edit_key"].to_pylist()}
 
 
+def test_a_lost_picture_is_drawn_from_its_latent(finished, monkeypatch):
+    (picture,) = Path(finished.root).glob("inversions/*/carl.png")
+    before = picture.read_bytes()
+    picture.unlink()
+    # Another machine would invert the crop otherwise, and outdate its edits.
+    monkeypatch.setattr(tasks.inversion, "_encode", None)
+    again = {"redo_damaged": True}
+    assert invert_faces_shard(finished.root, finished.models, "cpu", 0, 8, **again) == {"ok": 1}
+    assert picture.read_bytes() == before
+    assert findings(finished, sample=16) == []
+
+
+@pytest.mark.parametrize("stage", ["faces", "latents/*", "runs/single"])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_commit_beneath_a_later_one_is_named(finished, stage, lost):
+    (folder,) = Path(finished.root).glob(stage)
+    schema = {"faces": FACES, "runs/single": RESULTS}.get(stage, LATENTS)
+    ledger = Ledger(Folder(str(folder)), schema, key="pair_id" if schema is RESULTS else "")
+    for _ in range(2):
+        ledger.commit(0, ledger.rows(0), after=ledger.read_commit(0))
+    (folder / "_commits" / ["shard-00000.json", "shard-00000.1.json"][lost]).unlink()
+    told = f"shard 0 of {folder}: got a commit that superseded one which is lost"
+    assert any(finding.startswith(told) for finding in findings(finished))
+    assert ledger.is_committed(0)
+    assert ledger.read_commit(0).generation == (2 if lost == 0 else 0)
+    assert outdated_faces(finished.root, str(finished.photos)) == ([], [])
+
+
 def test_rows_from_before_latents_had_digests_are_read(finished):
     forged(finished, lambda rows: rows.drop_columns(["latent_sha256"]))
     assert finished.results("single")["latent_sha256"].null_count == 6
@@ -278,15 +309,19 @@ def test_rows_from_before_latents_had_digests_are_read(finished):
     assert edit_pairs_shard(finished.run("single").url, "cpu", 0, redo_damaged=True) == {}
 
 
-@pytest.mark.parametrize("damage", ["crop", "crop and inversion", "crop and latent"])
+@pytest.mark.parametrize(
+    "damage", ["crop", "crop and inversion", "crop and texts", "crop and latent"]
+)
 @pytest.mark.parametrize("there", ["half", "another"])
 def test_a_sound_latent_outlives_its_crop(finished, damage, there):
     before, crops = finished.group("latents")["w_plus"][:4], Path(finished.root) / "crops"
     another = (crops / "anna.png").read_bytes()
     (crops / "carl.png").write_bytes(another if there == "another" else b"half")
-    if damage == "crop and inversion":
-        (picture,) = Path(finished.root).glob("inversions/*/carl.png")
+    (picture,) = Path(finished.root).glob("inversions/*/carl.png")
+    if damage in ("crop and inversion", "crop and texts"):
         picture.unlink()
+    if damage == "crop and texts":
+        finished.group("latents")["image_id"][3] = "somebody"
     elif damage == "crop and latent":
         finished.group("latents")["w_plus"][3] = before[1]
     again = {"redo_damaged": True}
@@ -297,9 +332,12 @@ def test_a_sound_latent_outlives_its_crop(finished, damage, there):
         assert done == {"unreadable": 1}
         assert np.isnan(after[3]).all()
     else:
-        # A crop alone is what `align` makes again.
-        assert done == ({"not mended": 1} if damage == "crop and inversion" else {})
+        # A crop alone is what `align` makes again, and the picture is drawn from the latent.
+        assert done == ({} if damage == "crop" else {"ok": 1})
+        assert picture.exists()
+        assert finished.group("latents")["image_id"][3] == "carl"
         np.testing.assert_array_equal(after[3], before[3])
+        assert f"crop {crops / 'carl.png'}" in one(findings(finished, sample=16))
 
 
 def test_a_replaced_mapper(finished):
