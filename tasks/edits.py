@@ -111,7 +111,7 @@ def edit_pairs_shard(
         due = (row for row in done if row["status"] in retry or is_stale(row, settings))
         redone = {row["pair_id"] for row in due}
     if redo_damaged:
-        redone |= _damaged(done, run_places(folder)) | _outdated(done, store_of(settings))
+        redone |= _damaged(done, run_places(folder)) | _of_former_latents(done, store_of(settings))
     kept = {row["pair_id"]: row for row in done if row["pair_id"] not in redone}
     units = ledger.units(shard).to_pylist()
     rows = [kept.get(unit["pair_id"]) or begin_row(unit, settings, shard) for unit in units]
@@ -152,7 +152,7 @@ def _damaged(rows: Iterable[Row], places: RunPlaces) -> set[str]:
     return {edits[uri]["pair_id"] for uri in altered}
 
 
-def _outdated(rows: Sequence[Row], store: LatentStore) -> set[str]:
+def _of_former_latents(rows: Sequence[Row], store: LatentStore) -> set[str]:
     """Pair ids of edits of latents that were inverted again since, and came out otherwise."""
     edited = [row for row in rows if row["latent_sha256"]]
     now = store.digests_of([row["image_id"] for row in edited])

@@ -36,8 +36,6 @@ INVERT_SHARD = 256
 # that it had.
 _EMBEDDED = 8
 
-# Of a unit: digests of the crops that it may be inverted from; any where there are none.
-_RIGHT = "right_crops"
 _AGAIN = (
     "restore it, a crop also by `styleclip align` with --redo-damaged; then give `styleclip "
     "invert` with --retry-failed"
@@ -141,12 +139,13 @@ def invert_faces_shard(
     mended = {row["image_id"] for row in kept} & (mending.draw | mending.name)
     if before and not units and not mended:
         return {}
+    right = _right_crops(root, store.ledger.rows(shard)) if before and units else {}
     # Other networks draw the same faces in another way.
     pictures = root / INVERSIONS / store.folder.name
     done, found = list[Row](), list[Latents]()
     for start in range(0, len(units), batch_size):
         batch = range(start, min(start + batch_size, len(units)))
-        for chosen, latents in _invert_batch(batch, units, rows, networks, pictures):
+        for chosen, latents in _invert_batch(batch, units, rows, networks, pictures, right):
             done += [rows[place] for place in chosen]
             found.append(latents)
     if not before and store.ledger.is_committed(shard):
@@ -205,9 +204,6 @@ def _begin(
         kept = [row for row in committed.to_pylist() if row["image_id"] not in numbers]
     asked = [unit for unit in units.to_pylist() if unit["image_id"] in numbers]
     chosen = [_since_moved(unit, root) for unit in asked]
-    if numbers and committed is not None:
-        right = _right_crops(root, committed)
-        chosen = [unit | {_RIGHT: right.get(unit["image_id"])} for unit in chosen]
     nothing = dict.fromkeys(LATENTS.names) | {"status": "ok", "source_sha256": ""}
     names = [unit["image_id"] for unit in chosen]
     return chosen, [nothing | {"image_id": name, "row": numbers[name]} for name in names], kept
@@ -255,7 +251,12 @@ def _since_moved(unit: Row, root: Folder) -> Row:
 
 
 def _invert_batch(
-    batch: Sequence[int], units: list[Row], rows: list[Row], networks: Models, pictures: Folder
+    batch: Sequence[int],
+    units: list[Row],
+    rows: list[Row],
+    networks: Models,
+    pictures: Folder,
+    right: Mapping[str, Set[str]],
 ) -> list[tuple[list[int], Latents]]:
     """Invert the units at the places `batch`, crops and imported latents apart."""
     imported, crops = dict[int, NDArray[np.float32]](), dict[int, Image.Image]()
@@ -264,7 +265,7 @@ def _invert_batch(
         if unit["w_plus_uri"]:
             if (w_plus_row := _read_latent(unit, row)) is not None:
                 imported[place] = w_plus_row
-        elif (crop := _read_crop(unit, row)) is not None:
+        elif (crop := _read_crop(unit, row, right.get(unit["image_id"]))) is not None:
             crops[place] = crop
     done = []
     if crops:
@@ -279,14 +280,15 @@ def _invert_batch(
     return done
 
 
-def _read_crop(unit: Row, row: Row) -> Image.Image | None:
+def _read_crop(unit: Row, row: Row, right: Set[str] | None) -> Image.Image | None:
+    """Read a crop that has one of some digests, where any are given."""
     try:
         content = read_url(unit["crop_uri"])
     except FileNotFoundError as error:
         _mark_unreadable(row, unit["crop_uri"], error)
         return None
     row["source_sha256"] = sha256(content)
-    if unit.get(_RIGHT) and row["source_sha256"] not in unit[_RIGHT]:
+    if right and row["source_sha256"] not in right:
         _mark_unreadable(row, unit["crop_uri"], "got another picture than was aligned")
         return None
     try:

@@ -76,7 +76,7 @@ class Verification:
         self._same_networks = self._has_latents = True
         self._told = set[str]()
         self.images: dict[str, tuple[str, ...]] = {}
-        self._outdated = set[str]()
+        self._former_latents = set[str]()
         self.counts: Counter[str] = Counter()
 
     @property
@@ -257,7 +257,8 @@ class Verification:
             drawn = [
                 row
                 for row in rows
-                if row["pair_id"] in left & pairs and row["latent_sha256"] not in self._outdated
+                if row["pair_id"] in left & pairs
+                and row["latent_sha256"] not in self._former_latents
             ]
             left -= {row["pair_id"] for row in rows}
             for row in drawn:
@@ -384,7 +385,7 @@ class Verification:
     def _check_edited(self, row: Row) -> Iterator[Finding]:
         """Compare a latent, as it is committed, with those that its edits were made from."""
         for digest in {*self.images[row["image_id"]]} - {row["stored_sha256"]}:
-            self._outdated.add(digest)
+            self._former_latents.add(digest)
             yield Finding(
                 f"edits of {row['image_id']}",
                 f"some of a latent with sha256 {digest}",
