@@ -251,8 +251,7 @@ def start(tokens: Sequence[str]) -> int:
     """Run a command line and return its status, or exit where it names what there is not."""
     command, given = refuse_unknown(tokens)
     if command and {*HELP} & {*given}:
-        _make_app(helped=command).meta([*tokens])
-        return 0
+        return _make_app(helped=command).meta([*tokens]) or 0
     try:
         _refuse_credentials(tokens)
         if command:

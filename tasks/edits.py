@@ -252,7 +252,9 @@ class Editor:
         store = store_of(self._settings)
         # Once for both looks: a store is asked for it.
         committed = store.known()
-        places = store.rows_of([row["image_id"] for row in rows], committed)
+        images = [row["image_id"] for row in rows]
+        places = store.rows_of(images, committed)
+        digests = dict(zip(places, store.digests_of(images, committed), strict=True))
         for row, place in zip(rows, places, strict=True):
             if place is None:
                 row |= {
@@ -269,7 +271,6 @@ class Editor:
             latents, errors = store.read_usable(stored, committed)
         wrong = {place: error for place, error in zip(stored, errors, strict=True) if error}
         usable = [place for place in stored if place not in wrong]
-        digests = dict(zip(usable, latents.digests(), strict=True))
         sound = list[tuple[Row, int]]()
         for row, place in known:
             message = self.refusal(row)

@@ -134,12 +134,22 @@ def invert_faces_shard(
     root, networks = Folder(workspace), open_models(models, device)
     store = LatentStore(latent_folder(root, networks))
     before = store.ledger.read_commit(shard) if store.ledger.is_committed(shard) else None
-    mending = _look_for_damage(root, store, shard) if before and redo_damaged else _Mending()
-    units, rows, kept = _begin(root, store, shard, retry, mending.invert)
+    planned = store.ledger.units(shard).to_pylist()
+    committed = store.ledger.rows(shard) if before else LATENTS.empty_table()
+    mending = _Mending()
+    if before:
+        if redo_damaged:
+            mending = _look_for_damage(root, store, planned, committed)
+        numbers = _named(committed, retry) | dict(mending.invert)
+    else:
+        first = shard * store.shard_size
+        numbers = {unit["image_id"]: first + place for place, unit in enumerate(planned)}
+    units, rows = _begin(root, planned, numbers)
+    kept = [row for row in committed.to_pylist() if row["image_id"] not in numbers]
     mended = {row["image_id"] for row in kept} & (mending.draw | mending.name)
     if before and not units and not mended:
         return {}
-    right = _right_crops(root, store.ledger.rows(shard)) if before and units else {}
+    right = _right_crops(root, committed) if before and units else {}
     # Other networks draw the same faces in another way.
     pictures = root / INVERSIONS / store.folder.name
     done, found = list[Row](), list[Latents]()
@@ -155,8 +165,8 @@ def invert_faces_shard(
     # A shard is written as a whole, with what is sound in it already.
     stored = [row for row in kept if row["status"] == "ok"]
     latents = store.read_stored([row["row"] for row in stored])
-    committed = (row["stored_sha256"] for row in stored)
-    if any(c and c != d for c, d in zip(committed, latents.digests(), strict=True)):
+    digests = zip(stored, latents.digests(), strict=True)
+    if any(row["stored_sha256"] not in (None, digest) for row, digest in digests):
         # Damaged, or another writer is at work: rows are never committed over other numbers.
         return invert_faces_shard(workspace, models, device, shard, batch_size, retry, True)
     drawn = [place for place, row in enumerate(stored) if row["image_id"] in mending.draw]
@@ -193,20 +203,13 @@ class _Mending:
 
 
 def _begin(
-    root: Folder, store: LatentStore, shard: int, retry: Collection[str], again: Mapping[str, int]
-) -> tuple[list[Row], list[Row], list[Row]]:
-    """Units to invert, their rows as they begin, and rows of the shard that stay as they are."""
-    units, kept, first = store.ledger.units(shard), list[Row](), shard * store.shard_size
-    numbers = {name: first + place for place, name in enumerate(units["image_id"].to_pylist())}
-    committed = store.ledger.rows(shard) if store.ledger.is_committed(shard) else None
-    if committed is not None:
-        numbers = _named(committed, retry) | dict(again)
-        kept = [row for row in committed.to_pylist() if row["image_id"] not in numbers]
-    asked = [unit for unit in units.to_pylist() if unit["image_id"] in numbers]
-    chosen = [_since_moved(unit, root) for unit in asked]
+    root: Folder, planned: Sequence[Row], numbers: Mapping[str, int]
+) -> tuple[list[Row], list[Row]]:
+    """Units to invert, those of some faces, and their rows of the store as they begin."""
+    chosen = [_since_moved(unit, root) for unit in planned if unit["image_id"] in numbers]
     nothing = dict.fromkeys(LATENTS.names) | {"status": "ok", "source_sha256": ""}
     names = [unit["image_id"] for unit in chosen]
-    return chosen, [nothing | {"image_id": name, "row": numbers[name]} for name in names], kept
+    return chosen, [nothing | {"image_id": name, "row": numbers[name]} for name in names]
 
 
 def _right_crops(root: Folder, committed: pa.Table) -> dict[str, set[str]]:
@@ -219,9 +222,11 @@ def _right_crops(root: Folder, committed: pa.Table) -> dict[str, set[str]]:
     return {name: {digest, before.get(name, digest)} for name, digest in aligned.items()}
 
 
-def _look_for_damage(root: Folder, store: LatentStore, shard: int) -> _Mending:
-    rows = [row for row in store.ledger.rows(shard).to_pylist() if row["status"] == "ok"]
-    units = {unit["image_id"]: unit for unit in store.ledger.units(shard).to_pylist()}
+def _look_for_damage(
+    root: Folder, store: LatentStore, planned: Sequence[Row], committed: pa.Table
+) -> _Mending:
+    rows = [row for row in committed.to_pylist() if row["status"] == "ok"]
+    units = {unit["image_id"]: unit for unit in planned}
     crops = {_since_moved(units[row["image_id"]], root)["crop_uri"]: row for row in rows}
     altered = altered_files({uri: row["source_sha256"] for uri, row in crops.items() if uri})
     aligned = crop_digests(root.url, [crops[uri]["image_id"] for uri in altered])
@@ -327,7 +332,7 @@ def _describe(
 
     Imported latents have no photographs: their sources are zeros, and nothing is near them.
     """
-    inversions = in_lots(networks.generator, w_plus, networks.lot).clamp(-1, 1)
+    inversions = _draw(w_plus, rows, networks, pictures)
     embed = [
         partial(in_lots, function, lot=_EMBEDDED)
         for function in (networks.judge.embed_images, networks.identity.embed)
@@ -341,7 +346,6 @@ def _describe(
             near[f"{name}_inversion"] = cosine_similarity(one, other).tolist()
         for index, row in enumerate(rows):
             row |= {name: values[index] for name, values in near.items()}
-    _keep(inversions, rows, networks, pictures)
     for row, is_finite in zip(rows, w_plus.isfinite().all(dim=(1, 2)).tolist(), strict=True):
         if not is_finite:
             row |= {"status": "failed", "error": "the latent holds NaN or infinity"}
@@ -351,19 +355,16 @@ def _describe(
 
 
 @torch.no_grad()
-def _draw(w_plus: Tensor, rows: list[Row], networks: Models, pictures: Folder) -> None:
-    """Draw latents again, and say in their rows where the pictures are."""
+def _draw(w_plus: Tensor, rows: list[Row], networks: Models, pictures: Folder) -> Tensor:
+    """Draw latents, write their pictures, and say in their rows where these are."""
     inversions = in_lots(networks.generator, w_plus, networks.lot).clamp(-1, 1)
-    _keep(inversions, rows, networks, pictures)
-
-
-def _keep(inversions: Tensor, rows: list[Row], networks: Models, pictures: Folder) -> None:
     made_by = networks.marks("generator", "encoder")
     for row, picture in zip(rows, tensor_to_images(inversions), strict=True):
         facts = {"image_id": row["image_id"], "source_sha256": row["source_sha256"]}
         facts |= {"code_version": CODE_VERSION, "kind": "inversion"} | made_by
         uri, _ = keep_picture(pictures, row["image_id"], png_bytes(picture, facts))
         row |= {"inversion_uri": uri}
+    return inversions
 
 
 def _concatenate(batches: list[Latents]) -> Latents:

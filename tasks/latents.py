@@ -6,10 +6,9 @@ one writer. Rows that nobody wrote hold NaN.
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from tasks.places import LATENT_STORES
 from tasks.provenance import CODE_VERSION
 from tasks.store.arrays import create_arrays, create_group, open_array
 from tasks.store.folders import Folder, sha256
-from tasks.store.ledger import COMMITS, Ledger, Row
+from tasks.store.ledger import Ledger, Row
 from tasks.store.zarr_reading import reading_zarr, sound_array
 
 if TYPE_CHECKING:
@@ -275,8 +274,10 @@ class LatentStore:
     def _erase(self, image_id: str, span: slice, length: int) -> int:
         names = np.asarray(self._array("image_id", "r", length)[span], dtype=object)
         rows = np.flatnonzero(names == image_id)
+        if not len(rows):
+            return 0
         # Whole shards are written, so that nothing of the old ones stays.
-        for name in (*_ARRAYS, *_TEXTS[::-1]) if len(rows) else ():
+        for name in (*_ARRAYS, *_TEXTS[::-1]):
             array = self._array(name, "r+", length)
             block = np.asarray(array[span], dtype=None if name in _ARRAYS else object)
             block[rows] = np.nan if name in _ARRAYS else ""
@@ -300,7 +301,7 @@ class LatentStore:
 
     def known(self) -> pa.Table:
         """Return `image_id`, `row` and `stored_sha256` of the latents that are committed now."""
-        return _known_rows(self.folder.url, (self.folder / COMMITS).versions())
+        return self.ledger.ok_rows("image_id", "row", "stored_sha256")
 
     def rows_of(self, image_ids: Sequence[str], known: pa.Table | None = None) -> list[int | None]:
         """Return the rows of images, None for those without a latent.
@@ -312,9 +313,12 @@ class LatentStore:
         known = self.known() if known is None else known
         return _look_up(image_ids, known, "row")
 
-    def digests_of(self, image_ids: Sequence[str]) -> list[str | None]:
-        """Return the sha256 of the latents of images, None for those without."""
-        return _look_up(image_ids, self.known(), "stored_sha256")
+    def digests_of(
+        self, image_ids: Sequence[str], known: pa.Table | None = None
+    ) -> list[str | None]:
+        """Return the sha256 of the latents of images, None for those without; see `rows_of`."""
+        known = self.known() if known is None else known
+        return _look_up(image_ids, known, "stored_sha256")
 
     def read_stored(self, rows: Sequence[int]) -> Latents:
         """Read rows as they are, NaN included, in the order given.
@@ -425,15 +429,6 @@ class LatentStore:
 
     def _array(self, name: str, mode: AccessMode, rows: int | None = None) -> Any:
         return open_array(self.folder, f"{STORE}/{name}", mode, rows)
-
-
-@lru_cache(maxsize=2)
-def _known_rows(url: str, _: Hashable) -> pa.Table:
-    """The images with a latent and their rows, read once for each state of the commits."""
-    results = Ledger(Folder(url), LATENTS).results()
-    tables = [table.filter(_is_ok(table)) for table in results]
-    chosen = [table.select(["image_id", "row", "stored_sha256"]) for table in tables]
-    return pa.concat_tables(chosen or [LATENTS.empty_table()]).combine_chunks()
 
 
 def _look_up(image_ids: Sequence[str], known: pa.Table, column: str) -> list[Any]:

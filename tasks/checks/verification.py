@@ -206,11 +206,11 @@ class Verification:
                 continue
             usable = [row for row in rows if row["status"] == "ok"]
             for row in rows:
-                if row["image_id"] in missing:
+                if row["status"] == "ok":
+                    missing.pop(row["image_id"], None)
+                    yield from self._check_edited(row)
+                elif row["image_id"] in missing:
                     missing[row["image_id"]] = f": {row['status']}: {row['error']}"
-            for row in usable:
-                missing.pop(row["image_id"], None)
-                yield from self._check_edited(row)
             for start in range(0, len(usable), CHUNK):
                 yield from self._check_latents(usable[start : start + CHUNK])
             done += len(rows)

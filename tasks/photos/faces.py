@@ -2,10 +2,10 @@
 
 import math
 import random
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from manifests.schemas import FACES
 from tasks import places
 from tasks.store.folders import Folder, is_file, read_url, sha256
-from tasks.store.ledger import COMMITS, LOOKED_AT, Ledger, Row
+from tasks.store.ledger import LOOKED_AT, Ledger, Row
 
 
 def faces_ledger(workspace: str) -> Ledger:
@@ -29,21 +29,9 @@ def faces_table(workspace: str) -> pa.Table:
 
 def crop_digests(workspace: str, image_ids: Collection[str]) -> dict[str, str]:
     """Return the sha256 that the crops of some faces are committed with, by image id."""
-    folder = faces_ledger(workspace).folder
-    crops = _crops(workspace, (folder / COMMITS).versions())
+    crops = faces_ledger(workspace).ok_rows("image_id", "crop_sha256")
     chosen = crops.filter(pc.is_in(crops["image_id"], pa.array([*image_ids], pa.string())))
-    return dict(zip(*(column.to_pylist() for column in chosen.columns), strict=True))
-
-
-@lru_cache(maxsize=2)
-def _crops(workspace: str, _: Hashable) -> pa.Table:
-    """All crops with their digests, read once for each state of the commits."""
-    tables = [
-        table.filter(pc.is_valid(table["crop_sha256"]))
-        for table in faces_ledger(workspace).results()
-    ]
-    chosen = [table.select(["image_id", "crop_sha256"]) for table in (FACES.empty_table(), *tables)]
-    return pa.concat_tables(chosen).combine_chunks()
+    return {row["image_id"]: row["crop_sha256"] for row in chosen.drop_null().to_pylist()}
 
 
 def crowded_photos(workspace: str, shards: Collection[int]) -> dict[str, int]:

@@ -15,8 +15,9 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -362,6 +363,14 @@ class Ledger:
             if shards is None or shard in shards:
                 yield self._rows(self._read_commit(shard, generation), plans.get(shard, 0) > 0)
 
+    def ok_rows(self, *columns: str) -> pa.Table:
+        """Return columns of the rows that have the status ok; kept until a commit changes that.
+
+        Of a ledger whose plans are never superseded.
+        """
+        versions = (self.folder / COMMITS).versions()
+        return _ok_rows(self.folder.url, self._schema, columns, versions)
+
     def has_ok(self) -> bool:
         """Return whether some result row has the status ok."""
         return any("ok" in rows["status"].to_pylist() for rows in self.results())
@@ -495,6 +504,14 @@ class Ledger:
                 f"{part.rows} that were committed; restore the commit from a copy"
             )
         return rows
+
+
+@lru_cache(maxsize=4)
+def _ok_rows(url: str, schema: pa.Schema, columns: Sequence[str], _: Hashable) -> pa.Table:
+    results = Ledger(Folder(url), schema).results()
+    usable = (table.filter(pc.equal(table["status"], "ok")) for table in results)
+    chosen = [table.select(columns) for table in (schema.empty_table(), *usable)]
+    return pa.concat_tables(chosen).combine_chunks()
 
 
 def table_bytes(table: pa.Table) -> bytes:
