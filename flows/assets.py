@@ -17,7 +17,11 @@ from tasks.surveys import Survey
 
 
 def settle_relevance(
-    workspace: str, models: str, device: str, relevance: RelevanceConfig | None, begun: str = ""
+    workspace: str,
+    models: str,
+    device: str,
+    relevance: RelevanceConfig | None,
+    begun: RelevanceConfig | None = None,
 ) -> RelevanceConfig:
     """Choose how directions are measured, and say so where it is not as usual and nobody asked.
 
@@ -26,11 +30,17 @@ def settle_relevance(
         models: URL of the bundle.
         device: See `tasks.models.open_models`.
         relevance: What is asked for; None for what is there.
-        begun: URL of the directions that a run was begun with, if it was.
+        begun: How those of the run were measured, if it has some.
     """
     networks = open_models(models, device)
     chosen = choose_relevance(Folder(workspace), networks, relevance, begun)
-    if relevance is None and chosen != RelevanceConfig():
+    store = DirectionStore(direction_folder(Folder(workspace), networks, chosen))
+    if chosen == begun and not store.exists:
+        say(
+            f"relevance: {store.folder.url}, which the run was begun with, is not there; it is "
+            f"measured again, with {relevance_options(chosen)}"
+        )
+    elif relevance is None and chosen != RelevanceConfig():
         say(
             f"relevance: takes the directions that {workspace} has, measured with "
             f"{relevance_options(chosen)}; `styleclip relevance {workspace}` measures as usual"

@@ -30,10 +30,10 @@ from tasks.models import open_models
 from tasks.runs import (
     ImageFormat,
     OutputLayout,
-    begun_directions,
     check_run,
     failed_rows,
     open_run,
+    relevance_of,
     require_latents,
     require_run_name,
     run_folder,
@@ -145,7 +145,7 @@ def edit_dataset(
         needs, asked = survey_manifest(manifest), Manifest(manifest)
         settings, networks, measured = asked_settings(), open_models(models, device), None
         if "global" in needs.methods:
-            begun = begun_directions(folder)
+            begun = relevance_of(folder, workspace, networks)
             measured = settle_relevance(workspace, models, device, relevance, begun)
         require_doable_edits(folder, needs, asked, settings, networks, measured, update)
         require_latents(settings)

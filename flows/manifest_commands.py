@@ -6,12 +6,15 @@ from flows.progress import say
 from flows.summary import InputCheck, Summary
 from manifests.instructions import DEFAULT_ALPHA, DEFAULT_NEUTRAL_PROMPT
 from manifests.schemas import Method
+from tasks.bundles import DEMO_MODELS
+from tasks.limits import NetworkLimits
 from tasks.manifest_files import (
     build_manifest,
     check_manifest,
     read_asked,
     usable_faces,
 )
+from tasks.models import open_models
 
 _SHOWN_ERRORS = 50
 _DEFAULTS = ", ".join(f"{alpha:g} for {method}" for method, alpha in DEFAULT_ALPHA.items())
@@ -55,7 +58,9 @@ def build_edit_manifest(
     return Summary("manifest", destination, {"rows": rows}, time.monotonic() - began)
 
 
-def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
+def validate_edit_manifest(
+    manifest: str, *, workspace: str = "", models: str = DEMO_MODELS
+) -> Summary:
     """Check a manifest, and say what to do about every mistake.
 
     The exit code is 2 if it has some, as it is of `edit`.
@@ -63,10 +68,12 @@ def validate_edit_manifest(manifest: str, *, workspace: str = "") -> Summary:
     Args:
         manifest: CSV or Parquet, one row an edited image.
         workspace: Whose faces it must name; not checked where empty.
+        models: Bundle of weights that are to do it: the URL of its JSON file, or `demo`.
     """
     began = time.monotonic()
     sound, mistakes, default_alphas, wrong, told = 0, 0, 0, set[int](), list[str]()
-    for checked in check_manifest(manifest, workspace):
+    limits = NetworkLimits(open_models(models, "cpu"))
+    for checked in check_manifest(manifest, workspace, limits):
         for error in checked.errors[: max(_SHOWN_ERRORS - mistakes, 0)]:
             told.append(str(error))
             say(told[-1])

@@ -125,7 +125,7 @@ def run_pipeline(
             known = [*_faces_for(workspace, models, device), *more]
             settings = settings_for(workspace, models, device, image_format, output, arithmetic)
             asked = read_prompts(prompts)
-            rows = survey_prompts(asked), RowsToCome(known, asked)
+            rows = survey_prompts(asked, prompts), RowsToCome(known, asked)
             yield from forecast.edit(
                 run, *rows, settings, relevance, batch_size, shard_size, retry, update
             )
@@ -137,7 +137,7 @@ def run_pipeline(
     networks.bundle.require(*ROLES_OF_A_RUN)
     # Of a run that continues they were told when it was begun.
     if update or not read_card(folder):
-        survey_prompts(asked).require_doable(networks)
+        survey_prompts(asked, prompts).require_doable(networks)
     # Photographs and faces have other statuses than rows, and those have no names here.
     all_failures = retry_failed if retry_failed == ALL_FAILURES else ""
     align = step(align_photos)(

@@ -97,6 +97,9 @@ def build_relevance(
     counts.update(measure("relevance", shards=store.pending(MEASURE), share=share))
     if share.works:
         counts.update(store.combine())
+        if not counts and not store.ledger.pending():
+            # A store that lost something is not done.
+            store.read()
     fidelity = store.fidelity
     if counts and fidelity is not None:
         say(

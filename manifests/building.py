@@ -11,7 +11,7 @@ from manifests.cells import read_instruction
 from manifests.edits import Edit, edits_batch
 from manifests.errors import EditError, ManifestError, RowError, require_no_errors
 from manifests.ids import IdIndex
-from manifests.instructions import INSTRUCTION_COLUMNS, Instruction
+from manifests.instructions import INSTRUCTION_COLUMNS, Instruction, Limits, no_limits
 from manifests.schemas import EDITS
 from manifests.tables import RawBatch, stream_table
 
@@ -40,13 +40,14 @@ def instructions(
     ]
 
 
-def read_instructions(file: BinaryIO) -> list[Instruction]:
+def read_instructions(file: BinaryIO, limits: Limits = no_limits) -> list[Instruction]:
     """Read a prompt table: the columns of a manifest without pair_id and image_id.
 
     A cell of alpha may hold several strengths, as in 2;4;6.
 
     Args:
         file: Seekable; CSV or Parquet; local or remote.
+        limits: Of what can be asked for.
 
     Raises:
         ManifestError: A row has a mistake or repeats another, or there is none.
@@ -60,13 +61,14 @@ def read_instructions(file: BinaryIO) -> list[Instruction]:
             except EditError as error:
                 errors += [RowError(row, *mistake) for mistake in error.mistakes]
                 continue
-            repetitions = dict[RowError, None]()
+            found = dict[RowError, None]()
             for instruction in asked:
+                found |= dict.fromkeys(RowError(row, *mistake) for mistake in limits(instruction))
                 if instruction in rows_of:
-                    repetitions[_repetition(row, rows_of[instruction], instruction)] = None
+                    found[_repetition(row, rows_of[instruction], instruction)] = None
                 rows_of.setdefault(instruction, row)
             # Once for all strengths of a cell.
-            errors += repetitions
+            errors += found
     require_no_errors(sorted(errors, key=lambda error: error.row), "prompt table")
     if not rows_of:
         raise ManifestError("prompt table: got no rows, expected at least one target_prompt")

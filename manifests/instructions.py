@@ -1,7 +1,7 @@
 """An instruction: what is asked of an image, by which method and how strongly."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from urllib.parse import urlsplit
@@ -77,6 +77,14 @@ class Instruction:
 
 
 INSTRUCTION_COLUMNS = tuple(field.name for field in fields(Instruction))
+
+# Says what those who carry an instruction out cannot do of it.
+Limits = Callable[[Instruction], Iterable[Mistake]]
+
+
+def no_limits(_: Instruction) -> Iterable[Mistake]:
+    """Take every instruction, as who does not know who carries it out."""
+    return ()
 
 
 def _mistakes(instruction: Instruction) -> Iterator[Mistake]:

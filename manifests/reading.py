@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from manifests.edits import edits_batch
 from manifests.errors import ManifestError, require_no_errors
+from manifests.instructions import Limits, no_limits
 from manifests.schemas import EDITS
 from manifests.tables import RawBatch, stream_table
 from manifests.validation import check_edits
@@ -37,7 +38,7 @@ def stream_edits(file: BinaryIO) -> Iterator[RawBatch]:
         raise ManifestError("manifest: got no rows, expected at least one edit; add a row")
 
 
-def read_edits(file: BinaryIO) -> Iterator[pa.RecordBatch]:
+def read_edits(file: BinaryIO, limits: Limits = no_limits) -> Iterator[pa.RecordBatch]:
     """Read a manifest; an empty cell, null or missing column has its default.
 
     The defaults are: neutral_prompt "a face", method global, alpha as in
@@ -45,6 +46,7 @@ def read_edits(file: BinaryIO) -> Iterator[pa.RecordBatch]:
 
     Args:
         file: Seekable; CSV or Parquet; local or remote.
+        limits: Of what can be asked for.
 
     Yields:
         Rows with the columns of `manifests.schemas.EDITS`, at most 16,384 at a time.
@@ -53,7 +55,7 @@ def read_edits(file: BinaryIO) -> Iterator[pa.RecordBatch]:
         ManifestError: A row has a mistake: after all batches before it, with the count of all. Or
             see `stream_edits`.
     """
-    checks = check_edits(stream_edits(file), None)
+    checks = check_edits(stream_edits(file), None, limits)
     for checked in checks:
         if checked.errors:
             remaining = chain.from_iterable(later.errors for later in checks)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Container, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from manifests.cells import as_name, read_instruction
 from manifests.edits import Edit, name_mistake, pair_id
 from manifests.errors import EditError, Mistake, RowError, did_you_mean
 from manifests.ids import IdIndex
-from manifests.instructions import INSTRUCTION_COLUMNS, Instruction
+from manifests.instructions import INSTRUCTION_COLUMNS, Instruction, Limits, no_limits
 from manifests.tables import RawBatch
 
 # Rows with equal cells, which manifests have in plenty, are read once.
@@ -47,15 +47,18 @@ class CheckedBatch(NamedTuple):
 
 
 def check_edits(
-    batches: Iterable[RawBatch], known_image_ids: Container[str] | None = None
+    batches: Iterable[RawBatch],
+    known_image_ids: Container[str] | None = None,
+    limits: Limits = no_limits,
 ) -> Iterator[CheckedBatch]:
     """Tell rows that can be used from mistakes; memory grows by 40 bytes a row, for the ids.
 
     Args:
         batches: See `manifests.reading.stream_edits`.
         known_image_ids: Images that can be edited; any where None.
+        limits: Of what can be asked for.
     """
-    checker = _Checker(known_image_ids)
+    checker = _Checker(known_image_ids, limits)
     for batch in batches:
         yield checker.check(batch)
 
@@ -72,11 +75,11 @@ class _Row(NamedTuple):
 class _Checker:
     """Check rows one after the other; knows the ids of all that went before."""
 
-    def __init__(self, known_image_ids: Container[str] | None) -> None:
+    def __init__(self, known_image_ids: Container[str] | None, limits: Limits) -> None:
         self._known = known_image_ids
         self._suggestions = _SUGGESTIONS
         self._index = IdIndex()
-        self._read: _ReadCells = lru_cache(_REMEMBERED, typed=True)(_read_cells)
+        self._read: _ReadCells = lru_cache(_REMEMBERED, typed=True)(partial(_read_cells, limits))
 
     def check(self, batch: RawBatch) -> CheckedBatch:
         rows, errors = list[_Row](), [*batch.errors]
@@ -173,8 +176,9 @@ def _plain(image_id: str) -> str:
     return _ZEROS.sub("", image_id.strip().lower())
 
 
-def _read_cells(*cells: object) -> Instruction | tuple[Mistake, ...]:
+def _read_cells(limits: Limits, *cells: object) -> Instruction | tuple[Mistake, ...]:
     try:
-        return read_instruction(dict(zip(INSTRUCTION_COLUMNS, cells, strict=True)))
+        instruction = read_instruction(dict(zip(INSTRUCTION_COLUMNS, cells, strict=True)))
     except EditError as error:
         return error.mistakes
+    return tuple(limits(instruction)) or instruction

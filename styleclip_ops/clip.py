@@ -107,6 +107,10 @@ class ClipModel(nn.Module):
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output
         return F.normalize(self.model.visual_projection(pooled), dim=-1)
 
+    def count_tokens(self, text: str) -> int:
+        """Return the tokens of a text, start and end included, however many CLIP takes."""
+        return len(self.tokenizer([text])["input_ids"][0])
+
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """Turn texts into the numbers of their tokens, start and end included.
 

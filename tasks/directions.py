@@ -3,8 +3,8 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
@@ -117,6 +117,11 @@ class DirectionStore:
         """What binds the store to networks, settings and code."""
         with self._reading():
             return dict(zarr.open_group(self.folder.zarr_store(STORE), mode="r").attrs)
+
+    @property
+    def config(self) -> RelevanceConfig:
+        """How they are measured."""
+        return _config_of(self.attributes)
 
     @property
     def exists(self) -> bool:
@@ -343,7 +348,7 @@ class DirectionStore:
         if not all(np.isfinite(array).all() for array in arrays):
             raise DirectionStoreError(
                 f"{self.folder.url}/{STORE}: got NaN, expected numbers; a chunk is lost: restore "
-                "it from a copy, or remove the store and run `styleclip relevance` again"
+                f"it from a copy, or remove {self.folder.url} and give {self._maker()}"
             )
 
     def _checks(self) -> list[int]:
@@ -355,9 +360,19 @@ class DirectionStore:
         with self._reading():
             return np.asarray(self._array("direction_sums", "r")[shard])
 
+    def _maker(self) -> str:
+        """What makes the store again, as far as it still says how it was made."""
+        options = "the options that it was measured with"
+        with suppress(DirectionStoreError, KeyError):
+            options = relevance_options(self.config)
+        return f"`styleclip relevance` with {options}"
+
     def _reading(self) -> AbstractContextManager[None]:
         url = f"{self.folder.url}/{STORE}"
-        remedy = f"restore it from a copy, or remove {self.folder.url} to measure again"
+        remedy = (
+            f"restore it from a copy, or remove {self.folder.url} to measure again, with the same "
+            "options"
+        )
         return reading_zarr(url, DirectionStoreError, remedy)
 
     def _array(self, name: str, mode: AccessMode) -> Any:
@@ -401,8 +416,33 @@ def relevance_options(config: RelevanceConfig) -> str:
     return " ".join(words) or "no options"
 
 
+def begun_relevance(
+    workspace: Folder, models: Models, begun: str, noted: Mapping[str, Any]
+) -> RelevanceConfig | None:
+    """Return how the directions that a run was begun with were measured, also if they are lost.
+
+    Args:
+        workspace: Where to look.
+        models: The networks.
+        begun: URL of the directions, empty where the run has none.
+        noted: What the run noted of it; earlier ones noted nothing.
+
+    Returns:
+        None where the run has none of these networks, or it is not known.
+    """
+    known = [_config_of(noted)] if noted else []
+    known += _measured(workspace, models).values()
+    # By its name, which says how it was measured: one workspace may have several addresses.
+    name = Folder(begun).name if begun else ""
+    same = (one for one in known if direction_folder(workspace, models, one).name == name)
+    return next(same, None)
+
+
 def choose_relevance(
-    workspace: Folder, models: Models, asked: RelevanceConfig | None, begun: str = ""
+    workspace: Folder,
+    models: Models,
+    asked: RelevanceConfig | None,
+    begun: RelevanceConfig | None = None,
 ) -> RelevanceConfig:
     """Return how the directions of edits are measured.
 
@@ -410,20 +450,18 @@ def choose_relevance(
         workspace: Where to look for directions.
         models: The networks.
         asked: What is asked for; None for what is there.
-        begun: URL of the directions that a run was begun with, if it was.
+        begun: How those of the run were measured, if it has some.
 
     Returns:
-        What is asked for. If nothing is: as for the directions of the run; as usual, if those are
+        What is asked for. If nothing is: as for the run; as usual, if those are
             complete; as for the complete directions of most images, imported ones where none were
             measured; as usual if there are none.
     """
     if asked is not None:
         return asked
+    if begun is not None:
+        return begun
     measured = _measured(workspace, models)
-    # By its name, which says how it was measured: one workspace may have several addresses.
-    for url, config in measured.items():
-        if begun.endswith("/" + Folder(url).name):
-            return config
     usual = RelevanceConfig()
     if usual in measured.values():
         return usual
@@ -442,9 +480,12 @@ def _measured(workspace: Folder, models: Models) -> dict[str, RelevanceConfig]:
         if store.exists and not store.ledger.pending():
             facts = store.attributes
             if _binding(models).items() <= facts.items():
-                names = asdict(RelevanceConfig())
-                found[store.folder.url] = RelevanceConfig(**{key: facts[key] for key in names})
+                found[store.folder.url] = store.config
     return found
+
+
+def _config_of(facts: Mapping[str, Any]) -> RelevanceConfig:
+    return RelevanceConfig(**{field.name: facts[field.name] for field in fields(RelevanceConfig)})
 
 
 def plan_blocks(config: RelevanceConfig, shard_size: int | None = None) -> list[dict[str, Any]]:

@@ -45,8 +45,8 @@ from tasks.places import PAGE, REPORT
 from tasks.rehearsal import Rehearsal, ReportWork, kind_of
 from tasks.runs import (
     RunSettings,
-    begun_directions,
     is_stale,
+    relevance_of,
     run_folder,
     run_ledger,
     store_of,
@@ -233,7 +233,7 @@ class Forecast:
         directions, mappers, config = None, dict[str, str](), None
         folder, root = run_folder(self._workspace, run), Folder(self._workspace)
         if "global" in survey.methods:
-            begun = begun_directions(folder)
+            begun = relevance_of(folder, self._workspace, self._networks)
             config = choose_relevance(root, self._networks, relevance, begun)
         require_doable_edits(folder, survey, rows, settings, self._networks, config, update)
         if config:

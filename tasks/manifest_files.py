@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from manifests.building import build_edits, instructions, read_instructions, write_edits
 from manifests.errors import ManifestError
-from manifests.instructions import DEFAULT_NEUTRAL_PROMPT, Instruction
+from manifests.instructions import DEFAULT_NEUTRAL_PROMPT, Instruction, Limits, no_limits
 from manifests.reading import read_edits, stream_edits
 from manifests.validation import CheckedBatch, check_edits
 from tasks.latents import imported_images
@@ -38,29 +38,33 @@ def require_manifest(manifest: str) -> None:
     next(stream_manifest(manifest), None)
 
 
-def stream_manifest(manifest: str) -> Iterator[pa.RecordBatch]:
+def stream_manifest(manifest: str, limits: Limits = no_limits) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a manifest.
 
     Args:
         manifest: URL of a CSV or Parquet file.
+        limits: Of what can be asked for.
 
     Raises:
         ManifestError: It is not there, or a row has a mistake.
     """
     with _opened(manifest) as file:
-        yield from read_edits(file)
+        yield from read_edits(file, limits)
 
 
-def check_manifest(manifest: str, workspace: str) -> Iterator[CheckedBatch]:
+def check_manifest(
+    manifest: str, workspace: str, limits: Limits = no_limits
+) -> Iterator[CheckedBatch]:
     """Yield the rows of a manifest, those that are sound and everything that is wrong.
 
     Args:
         manifest: URL of a CSV or Parquet file.
         workspace: Whose faces it must name; any where empty.
+        limits: Of what can be asked for.
     """
     known = set(usable_faces(workspace)) if workspace else None
     with _opened(manifest) as file:
-        yield from check_edits(stream_edits(file), known)
+        yield from check_edits(stream_edits(file), known, limits)
 
 
 def usable_faces(workspace: str, store: str = "") -> list[str]:
@@ -120,14 +124,18 @@ def require_parquet(destination: str) -> None:
         )
 
 
-def read_prompts(prompts: str) -> list[Instruction]:
+def read_prompts(prompts: str, limits: Limits = no_limits) -> list[Instruction]:
     """Read a prompt table from a URL.
+
+    Args:
+        prompts: Its URL.
+        limits: Of what can be asked for.
 
     Raises:
         ManifestError: It is not there, or a row has a mistake.
     """
     with _opened(prompts) as file:
-        return read_instructions(file)
+        return read_instructions(file, limits)
 
 
 def read_asked(

@@ -15,7 +15,12 @@ from manifests.schemas import RESULTS
 from styleclip_ops.arithmetic import PLAIN
 from tasks.arithmetic import AUTO
 from tasks.bundles import Role, bundle_url, fingerprint_name
-from tasks.directions import DirectionStore, RelevanceConfig, measured_otherwise
+from tasks.directions import (
+    DirectionStore,
+    RelevanceConfig,
+    begun_relevance,
+    relevance_options,
+)
 from tasks.latents import LatentStore, latent_folder
 from tasks.mappers import mapper_fingerprint
 from tasks.models import Models, open_models
@@ -31,7 +36,7 @@ _RUNS_NAMED = 20
 ROLES_OF_A_RUN: tuple[Role, ...] = ("generator", "encoder", "clip", "identity")
 # What no update can change: where the edited images are, in which form, and what rows do not name.
 _FIXED = ("name", "workspace", "image_format", "output", "arithmetic")
-_ASSETS = ("directions", "directions_fingerprint", "mappers")
+_ASSETS = ("directions", "directions_fingerprint", "relevance", "mappers")
 # Columns of a result that say what it was made with.
 _MARKS = [
     "status",
@@ -58,6 +63,7 @@ class RunSettings:
         latents: URL of the W+ store.
         directions: URL of the direction store, empty where no row needs one.
         directions_fingerprint: Of its content.
+        relevance: How they were measured, see `RelevanceConfig`; empty where there are none.
         mappers: Fingerprints of the mappers that are there, by URL.
         image_format: Of the edited images.
         output: Single files, or tar shards in the layout of webdataset.
@@ -71,6 +77,7 @@ class RunSettings:
     latents: str
     directions: str = ""
     directions_fingerprint: str = ""
+    relevance: Mapping[str, Any] = field(default_factory=dict)
     mappers: Mapping[str, str] = field(default_factory=dict)
     image_format: ImageFormat = "png"
     output: OutputLayout = "files"
@@ -98,6 +105,7 @@ class RunSettings:
             self,
             directions=directions.folder.url if directions else "",
             directions_fingerprint=directions.read().fingerprint if directions else "",
+            relevance=asdict(directions.config) if directions else {},
             mappers={url: mark for url in mappers if (mark := mapper_fingerprint(url))},
         )
 
@@ -175,6 +183,9 @@ def open_run(folder: Folder, settings: RunSettings, update: bool = False) -> Non
     got = read_run_values(folder)
     # Mappers that come to be there later change no row.
     wanted["mappers"] = got.get("mappers", {}) | wanted["mappers"]
+    # Earlier runs did not note it.
+    if wanted["directions"] == got["directions"]:
+        wanted["relevance"] = got.setdefault("relevance", {})
     _refuse_other_settings(folder, got, wanted, update)
     # Earlier releases wrote more than is asked for now.
     if not wanted.items() <= got.items():
@@ -246,19 +257,29 @@ def check_run(
         )
     if relevance is None or update:
         return
-    for url, options in measured_otherwise(Folder(settings.workspace), networks, relevance).items():
-        # By its name: one workspace may have several addresses.
-        if got["directions"].endswith("/" + Folder(url).name):
-            raise RunError(
-                f"run {folder.url}: asked to continue with directions that are measured with other "
-                f"options; it was begun with {options}; give those, take a new run name, or "
-                "--update to measure anew and compute again what depends on it"
-            )
+    begun = relevance_of(folder, settings.workspace, networks)
+    if begun not in (None, relevance):
+        raise RunError(
+            f"run {folder.url}: asked to continue with directions that are measured with other "
+            f"options; it was begun with {relevance_options(begun)}; give those, take a new run "
+            "name, or --update to measure anew and compute again what depends on it"
+        )
 
 
-def begun_directions(folder: Folder) -> str:
-    """Return the URL of the directions that a run was begun with; empty where it has none."""
-    return str(read_run_values(folder)["directions"]) if folder.exists(RUN) else ""
+def relevance_of(folder: Folder, workspace: str, networks: Models) -> RelevanceConfig | None:
+    """Return how the directions of a run were measured.
+
+    Args:
+        folder: Of the run.
+        workspace: URL of the workspace.
+        networks: That it is asked to be made with.
+
+    Returns:
+        None where it is not begun, or has no directions of these networks.
+    """
+    values = read_run_values(folder) if folder.exists(RUN) else {}
+    begun, noted = str(values.get("directions", "")), values.get("relevance", {})
+    return begun_relevance(Folder(workspace), networks, begun, noted)
 
 
 def is_updated(folder: Folder) -> bool:

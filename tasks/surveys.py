@@ -2,7 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,21 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from manifests.errors import ManifestError, shown
-from manifests.instructions import Instruction
-from styleclip_ops.generator import Generator
+from manifests.errors import EditError
+from manifests.instructions import Instruction, Limits
 from tasks.directions import RelevanceConfig
 from tasks.frozen import manifest_card, read_card, require_same_manifest, row_hashes
 from tasks.latents import LatentStore
-from tasks.manifest_files import Manifest, stream_manifest
+from tasks.limits import PROMPTS, SHORT_PROMPT, NetworkLimits, is_long
+from tasks.manifest_files import Manifest, read_prompts, stream_manifest
 from tasks.mappers import MapperConfig, require_mappers
 from tasks.models import Models
 from tasks.runs import RunError, RunSettings, check_run
 from tasks.store.folders import Folder
-
-_PROMPTS = ("neutral_prompt", "target_prompt")
-# A token is a byte at least, and every published CLIP takes more of them.
-_SHORT_PROMPT = 30
 
 
 class Survey(NamedTuple):
@@ -34,8 +32,8 @@ class Survey(NamedTuple):
         methods: Those that they use.
         mappers: Prompts and settings of the mappers that are to be trained.
         mapper_uris: Mappers that they name.
+        read: Reads the rows again, and refuses what is beyond limits.
         num_channels: The most style channels that one asks for; 0 where none says how many.
-        widest: Which one that is, in words.
         long_prompts: Those that may have more tokens than CLIP takes.
         card: Of the rows, see `tasks.frozen.manifest_card`; None of prompts.
         version: Of the file when it was read.
@@ -44,8 +42,8 @@ class Survey(NamedTuple):
     methods: set[str]
     mappers: list[tuple[str, MapperConfig]]
     mapper_uris: list[str]
+    read: Callable[[Limits], Iterable[object]]
     num_channels: int = 0
-    widest: str = ""
     long_prompts: frozenset[str] = frozenset()
     card: Mapping[str, Any] | None = None
     version: str = ""
@@ -54,15 +52,21 @@ class Survey(NamedTuple):
         """Refuse rows that networks cannot do, before hours of work for the others.
 
         Raises:
-            ManifestError: One asks for more style channels than there are.
-            ConfigError: A mapper that one names cannot be used, or a prompt is too long for CLIP.
+            ManifestError: Some ask for more style channels than there are, name mappers that cannot
+                be used, or have prompts that are too long for CLIP: of a table the message has the
+                first 20 with their rows.
+            EditError: The same of what is in no table.
         """
-        if self.num_channels:
-            self._require_channels(networks.generator)
-        require_mappers(self.mapper_uris, networks)
-        for prompt in sorted(self.long_prompts):
-            for clip in (networks.clip, networks.judge):
-                clip.tokenize([prompt])
+        limits = NetworkLimits(networks)
+        mistakes = chain(
+            limits.of_channels(self.num_channels),
+            chain.from_iterable(limits.of_prompt(prompt, "") for prompt in self.long_prompts),
+            chain.from_iterable(map(limits.of_mapper, self.mapper_uris)),
+        )
+        if any(mistakes):
+            # Each with its row.
+            for _ in self.read(limits):
+                pass
 
     def require_unchanged(self, manifest: Manifest) -> None:
         """Refuse a manifest that was replaced since it was surveyed.
@@ -78,14 +82,6 @@ class Survey(NamedTuple):
                 "expected the same; another command may have written it: give this one again"
             )
 
-    def _require_channels(self, generator: Generator) -> None:
-        most = len(generator.layout.editable_channels)
-        if self.num_channels > most:
-            raise ManifestError(
-                f"{self.widest}: num_channels: got {self.num_channels}, expected at most {most}, "
-                "the editable style channels of this generator; give less, or another --models"
-            )
-
 
 def survey_manifest(manifest: str) -> Survey:
     """Find out what the rows of a manifest need.
@@ -95,18 +91,15 @@ def survey_manifest(manifest: str) -> Survey:
     """
     methods, wanted = set[str](), dict[tuple[str, str | None], None]()
     uris, num_channels, hashes = dict[str, None](), 0, list[NDArray[np.uint64]]()
-    widest, long_prompts = "", set[str]()
+    long_prompts = set[str]()
     version = Manifest(manifest).version()
     for batch in stream_manifest(manifest):
         hashes.append(row_hashes(batch))
         methods.update(batch["method"].to_pylist())
-        most = pc.max(batch["num_channels"])
-        if (most.as_py() or 0) > num_channels:
-            num_channels, place = most.as_py(), pc.index(batch["num_channels"], most).as_py()
-            widest = f"{batch['image_id'][place]}, {shown(batch['target_prompt'][place].as_py())}"
-        for name in _PROMPTS:
-            is_long = pc.greater(pc.binary_length(batch[name]), _SHORT_PROMPT)
-            long_prompts.update(pc.unique(batch[name].filter(is_long)).to_pylist())
+        num_channels = max(num_channels, pc.max(batch["num_channels"]).as_py() or 0)
+        for name in PROMPTS:
+            chosen = pc.greater(pc.binary_length(batch[name]), SHORT_PROMPT)
+            long_prompts.update(pc.unique(batch[name].filter(chosen)).to_pylist())
         rows = batch.filter(pc.equal(batch["method"], "mapper"))
         columns = (rows[name].to_pylist() for name in ("mapper_uri", "target_prompt", "options"))
         for uri, prompt, options in zip(*columns, strict=True):
@@ -114,23 +107,29 @@ def survey_manifest(manifest: str) -> Survey:
                 wanted[prompt, options] = None
             else:
                 uris[uri] = None
-    card = manifest_card(hashes)
-    width = (num_channels, widest)
-    longest = frozenset(long_prompts)
-    return Survey(methods, _trainings(wanted), [*uris], *width, longest, card, version)
+    needs = (methods, _trainings(wanted), [*uris])
+    read, longest = partial(stream_manifest, manifest), frozenset(long_prompts)
+    return Survey(*needs, read, num_channels, longest, manifest_card(hashes), version)
 
 
-def survey_prompts(asked: Iterable[Instruction]) -> Survey:
-    """Find out what instructions need, as the rows of a manifest would."""
+def survey_prompts(asked: Iterable[Instruction], table: str = "") -> Survey:
+    """Find out what instructions need, as the rows of a manifest would.
+
+    Args:
+        asked: The instructions.
+        table: URL of the table that they are from, if they are from one.
+    """
     prompts = [*asked]
     mappers = [one for one in prompts if one.method == "mapper"]
     wanted = dict.fromkeys((m.target_prompt, m.options) for m in mappers if m.mapper_uri is None)
     uris = dict.fromkeys(m.mapper_uri for m in mappers if m.mapper_uri is not None)
-    widths = [(one.num_channels or 0, shown(one.target_prompt)) for one in prompts]
+    width = max((one.num_channels or 0 for one in prompts), default=0)
     methods: set[str] = {one.method for one in prompts}
-    texts = {getattr(one, name) for one in prompts for name in _PROMPTS}
-    longest = frozenset(text for text in texts if len(text.encode()) > _SHORT_PROMPT)
-    return Survey(methods, _trainings(wanted), [*uris], *max(widths, default=(0, "")), longest)
+    longest = frozenset(
+        filter(is_long, (getattr(one, name) for one in prompts for name in PROMPTS))
+    )
+    read = partial(read_prompts, table) if table else partial(_refuse, prompts)
+    return Survey(methods, _trainings(wanted), [*uris], read, width, longest)
 
 
 def require_doable_edits(
@@ -154,7 +153,8 @@ def require_doable_edits(
         update: Whether it goes on with what can be computed again.
 
     Raises:
-        ManifestError, ConfigError: See `Survey.require_doable`.
+        ManifestError, EditError: See `Survey.require_doable`.
+        ConfigError: A mapper that a row names cannot be used any more.
         RunError: The run was begun with something else and is not to be updated.
     """
     check_run(folder, settings, networks, relevance, update)
@@ -175,6 +175,13 @@ def images_without_latents(rows: Iterable[pa.RecordBatch], store: LatentStore) -
             if name not in known:
                 lacking[name] += count
     return lacking
+
+
+def _refuse(prompts: Iterable[Instruction], limits: Limits) -> Iterable[object]:
+    mistakes = dict.fromkeys(mistake for prompt in prompts for mistake in limits(prompt))
+    if mistakes:
+        raise EditError(tuple(mistakes))
+    return ()
 
 
 def _trainings(wanted: Iterable[tuple[str, str | None]]) -> list[tuple[str, MapperConfig]]:

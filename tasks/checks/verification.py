@@ -23,7 +23,7 @@ from tasks.directions import DirectionStore
 from tasks.edits import mapper_url
 from tasks.frozen import manifest_card, read_card, require_card, row_hashes
 from tasks.latents import BINDING, CHUNK, LatentStore
-from tasks.mappers import CARD, mapper_fingerprint, trained_for
+from tasks.mappers import CARD, WEIGHTS, mapper_fingerprint, trained_for
 from tasks.models import read_models
 from tasks.outputs import altered_files
 from tasks.photos.alignment import faces_settings
@@ -38,6 +38,8 @@ OnProgress = Callable[[int], None]
 
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError, pa.ArrowException)
 _AGAIN = "give the command that began the run again"
+# Of a run that did not note how its directions were measured.
+_MEASURE = "give `styleclip relevance` with the options that they were measured with"
 _INVERT = "restore the store from a copy, or `styleclip invert` with --redo-damaged"
 # For `find`, see `Folder.half_written`.
 _HALF_WRITTEN = r"\( -name '.part-*' -o -path '*.zarr/*.partial' \)"
@@ -94,13 +96,19 @@ class Verification:
                 self._same_networks = False
                 yield finding
         if self._settings.directions:
-            store = DirectionStore(Folder(self._settings.directions))
-            wanted = self._settings.directions_fingerprint
-            remedy = "restore the store from a copy; edits of this run used other directions"
-            yield from self._compare(
-                f"directions {store.folder.url}", partial(_directions, store), wanted, remedy
-            )
+            yield from self._check_directions(DirectionStore(Folder(self._settings.directions)))
         yield from self._check_binding()
+
+    def _check_directions(self, store: DirectionStore) -> Iterator[Finding]:
+        what = f"directions {store.folder.url}"
+        if not store.exists:
+            again = f"{_AGAIN}, which measures them" if self._settings.relevance else _MEASURE
+            expected = "those that the run was made with"
+            yield Finding(what, "none", expected, f"restore them from a copy, or {again}")
+            return
+        wanted = self._settings.directions_fingerprint
+        remedy = "restore the store from a copy; edits of this run used other directions"
+        yield from self._compare(what, partial(_directions, store), wanted, remedy)
 
     def check_faces(self) -> Iterator[Finding]:
         """Check the ledger of the workspace's faces, and what binds them to parameters."""
@@ -355,15 +363,18 @@ class Verification:
 
     def _check_mappers(self) -> Iterator[Finding]:
         for url, used in self._mappers.items():
-            if url.startswith(self._places.workspace.url) and not Folder(url).exists(CARD):
+            is_ours = url.startswith(f"{self._places.workspace.url}/")
+            if is_ours and not Folder(url).exists(CARD):
                 yield Finding(
                     f"mapper {url}",
                     f"no {CARD}",
                     "what it was trained for",
                     "restore it from a copy, or give the command again that trained the mapper",
                 )
+            remedy = "restore the mapper from a copy; edits of this run used another"
+            if is_ours and not Folder(url).exists(WEIGHTS):
+                remedy = f"restore it from a copy, or {_AGAIN}, which trains it as it was"
             for wanted in sorted(map(str, used)):
-                remedy = "restore the mapper from a copy; edits of this run used another"
                 yield from self._compare(f"mapper {url}", partial(_mapper, url), wanted, remedy)
 
     def _check_binding(self) -> Iterator[Finding]:

@@ -2,8 +2,9 @@
 
 import io
 import json
+import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +19,14 @@ from flows.edit import edit_dataset
 from flows.evaluate import evaluate_run
 from flows.interchange import export_latents, import_latents
 from flows.invert import invert_faces
+from flows.manifest_commands import validate_edit_manifest
 from flows.pipeline import run_pipeline
+from flows.relevance import build_relevance
 from flows.verify import verify_run
 from manifests.errors import ManifestError
 from manifests.schemas import RESULTS
 from styleclip_ops.errors import ConfigError
-from tasks.directions import RelevanceConfig
+from tasks.directions import DirectionStoreError, RelevanceConfig
 from tasks.interchange import Import, plan_import
 from tasks.inversion import plan_inversion
 from tasks.latents import latent_folder
@@ -108,6 +111,52 @@ def test_every_store_gives_the_same_results(finished, root, portrait, models, s3
     wanted = results(finished, "run").drop_columns(differing)
     assert results(root, "run").drop_columns(differing).to_pylist() == wanted.to_pylist()
     assert "a smiling face" in read_url(f"{root}/runs/run/report/index.html").decode()
+
+
+def test_directions_and_mappers_that_are_lost_are_made_as_they_were_by_the_same_command(
+    finished, tmp_path, models, capsys
+):
+    root, photos = str(tmp_path / "ws"), f"{finished}/photos"
+    shutil.copytree(finished, root)
+    before = results(root, "run")
+    (weights,) = (tmp_path / "ws").glob("mappers/*/mapper.safetensors")
+    weights.unlink()
+    (directions,) = (tmp_path / "ws/directions").iterdir()
+    shutil.rmtree(directions)
+    assert verify_run(root, device="cpu").counts["wrong"] >= 2
+    said, again = one_line(capsys), "give the command that began the run again"
+    assert f"directions {directions}: got none, expected those that the run was" in said
+    assert f"restore them from a copy, or {again}, which measures them" in said
+    assert f"{again}, which trains it as it was" in said
+    # Nobody needs to remember how they were measured.
+    assert run(root, photos, models, relevance=None).counts == {}
+    said = one_line(capsys)
+    assert f"{directions}, which the run was begun with, is not there; it is measured again" in said
+    assert verify_run(root, sample=4, device="cpu").counts["wrong"] == 0
+    assert results(root, "run").equals(before)
+    with pytest.raises(RunError, match="begun with --num-images 1 --num-statistics 50; give those"):
+        run(root, photos, models, relevance=replace(RELEVANCE, seed=3))
+    # A store that lost a part says how to make it again, also where nothing is left to measure.
+    (chunk,) = directions.glob("directions.zarr/channel_std/c/*")
+    chunk.unlink()
+    told = f"or remove {directions} and give `styleclip relevance` with --num-images 1 --num-stat"
+    with pytest.raises(DirectionStoreError, match=told):
+        build_relevance(root, models=models, device="cpu", relevance=RELEVANCE)
+
+
+def test_a_run_of_before_directions_were_noted_continues(finished, tmp_path, models, capsys):
+    root = str(tmp_path / "ws")
+    shutil.copytree(finished, root)
+    noted = tmp_path / "ws/runs/run/run.json"
+    values = json.loads(noted.read_text())
+    assert values.pop("relevance") == {**asdict(RELEVANCE)}
+    noted.write_text(json.dumps(values))
+    assert run(root, f"{finished}/photos", models, relevance=None).counts == {}
+    assert not is_updated(run_folder(root, "run"))
+    (directions,) = (tmp_path / "ws/directions").iterdir()
+    shutil.rmtree(directions)
+    verify_run(root, device="cpu")
+    assert "or give `styleclip relevance` with the options that they were" in one_line(capsys)
 
 
 def test_what_is_lost_is_told_and_made_again(finished, tmp_path, models, capsys):
@@ -197,7 +246,7 @@ def test_a_run_does_not_continue_with_another_manifest_or_setting(tmp_path, port
     many.write_text("image_id,target_prompt,num_channels\nanna,a smiling face,10\nanna,old,6000\n")
     for dry_run in (True, False):
         with pytest.raises(
-            ManifestError, match="^anna, 'old': num_channels: got 6000, expected at most 132"
+            ManifestError, match="row 3, column num_channels: got 6000, expected at most 132"
         ):
             edit_dataset(root, str(many), run="many", dry_run=dry_run, **options)
     assert not run_folder(root, "many").names()
@@ -289,20 +338,21 @@ def test_a_mapper_that_is_gone_is_missed_where_a_run_continues(tmp_path, latents
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("a smile,global,99999,,", "^'a smile': num_channels: got 99999"),
-        ("a smile,mapper,,mappers/x,", "mapper_uri: got mappers/x, expected the whole path"),
-        (f"{TOO_LONG},optimize,,,", r"prompt 'very .*got 93 tokens, expected at most 77"),
+        ("a smile,global,99999,,", "row 3, column num_channels: got 99999, expected at most "),
+        ("a smile,mapper,,mappers/x,", "row 3, column mapper_uri: .* expected the whole path"),
+        (f"{TOO_LONG},optimize,,,", "row 3, column target_prompt: .* 77 tokens of CLIP, not 93"),
     ],
 )
+@pytest.mark.parametrize("dry_run", [False, True])
 def test_prompts_that_networks_cannot_do_are_told_before_any_photograph(
-    tmp_path, portrait, models, row, said
+    tmp_path, portrait, models, row, said, dry_run
 ):
     root = str(tmp_path / "ws")
     photos = fill(root, portrait)
-    table = f"target_prompt,method,num_channels,mapper_uri,options\n{row}\n"
+    table = f"target_prompt,method,num_channels,mapper_uri,options\nold,,,,\n{row}\n"
     Folder(root).write("prompts.csv", table.encode())
-    with pytest.raises(ValueError, match=said):
-        run(root, photos, models)
+    with pytest.raises(ManifestError, match=said):
+        run(root, photos, models, dry_run=dry_run)
     assert not Folder(f"{root}/faces").names()
 
 
@@ -317,12 +367,31 @@ def test_a_run_in_which_every_row_failed_fails_each_time(tmp_path, latents, mode
     assert not edit_dataset(latents, str(manifest), relevance=RELEVANCE, **options).failed
 
 
-def test_a_row_with_too_long_a_prompt_is_told_before_any_work(tmp_path, latents, models):
+def test_what_networks_cannot_do_is_told_of_all_rows_at_once_before_any_work(
+    tmp_path, latents, models, capsys
+):
     manifest = tmp_path / "edits.csv"
-    manifest.write_text(f"image_id,target_prompt,neutral_prompt\na-00000,a hat,{TOO_LONG}\n")
-    with pytest.raises(ConfigError, match="got 93 tokens, expected at most 77; shorten it"):
-        edit_dataset(latents, str(manifest), models=models, device="cpu")
+    cells = (
+        *("a-00000,a hat,,,", f"a-00000,old,{TOO_LONG},,", "a-00000,young,,,9999"),
+        f"a-00000,{TOO_LONG},,mapper,",
+    )
+    header = "image_id,target_prompt,neutral_prompt,method,num_channels"
+    manifest.write_text("\n".join([header, *cells]))
+    told = (
+        r"row 3, column neutral_prompt: .* expected at most 77 tokens of CLIP, not 93; shorten it",
+        "row 4, column num_channels: got 9999, expected at most [0-9]+, the editable style chan",
+        "row 5, column target_prompt: .* expected at most 77 tokens of CLIP, not 93; shorten it",
+    )
+    for dry_run in (True, False):
+        with pytest.raises(ManifestError, match="got 3 mistakes") as caught:
+            edit_dataset(latents, str(manifest), models=models, device="cpu", dry_run=dry_run)
+        assert all(re.search(one, str(caught.value)) for one in told)
     assert not Folder(f"{latents}/directions").names()
+    # A check of the manifest alone says the same.
+    check = validate_edit_manifest(str(manifest), workspace=latents, models=models)
+    assert (check.counts, check.failed) == ({"sound": 1, "failed": 3}, True)
+    said = capsys.readouterr().err
+    assert all(re.search(one, " ".join(said.split())) for one in told)
 
 
 def test_failed_rows_are_done_again_on_request_and_no_others(tmp_path, latents, models):

@@ -12,7 +12,7 @@ from flows.cli import app
 from flows.edit import edit_dataset
 from flows.interchange import import_latents
 from flows.tune import tune_strengths
-from manifests.errors import ManifestError
+from manifests.errors import EditError
 from styleclip_ops.errors import ConfigError
 from styleclip_ops.strength import StrengthTarget
 from tasks.directions import RelevanceConfig
@@ -114,7 +114,7 @@ def test_bad_input_is_refused_before_any_work(workspace, models, capsys, monkeyp
         tune(workspace, models)
     with pytest.raises(ValueError, match=r"num_channels: got \[5\], expected none"):
         tune(workspace, models, target=["old"], method="mapper", num_channels=[5])
-    with pytest.raises(ConfigError, match="prompt 'very very .*got .* tokens, expected at most 77"):
+    with pytest.raises(EditError, match="'very very .* expected at most 77 tokens of CLIP, not 93"):
         tune(workspace, models, target=["very " * 90 + "old", "old"], goal=EASY)
     (Path(workspace) / "prompts.csv").write_text("target_prompt\nold\n")
     with pytest.raises(ValueError, match=r"prompts\.csv and neutral_prompt, method beside it"):
@@ -129,7 +129,7 @@ def test_bad_input_is_refused_before_any_work(workspace, models, capsys, monkeyp
         tune(workspace, models, target=["old"], alpha=[-1.0])
     with pytest.raises(TuningError, match="images: got 0 with a latent in .* named bob"):
         tune(workspace, models, target=["old"], image=["bob"])
-    with pytest.raises(ManifestError, match="num_channels: got 5000, expected at most"):
+    with pytest.raises(EditError, match="num_channels: got 5000, expected at most"):
         tune(workspace, models, target=["old"], num_channels=[5, 5000])
     words = ["--json", "tune", workspace, f"{workspace}/t.parquet", "--target", "x"]
     for option, least in (("--sample", 1), ("--sample-seed", 0)):

@@ -1,6 +1,7 @@
 """The direction store: block by block the same numbers as in one piece."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tasks.directions import (
     DirectionStore,
     DirectionStoreError,
     RelevanceConfig,
+    begun_relevance,
     choose_relevance,
     compute_relevance_shard,
     direction_folder,
@@ -172,15 +174,29 @@ def test_directions_that_are_there_are_taken_where_nothing_is_asked(
     root, networks, usual = Folder(str(tmp_path)), open_models(models, "cpu"), RelevanceConfig()
     assert choose_relevance(root, networks, None) == usual
     fewer = RelevanceConfig(num_images=1, num_statistics=50, mode="exact")
-    begun = measure_directions(root.url, models, fewer).folder.url
+    measure_directions(root.url, models, fewer)
     measure_directions(root.url, models, CONFIG)
     assert choose_relevance(root, networks, None) == CONFIG
     assert choose_relevance(root, networks, fewer) == fewer
-    assert choose_relevance(root, networks, None, f"moved/{Folder(begun).name}") == fewer
+    assert choose_relevance(root, networks, None, fewer) == fewer
     # A measurement that was begun and given up does not stand in the way of a finished one.
     plan_relevance(root.url, models, "cpu", usual)
     assert choose_relevance(root, networks, None) == CONFIG
-    assert choose_relevance(root, networks, None, begun) == fewer
+
+
+def test_how_the_directions_of_a_run_were_measured_is_known_by_their_name_or_by_its_note(
+    tmp_path, models, measure_directions
+):
+    root, networks = Folder(str(tmp_path)), open_models(models, "cpu")
+    begun = measure_directions(root.url, models, CONFIG).folder
+    lost = direction_folder(root, networks, replace(CONFIG, seed=6)).url
+    # The workspace was moved, or is named by another address.
+    assert begun_relevance(root, networks, f"moved/{begun.name}", {}) == CONFIG
+    assert begun_relevance(root, networks, lost, {}) is None
+    assert begun_relevance(root, networks, lost, asdict(replace(CONFIG, seed=6))).seed == 6
+    # A note that is of other networks, or of none.
+    assert begun_relevance(root, networks, lost, asdict(CONFIG)) is None
+    assert begun_relevance(root, networks, "", {}) is None
 
 
 def test_processes_that_combine_at_once_agree(tmp_path, models):
