@@ -1,7 +1,7 @@
 """Photographs -> aligned crops."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 
 from flows.engines import read_engine
@@ -17,6 +17,8 @@ from tasks.photos.alignment import (
     AlignmentConfig,
     FacesPolicy,
     align_photos_shard,
+    bind_alignment,
+    faces_not_mended,
     plan_photos,
     require_same_alignment,
     shards_to_align,
@@ -90,6 +92,8 @@ def align_photos(
     check_store(workspace)
     if share.prepares:
         shards = plan_photos(workspace, photos, shard_size, retry)
+        # Also where they were lost and no photograph is new.
+        bind_alignment(faces_ledger(workspace).folder, config)
     else:
         ledger = faces_ledger(workspace)
         share.require(bool(ledger.plans()), ledger.folder.url)
@@ -119,10 +123,7 @@ def align_photos(
     if counts and share.works:
         _tell_copies(copied_photos(workspace, own))
     if counts.get(NOT_MENDED):
-        say(
-            f"align: the photographs of {counts[NOT_MENDED]} damaged crops are gone, or others "
-            "are in their place: restore them, or the crops, from a copy"
-        )
+        _tell_not_mended(faces_not_mended(workspace, own), workspace)
     if share.works and {*counts} - {"ok", NOT_MENDED}:
         _tell_unusable(workspace, own)
     elif not counts and share.prepares:
@@ -138,7 +139,8 @@ def align_photos(
             f"`styleclip faces {workspace}` says why of each"
         )
     wrote = Folder(workspace).url_of(CROPS)
-    return PhotosSummary("align", wrote, counts, time.monotonic() - began)
+    unmended = counts.get(NOT_MENDED, 0)
+    return PhotosSummary("align", wrote, counts, time.monotonic() - began, unmended=unmended)
 
 
 def _tell_unusable(workspace: str, shards: Collection[int], since: str = "") -> None:
@@ -149,6 +151,22 @@ def _tell_unusable(workspace: str, shards: Collection[int], since: str = "") -> 
     # Counting them would read every shard.
     if next(found, None):
         say(f"align: ... and more: `styleclip faces {workspace}` names all")
+
+
+def _tell_not_mended(found: Iterator[tuple[str, str, str]], workspace: str) -> None:
+    """Name some damaged crops that cannot be cut again, and say what to do."""
+    first = ""
+    for image_id, photo, reason in islice(found, NAMED):
+        first = first or image_id
+        say(f"align: not mended: the crop of {image_id}, from {photo}: {reason}")
+    if next(found, None):
+        say("align: ... and more: `styleclip verify` names all that runs need")
+    if first:
+        say(
+            "align: restore these crops or photographs from a copy; or, for the face that is in "
+            f"the photograph now, `styleclip forget {workspace} {first}` and this command again "
+            "(`run` and `edit` then with --update)"
+        )
 
 
 def _tell_copies(copies: Mapping[str, str]) -> None:
@@ -176,7 +194,8 @@ def _tell_outdated(faces: Outdated, workspace: str) -> None:
         say(
             f"align: {len(faces.replaced)} {several} replaced since, such as that of "
             f"{faces.replaced[0]}; its face and edits show the earlier one until "
-            f"{forget.format(faces.replaced[0])} and this command again"
+            f"{forget.format(faces.replaced[0])} and this command again (`run` and `edit` then "
+            "with --update)"
         )
 
 

@@ -44,9 +44,12 @@ def forget_image(
         "other_faces": sorted(forgetting.siblings),
         "same_content": sorted(forgetting.duplicates),
     }
-    # Where nothing was removed, nothing is "all in" there.
-    summary = Summary if any(counts.values()) else Check
-    return summary("forget", workspace, counts, time.monotonic() - began, facts)
+    took = time.monotonic() - began
+    if any(counts.values()):
+        return Summary("forget", workspace, counts, took, facts)
+    # Who misspelt a name should not be told that it is done.
+    undone = "" if forgetting.is_known else f"no face is named {image_id}, and no file names it"
+    return Check("forget", workspace, counts, took, facts, undone=undone)
 
 
 def _announce(forgetting: Forgetting, image_id: str) -> None:

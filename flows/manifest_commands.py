@@ -1,6 +1,7 @@
 """Commands about manifests."""
 
 import time
+from typing import TYPE_CHECKING
 
 from flows.progress import say
 from flows.summary import InputCheck, Summary
@@ -14,7 +15,9 @@ from tasks.manifest_files import (
     read_asked,
     usable_faces,
 )
-from tasks.models import open_models
+
+if TYPE_CHECKING:
+    from tasks.models import Models
 
 _SHOWN_ERRORS = 50
 _DEFAULTS = ", ".join(f"{alpha:g} for {method}" for method, alpha in DEFAULT_ALPHA.items())
@@ -72,7 +75,14 @@ def validate_edit_manifest(
     """
     began = time.monotonic()
     sound, mistakes, default_alphas, wrong, told = 0, 0, 0, set[int](), list[str]()
-    limits = NetworkLimits(open_models(models, "cpu"))
+
+    def open_networks() -> "Models":
+        # Takes seconds, which rows that all networks can do need not wait for.
+        from tasks.models import open_models
+
+        return open_models(models, "cpu")
+
+    limits = NetworkLimits(open_networks)
     for checked in check_manifest(manifest, workspace, limits):
         for error in checked.errors[: max(_SHOWN_ERRORS - mistakes, 0)]:
             told.append(str(error))

@@ -76,12 +76,18 @@ def _address(urls: str) -> str:
 
 @dataclass(frozen=True)
 class PhotosSummary(Summary):
-    """The end of a stage over photographs, of which one that cannot be used is no failure."""
+    """The end of a stage over photographs, of which one that cannot be used is no failure.
+
+    Attributes:
+        unmended: Damaged crops that could not be cut again.
+    """
+
+    unmended: int = field(default=0, kw_only=True)
 
     @property
     def failed(self) -> bool:
-        """No: that a workspace has no face at all is raised."""
-        return False
+        """Whether crops stay damaged: that a workspace has no face at all is raised."""
+        return self.unmended > 0
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """What networks can do of what instructions ask for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from manifests.errors import Mistake
 from manifests.instructions import Instruction
 from styleclip_ops.errors import ConfigError
-from tasks.mappers import require_mappers
-from tasks.models import Models
+
+if TYPE_CHECKING:
+    from tasks.models import Models
 
 PROMPTS = ("neutral_prompt", "target_prompt")
 # A token is a byte at least, and every published CLIP takes more of them.
@@ -17,11 +19,11 @@ class NetworkLimits:
     """Say what is wrong with instructions for some networks.
 
     Args:
-        models: The networks.
+        open_networks: Returns them; called for what only they know.
     """
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, open_networks: "Callable[[], Models]") -> None:
+        self._open = open_networks
         self._mappers = dict[str, str]()
 
     def __call__(self, instruction: Instruction) -> Iterator[Mistake]:
@@ -34,7 +36,7 @@ class NetworkLimits:
 
     def of_channels(self, num_channels: int | None) -> Iterator[Mistake]:
         """Yield what is wrong with a number of style channels."""
-        most = len(self._models.generator.layout.editable_channels) if num_channels else 0
+        most = len(self._open().generator.layout.editable_channels) if num_channels else 0
         if num_channels and num_channels > most:
             expected = f"at most {most}, the editable style channels of this generator"
             yield Mistake("num_channels", num_channels, expected, "give less, or other --models")
@@ -43,7 +45,8 @@ class NetworkLimits:
         """Yield what is wrong with a prompt."""
         if not is_long(prompt):
             return
-        for clip in (self._models.clip, self._models.judge):
+        networks = self._open()
+        for clip in (networks.clip, networks.judge):
             count = clip.count_tokens(prompt)
             if count > clip.context_length:
                 expected = f"at most {clip.context_length} tokens of CLIP, not {count}"
@@ -52,11 +55,14 @@ class NetworkLimits:
 
     def of_mapper(self, url: str) -> Iterator[Mistake]:
         """Yield what is wrong with the address of a mapper, or with the mapper there."""
+        # Seconds that a check of rows without mappers does not need.
+        from tasks.mappers import require_mappers
+
         # Many rows may name it.
         if url not in self._mappers:
             self._mappers[url] = ""
             try:
-                require_mappers([url], self._models)
+                require_mappers([url], self._open())
             except ConfigError as error:
                 self._mappers[url] = str(error)
         if wrong := self._mappers[url]:

@@ -325,6 +325,13 @@ def _read_record(folder: Folder, generation: int) -> dict[str, Any]:
     try:
         content = folder.read(name)
     except FileNotFoundError:
+        if is_updated(folder) or run_ledger(folder).plans():
+            again = "give the command that began the run again, which makes it anew"
+            mending = _mending(folder, generation) if is_updated(folder) else again
+            raise RunError(
+                f"{folder.url}/{name}: got no such file, expected the settings of the run that is "
+                f"there; restore it from a copy, or {mending}"
+            ) from None
         beside = split_url(folder.url)[0]
         runs = ", ".join(beside.names()[:_RUNS_NAMED]) if beside.name == RUNS else ""
         raise RunError(

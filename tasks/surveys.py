@@ -57,7 +57,7 @@ class Survey(NamedTuple):
                 first 20 with their rows.
             EditError: The same of what is in no table.
         """
-        limits = NetworkLimits(networks)
+        limits = NetworkLimits(lambda: networks)
         mistakes = chain(
             limits.of_channels(self.num_channels),
             chain.from_iterable(limits.of_prompt(prompt, "") for prompt in self.long_prompts),

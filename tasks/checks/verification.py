@@ -123,8 +123,8 @@ class Verification:
                     f"{ledger.folder.url}/settings.json",
                     "no such file",
                     "what the faces were made with",
-                    "restore it from a copy; `styleclip align` makes it anew with new photographs, "
-                    "of which --crop-size, --faces and --minimum-face should be as before",
+                    "restore it from a copy; `styleclip align` makes it anew, of which "
+                    "--crop-size, --faces and --minimum-face should be as before",
                     "suspicious",
                 )
         yield from check_faces(ledger)

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from manifests.schemas import FACES
 from styleclip_ops.errors import ConfigError, check_integers
 from tasks.once import once
 from tasks.outputs import keep_picture
-from tasks.photos.crops import NOT_MENDED, crop_file, mend_crops
+from tasks.photos.crops import NOT_MENDED, crop_file, crops_not_mended, mend_crops
 from tasks.photos.decoding import PhotoError, fetch_photo, read_photo
 from tasks.photos.detection import Face, FaceDetector, face_detector, finest_level, smallest_side
 from tasks.photos.faces import BEGAN, faces_ledger
@@ -27,7 +27,7 @@ from tasks.photos.listing import GIVEN_IDS, distinct_id, list_photos
 from tasks.photos.listing_table import FURTHER_FACE, ListingError
 from tasks.places import CROPS
 from tasks.row_logs import log_failures
-from tasks.store.folders import Folder, sha256
+from tasks.store.folders import FilePlaces, Folder, sha256
 from tasks.store.ledger import Ledger, Row
 from tasks.store.redaction import bare_address, unsigned
 
@@ -148,7 +148,7 @@ def align_photos_shard(
     """
     config = AlignmentConfig(crop_size, faces, float(minimum_face))
     ledger, began = faces_ledger(workspace), datetime.now(UTC).isoformat()
-    _require_same(ledger.folder, config)
+    bind_alignment(ledger.folder, config)
     before = ledger.read_commit(shard) if ledger.is_committed(shard) else None
     root, units = Folder(workspace), ledger.units(shard).to_pylist()
     kept, mended = dict[str, Row](), list[Row]()
@@ -180,6 +180,14 @@ def align_photos_shard(
         )
     log_failures(ledger.folder.url, shard, "source_uri", [*mended, *rows])
     return dict(Counter(row["status"] for row in (*mended, *rows)))
+
+
+def faces_not_mended(workspace: str, shards: Collection[int]) -> Iterator[tuple[str, str, str]]:
+    """Yield face, photograph and reason of damaged crops of shards that cannot be cut again."""
+    ledger = faces_ledger(workspace)
+    for shard in shards:
+        faces, photos = ledger.rows(shard).to_pylist(), ledger.units(shard).to_pylist()
+        yield from crops_not_mended(faces, photos, Folder(workspace))
 
 
 def _unusable(faces: pa.Table, statuses: Collection[str]) -> set[str]:
@@ -270,20 +278,23 @@ def _take_signatures(uris: Iterable[str], ledger: Ledger) -> None:
 def _with_new_ids(photos: pa.Table, ledger: Ledger, shards: Sequence[int]) -> pa.Table:
     """Return the photographs that these shards do not plan, with ids that no other one has.
 
-    A photograph whose URL was only signed anew is planned.
+    A photograph whose URL was only signed anew is planned, and so is one whose folder is named by
+    another path, as by a link to it.
     """
     planned = {
         _first_face(unit["image_id"]): unit["source_uri"]
         for shard in shards
         for unit in ledger.units(shard).to_pylist()
     }
-    known = {*map(unsigned, planned.values())}
+    place = FilePlaces().of
+    known = {place(unsigned(uri)) for uri in planned.values()}
     ids, uris = list[str](), list[str]()
     for image_id, uri in _pairs(photos):
         bare = unsigned(uri)
-        if bare in known:
+        here = place(bare)
+        if here in known:
             continue
-        known.add(bare)
+        known.add(here)
         other = planned.get(image_id.lower())
         if other and GIVEN_IDS in (photos.schema.metadata or {}):
             raise ListingError(
@@ -326,8 +337,16 @@ def require_same_alignment(workspace: str, config: AlignmentConfig) -> None:
         _compare(folder, config)
 
 
-def _require_same(folder: Folder, config: AlignmentConfig) -> None:
-    """Bind a workspace's faces to the parameters that the first of them were made with."""
+def bind_alignment(folder: Folder, config: AlignmentConfig) -> None:
+    """Bind a workspace's faces to the parameters that the first of them are made with.
+
+    Args:
+        folder: Of the faces' ledger.
+        config: The parameters.
+
+    Raises:
+        ConfigError: It has faces of others.
+    """
     try:
         folder.create(_SETTINGS, json.dumps(asdict(config), indent=1).encode())
     except FileExistsError:
@@ -360,8 +379,8 @@ def faces_settings(folder: Folder) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError) as error:
         raise ConfigError(
             f"{folder.url}/{_SETTINGS}: got a damaged file, expected {', '.join(names)}; restore "
-            "it from a copy, or remove it, and give the same --crop-size, --faces and "
-            "--minimum-face as before: the next photographs that are aligned make it anew"
+            "it from a copy, or remove it: `styleclip align` makes it anew, of which --crop-size, "
+            "--faces and --minimum-face should be as before"
         ) from error
 
 

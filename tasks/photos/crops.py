@@ -1,6 +1,6 @@
 """Crops: faces cut out of photographs, and cut out again where a crop is lost or was changed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -86,26 +86,59 @@ def mend_crops(
         The rows of those crops, with the digest of the file that is there now; NOT_MENDED and an
         error are in those whose photograph is gone or another.
     """
-    sources = {bare_address(photo["source_uri"]): photo["source_uri"] for photo in photos}
-    usable = {face_file(row["crop_uri"], workspace): row for row in faces if row["status"] == "ok"}
-    altered = altered_files({uri: row["crop_sha256"] for uri, row in usable.items()})
-    lost = dict[tuple[str, str], dict[str, Row]]()
-    for uri in altered:
-        row = usable[uri]
-        photo = sources[bare_address(row["source_uri"])], row["source_sha256"]
-        lost.setdefault(photo, {})[uri] = row
+    lost = _damaged(faces, photos, workspace)
     mended = pool.map(partial(_mend, size), lost, lost.values())
     return [row for rows in mended for row in rows]
 
 
+def crops_not_mended(
+    faces: Sequence[Row], photos: Sequence[Row], workspace: Folder
+) -> Iterator[tuple[str, str, str]]:
+    """Yield face, photograph and reason of damaged crops that `mend_crops` leaves as they are.
+
+    Args:
+        faces: See `mend_crops`.
+        photos: See `mend_crops`.
+        workspace: See `mend_crops`.
+    """
+    for of, crops in _damaged(faces, photos, workspace).items():
+        try:
+            _as_it_was(*of)
+        except PhotoError as error:
+            for row in crops.values():
+                yield row["image_id"], row["source_uri"], str(error)
+
+
+def _damaged(
+    faces: Sequence[Row], photos: Sequence[Row], workspace: Folder
+) -> dict[tuple[str, str], dict[str, Row]]:
+    """Damaged crops by their URLs, by where the photograph of each is and its sha256."""
+    sources = {bare_address(photo["source_uri"]): photo["source_uri"] for photo in photos}
+    usable = {face_file(row["crop_uri"], workspace): row for row in faces if row["status"] == "ok"}
+    damaged = dict[tuple[str, str], dict[str, Row]]()
+    for uri in altered_files({uri: row["crop_sha256"] for uri, row in usable.items()}):
+        row = usable[uri]
+        photo = sources[bare_address(row["source_uri"])], row["source_sha256"]
+        damaged.setdefault(photo, {})[uri] = row
+    return damaged
+
+
+def _as_it_was(source: str, digest: str) -> Image.Image:
+    """Read a photograph.
+
+    Raises:
+        PhotoError: It cannot be read, or is another than was aligned.
+    """
+    content = fetch_photo(source)
+    if sha256(content) != digest:
+        raise PhotoError("unreadable", "got another photograph than was aligned")
+    return read_photo(content)
+
+
 def _mend(size: int, of: tuple[str, str], crops: Mapping[str, Row]) -> list[Row]:
     """Cut crops again, by their URLs, of a photograph: where it is, and its sha256."""
-    source, digest = of
     try:
-        content = fetch_photo(source)
-        if sha256(content) != digest:
-            raise PhotoError("unreadable", "got another photograph than was aligned")
-        photo = read_photo(content)
+        photo = _as_it_was(*of)
     except PhotoError as error:
         return [row | {"status": NOT_MENDED, "error": str(error)} for row in crops.values()]
     return [row | {"crop_sha256": _cut_again(uri, photo, row, size)} for uri, row in crops.items()]

@@ -18,8 +18,9 @@ from tasks.photos.listing_table import (
     is_text,
     read_listing,
 )
-from tasks.places import OWN_FOLDERS
+from tasks.places import FACES, LATENT_STORES, OWN_FOLDERS, RUNS
 from tasks.store.folders import Folder, is_file, nearest, sha256, split_url
+from tasks.store.ledger import PLANS
 
 PHOTOS = pa.schema(
     [
@@ -44,6 +45,10 @@ _OTHER = re.compile(r"[^A-Za-z0-9._-]")
 # What `distinct_id` appends.
 _DISTINCT = re.compile(r"--[0-9a-f]{8}$")
 _MAGIC = re.compile(r"[*?[]")
+# Files that only workspaces have.
+_OF_A_WORKSPACE = re.compile(
+    rf"(?P<root>(?:.+/)??)(?:{FACES}|(?:{LATENT_STORES}|{RUNS})/[^/]+)/{PLANS}/"
+)
 
 
 def list_photos(source: str, workspace: str = "") -> pa.Table:
@@ -74,7 +79,7 @@ def list_photos(source: str, workspace: str = "") -> pa.Table:
         ListingError: There are no photographs, or the listing has mistakes: the message has the
             first 20, with their rows, and the number of all.
     """
-    require_photos(source)
+    require_photos(source, workspace)
     is_listing = PurePosixPath(source).suffix.lower() in LISTINGS and is_file(source)
     photos = read_listing(source) if is_listing else [*_find(source, workspace)]
     if not photos:
@@ -84,13 +89,23 @@ def list_photos(source: str, workspace: str = "") -> pa.Table:
     return pa.table(columns, PHOTOS.with_metadata({GIVEN_IDS: b""} if given else None))
 
 
-def require_photos(source: str) -> None:
+def require_photos(source: str, workspace: str = "") -> None:
     """Refuse an input of this machine that is not there or empty; a store would be asked for all.
 
+    Args:
+        source: See `list_photos`.
+        workspace: Likewise.
+
     Raises:
-        ListingError: It is not there, or a folder without a file that may be a photograph.
+        ListingError: It is not there, or a folder without a file that may be a photograph; or it is
+            another workspace.
     """
     folder = Folder(source)
+    if workspace and folder.url != Folder(workspace).url and (folder / FACES).exists(PLANS):
+        raise ListingError(
+            f"photographs: got {source}, which is a workspace, expected photographs; are two "
+            "arguments swapped? `styleclip align PHOTOS WORKSPACE`"
+        )
     if not folder.is_local or _MAGIC.search(source):
         return
     path = Path(folder.url)
@@ -114,13 +129,11 @@ def _find(source: str, workspace: str) -> Iterator[Photo]:
         names = [name]
     else:
         folder = Folder(source)
-        names = folder.files()
+        found = names = folder.files(broken=True)
         magic = _MAGIC.search(source)
         if magic and not names:
-            folder, names = _match(source, source.rfind("/", 0, magic.start()) + 1)
-        own = tuple(f"{Folder(workspace).url_of(name)}/" for name in OWN_FOLDERS if workspace)
-        # Who names such a folder itself means what lies in it.
-        own = () if f"{folder.url}/".startswith(own) else own
+            folder, found, names = _match(source, source.rfind("/", 0, magic.start()) + 1)
+        own = _held_by_workspaces(folder, found, workspace)
         names = [
             name for name in names if _is_wanted(name) and not folder.url_of(name).startswith(own)
         ]
@@ -134,13 +147,23 @@ def _find(source: str, workspace: str) -> Iterator[Photo]:
         yield Photo(folder.url_of(name), name, name)
 
 
-def _match(pattern: str, start: int) -> tuple[Folder, list[str]]:
-    """Find the files that a glob matches, in the folder that is spelt out before `start`."""
+def _held_by_workspaces(folder: Folder, names: Sequence[str], workspace: str) -> tuple[str, ...]:
+    """URLs of folders that workspaces in a folder, or the one at hand, hold themselves."""
+    marks = filter(None, map(_OF_A_WORKSPACE.match, names))
+    roots = {f"{folder.url}/{mark['root']}".rstrip("/") for mark in marks}
+    roots |= {Folder(workspace).url} if workspace else set()
+    own = tuple(f"{Folder(root).url_of(name)}/" for root in roots for name in OWN_FOLDERS)
+    # Who names such a folder itself means what lies in it.
+    return () if f"{folder.url}/".startswith(own) else own
+
+
+def _match(pattern: str, start: int) -> tuple[Folder, list[str], list[str]]:
+    """Find files in the folder that is spelt out before `start`, and those that a glob matches."""
     folder, sought = Folder(pattern[:start] or "."), pattern[start:]
     match, depth = re.compile(glob_translate(sought)), sought.count("/")
     # What lies deeper may be all that a machine has, as beside /*.jpg.
-    names = folder.files(None if "**" in sought else depth)
-    return folder, [name for name in names if match.match(name)]
+    names = folder.files(None if "**" in sought else depth, broken=True)
+    return folder, names, [name for name in names if match.match(name)]
 
 
 def _is_wanted(name: str) -> bool:

@@ -222,17 +222,18 @@ class Folder:
         path = self._join(name)
         return _version(_endure(self._fs, path, lambda: self._fs.info(path)))
 
-    def files(self, depth: int | None = None) -> list[str]:
+    def files(self, depth: int | None = None, *, broken: bool = False) -> list[str]:
         """Return the sorted names of all files inside, at any depth; linked folders are left out.
 
         Args:
             depth: In a directory, of folders in folders that are looked into; all by default.
+            broken: Name also links to what is not there.
 
         Raises:
             OSError: A folder inside cannot be listed.
         """
         if self.is_local:
-            return sorted(_walk(self._path, depth))
+            return sorted(_walk(self._path, depth, broken))
         prefix = f"{self._path}/"
         found = _endure(self._fs, self._path, lambda: self._fs.find(self._path))
         return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix))
@@ -313,6 +314,26 @@ def read_url(url: str) -> bytes:
     """
     folder, name = split_url(url)
     return folder.read(name)
+
+
+class FilePlaces:
+    """What is equal for URLs of one file, though links or mounts give its folder several paths."""
+
+    def __init__(self) -> None:
+        self._folders = dict[str, str]()
+
+    def of(self, url: str) -> str:
+        """Return the place of a file; its URL where that is a store's, or its folder is gone."""
+        parent, mark, name = url.rpartition("/")
+        if "://" in parent or not mark:
+            return url
+        if parent not in self._folders:
+            try:
+                found = Path(parent or "/").stat()
+                self._folders[parent] = f"{found.st_dev}:{found.st_ino}"
+            except OSError:
+                self._folders[parent] = parent
+        return f"{self._folders[parent]}/{name}"
 
 
 def is_file(url: str) -> bool:
@@ -483,7 +504,7 @@ def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
-def _walk(root: str, depth: int | None) -> Iterator[str]:
+def _walk(root: str, depth: int | None, broken: bool) -> Iterator[str]:
     """Yield the relative names of the regular files under a directory, see `Folder.files`."""
 
     def fail(error: OSError) -> None:
@@ -495,7 +516,7 @@ def _walk(root: str, depth: int | None) -> Iterator[str]:
             folders.clear()
         for name in names:
             path = Path(folder, name)
-            if path.is_file():
+            if path.is_file() or (broken and path.is_symlink() and not path.exists()):
                 yield path.relative_to(root).as_posix()
 
 

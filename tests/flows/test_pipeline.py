@@ -33,6 +33,7 @@ from tasks.latents import latent_folder
 from tasks.manifest_files import usable_faces
 from tasks.models import open_models
 from tasks.outputs import read_image
+from tasks.photos.crops import NOT_MENDED
 from tasks.provenance import png_bytes, read_facts
 from tasks.runs import RunError, is_updated, open_run, read_settings, run_folder, run_ledger
 from tasks.store.folders import Folder, read_url, sha256
@@ -177,6 +178,30 @@ def test_what_is_lost_is_told_and_made_again(finished, tmp_path, models, capsys)
     assert after["output_sha256"].equals(before["output_sha256"])
     again = run(root, photos, models, redo_damaged=True)
     assert (again.facts["align"], again.counts) == ({}, {})
+
+
+def test_a_crop_that_cannot_be_cut_again_is_named_with_what_to_do(
+    finished, tmp_path, portrait, capsys
+):
+    root = str(tmp_path / "ws")
+    shutil.copytree(finished, root)
+    source, crop = f"{finished}/photos/anna.jpg", tmp_path / "ws/crops/anna.png"
+    crop.unlink()
+    (tmp_path / "ws/faces/settings.json").unlink()
+    try:
+        Folder(finished).write("photos/anna.jpg", portrait[:-2])
+        again = align_photos(source, root, redo_damaged=True)
+    finally:
+        Folder(finished).write("photos/anna.jpg", portrait)
+    assert (again.counts, again.failed) == ({NOT_MENDED: 1}, True)
+    said = one_line(capsys)
+    assert f"not mended: the crop of anna, from {source}: got another photograph than was" in said
+    assert f"`styleclip forget {root} anna` and this command again" in said
+    assert not crop.exists()
+    # With nothing new, what binds the faces is there again.
+    assert (tmp_path / "ws/faces/settings.json").exists()
+    again = align_photos(source, root, redo_damaged=True)
+    assert (again.counts, again.failed) == ({"ok": 1}, False)
 
 
 def one_line(capsys) -> str:

@@ -24,6 +24,7 @@ from tasks.checks.verification import check_faces
 from tasks.photos.alignment import (
     AlignmentConfig,
     align_photos_shard,
+    faces_not_mended,
     plan_photos,
     require_same_alignment,
     shards_to_align,
@@ -384,6 +385,9 @@ def test_damaged_crops_are_cut_again_as_they_were_or_stay_as_they_are(root):
     # Another face under the same name would not be this one.
     photos.write("person-2.jpg", (PHOTOS / "person-4.jpg").read_bytes())
     assert mend() == {"ok": 2, NOT_MENDED: 1}
+    replaced = photos.url_of("person-2.jpg")
+    wanted = [("person-2", replaced, "got another photograph than was aligned")]
+    assert [*faces_not_mended(workspace, faces_ledger(workspace).plans())] == wanted
     assert read_url(crops["person-2"]) == whole.pop("person-4")
     # Nothing is committed of what stays as it is.
     commits = (faces_ledger(workspace).folder / COMMITS).names()
@@ -410,6 +414,20 @@ def test_photographs_that_are_here_twice_are_found(tmp_path):
         shutil.copy(one, again.url_of(name))
     align(workspace, again.url)
     assert len(copied_photos(workspace, [0, 1, 2])) == 3
+
+
+def test_the_photographs_of_a_folder_by_another_path_are_known(tmp_path):
+    photos, workspace = upload(Folder(str(tmp_path / "in")), "person-4.jpg"), str(tmp_path / "ws")
+    rows = align(workspace, photos.url)
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    assert align(workspace, f"{tmp_path}/linked") == rows
+    assert plan_photos(workspace, f"{tmp_path}/linked", 8) == []
+    # What is new there is aligned, and of two links to one photograph each is one of its own.
+    upload(photos, "astronaut.png")
+    (tmp_path / "in" / "same.jpg").symlink_to("person-4.jpg")
+    names = {row["image_id"] for row in align(workspace, f"{tmp_path}/linked")}
+    assert names == {"person-4", "astronaut", "same"}
+    assert plan_photos(workspace, photos.url, 8) == []
 
 
 def test_photographs_that_are_gone_or_were_replaced_are_known(root, tmp_path):
@@ -605,7 +623,7 @@ def test_damaged_settings_are_named_and_made_anew_once_they_are_gone(tmp_path, d
     faces = faces_ledger(root).folder
     whole = faces.read("settings.json")
     faces.write("settings.json", damaged)
-    with pytest.raises(ConfigError, match=r"/settings\.json: got a damaged file, .*remove it, and"):
+    with pytest.raises(ConfigError, match=r"/settings\.json: got a damaged file, .*remove it: `styl"):
         require_same_alignment(root, AlignmentConfig())
     faces.remove("settings.json")
     align(root, upload(photos, "astronaut.png").url)

@@ -249,6 +249,11 @@ def test_settings_that_are_lost_are_made_anew_by_the_same_command(finished, dama
     with pytest.raises(RunError, match=r"/run\.json: got a damaged file, .*remove it, and the"):
         finished.edit("single")
     run.remove("run.json")
+    told = (
+        r"/run\.json: got no such file, .* give the command that began the run again, which makes"
+    )
+    with pytest.raises(RunError, match=told):
+        read_settings(run)
     finished.edit("single")
     assert run.read("run.json") == whole
     assert finished.results("single").equals(rows)

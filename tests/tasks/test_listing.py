@@ -124,6 +124,39 @@ def test_what_a_workspace_holds_itself_is_no_photograph(root):
     assert list_photos(own, workspace)["image_id"].to_pylist() == ["a"]
 
 
+def test_what_other_workspaces_hold_is_no_photograph(root):
+    marks = ("faces/_plans/shard-00000.parquet", "latents/k/_plans/x.parquet")
+    for name, mark in zip(("old", "years/2025"), marks, strict=True):
+        put(f"{root}/{name}", mark, "crops/b.png", "runs/one/images/b/x.png", "photos/c.jpg")
+    put(root, "a.jpg", "crops/own.jpg")
+    workspace = f"{root}/ws"
+    names = ["a", "crops-own", "old-photos-c", "years-2025-photos-c"]
+    assert list_photos(root, workspace)["image_id"].to_pylist() == names
+    every = list_photos(f"{root}/**", workspace)["image_id"].to_pylist()
+    assert sorted(every) == names
+    assert list_photos(f"{root}/*/*/*.jpg", workspace).num_rows == 1
+    # Who names such a folder itself means what lies in it.
+    assert list_photos(f"{root}/old/crops", workspace)["image_id"].to_pylist() == ["b"]
+    told = r"old, which is a workspace, expected photographs; are two arguments swapped\?"
+    with pytest.raises(ListingError, match=told):
+        list_photos(f"{root}/old", f"{root}/photos")
+
+
+def test_a_link_to_what_is_not_there_is_a_photograph_that_cannot_be_read(tmp_path):
+    put(str(tmp_path), "in/a.jpg")
+    (tmp_path / "in/b.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "in/c.jpg").symlink_to("c.jpg")
+    (tmp_path / "in/d.jpg").symlink_to("a.jpg")
+    for source in ("in", "in/*.jpg"):
+        assert [*listed(f"{tmp_path}/{source}")] == ["a", "b", "c", "d"]
+    for name in "bc":
+        with pytest.raises(PhotoError) as caught:
+            fetch_photo(f"{tmp_path}/in/{name}.jpg")
+        assert caught.value.status == "unreadable"
+    # Nowhere else are they files.
+    assert Folder(f"{tmp_path}/in").files() == ["a.jpg", "d.jpg"]
+
+
 def test_an_id_depends_on_the_path_alone(root):
     put(root, "odd name.jpg", "a.jpg")
     before = listed(root)
@@ -257,7 +290,6 @@ def test_a_listing_with_other_types_is_refused(tmp_path):
 def test_links_to_files_are_followed_and_what_could_hang_is_not_listed(tmp_path):
     put(str(tmp_path), "real/a.jpg", "photos/b.jpg")
     (tmp_path / "photos/link.jpg").symlink_to(tmp_path / "real/a.jpg")
-    (tmp_path / "photos/broken.jpg").symlink_to(tmp_path / "nothing.jpg")
     (tmp_path / "photos/loop").symlink_to(tmp_path / "photos")
     os.mkfifo(tmp_path / "photos/pipe.jpg")
     assert [*listed(str(tmp_path / "photos"))] == ["b", "link"]
