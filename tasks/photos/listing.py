@@ -1,6 +1,5 @@
 """Which photographs an input holds, and the names they have in every table."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -55,8 +54,9 @@ def list_photos(source: str, workspace: str = "") -> pa.Table:
     """List the photographs of an input in a stable order.
 
     - A folder or object-store prefix: every file in it, at any depth, by name, so that also a file
-      that is no photograph gets its row, or whose name is not UTF-8 (see `as_text`). Hidden files
-      and folders are left out, and texts and tables by their suffix (SIDECARS).
+      that is no photograph gets its row, or a link to nothing, or whose name is not UTF-8 (see
+      `as_text`). Folders may be links; each is looked into once. Hidden files and folders are left
+      out, what other workspaces hold, and texts and tables by their suffix (SIDECARS).
     - A glob: the same of what it matches.
     - A listing (CSV or Parquet): its rows in order, with the columns source_uri (or path, uri, url)
       and optionally image_id. Relative paths are relative to the listing.
@@ -113,8 +113,7 @@ def require_photos(source: str, workspace: str = "") -> None:
         raise ListingError(
             f"photographs: got {source}, which is not there{nearest(source)}; {_EXPECTED}"
         )
-    names = (name for _, _, names in os.walk(path) for name in names)
-    if path.is_dir() and not any(map(_is_wanted, names)):
+    if path.is_dir() and not any(map(_is_wanted, folder.walk(links=True))):
         raise ListingError(f"photographs: got {source}, in which there are none; {_EXPECTED}")
 
 
@@ -129,7 +128,7 @@ def _find(source: str, workspace: str) -> Iterator[Photo]:
         names = [name]
     else:
         folder = Folder(source)
-        found = names = folder.files(broken=True)
+        found = names = folder.files(links=True)
         magic = _MAGIC.search(source)
         if magic and not names:
             folder, found, names = _match(source, source.rfind("/", 0, magic.start()) + 1)
@@ -162,7 +161,7 @@ def _match(pattern: str, start: int) -> tuple[Folder, list[str], list[str]]:
     folder, sought = Folder(pattern[:start] or "."), pattern[start:]
     match, depth = re.compile(glob_translate(sought)), sought.count("/")
     # What lies deeper may be all that a machine has, as beside /*.jpg.
-    names = folder.files(None if "**" in sought else depth, broken=True)
+    names = folder.files(None if "**" in sought else depth, links=True)
     return folder, names, [name for name in names if match.match(name)]
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -222,21 +221,34 @@ class Folder:
         path = self._join(name)
         return _version(_endure(self._fs, path, lambda: self._fs.info(path)))
 
-    def files(self, depth: int | None = None, *, broken: bool = False) -> list[str]:
-        """Return the sorted names of all files inside, at any depth; linked folders are left out.
+    def files(self, depth: int | None = None, *, links: bool = False) -> list[str]:
+        """Return the sorted names of all files inside, at any depth.
 
         Args:
             depth: In a directory, of folders in folders that are looked into; all by default.
-            broken: Name also links to what is not there.
+            links: In a directory, look into linked folders too, each folder once, by its own name
+                before that of a link; and name links to what is not there.
 
         Raises:
             OSError: A folder inside cannot be listed.
         """
         if self.is_local:
-            return sorted(_walk(self._path, depth, broken))
+            return sorted(self.walk(depth, links=links))
         prefix = f"{self._path}/"
         found = _endure(self._fs, self._path, lambda: self._fs.find(self._path))
         return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix))
+
+    def walk(self, depth: int | None = None, *, links: bool = False) -> Iterator[str]:
+        """Yield what `files` returns as it is found, of a directory."""
+        found = _folders(self._path, links)
+        for folder, folders, names in found:
+            path = Path(self._path, folder)
+            if depth is not None and len(Path(folder).parts) >= depth:
+                folders.clear()
+            for name in names:
+                file = path / name
+                if file.is_file() or (links and file.is_symlink() and not file.exists()):
+                    yield f"{folder}/{name}" if folder else name
 
     def modified(self) -> dict[str, float]:
         """Return when each file inside, at any depth, was written or put there: POSIX seconds.
@@ -244,7 +256,8 @@ class Folder:
         Stores tell whole seconds.
         """
         if self.is_local:
-            return {name: _put_there(Path(self._path, name)) for name in self.files()}
+            told = {name: _put_there(Path(self._path, name)) for name in self.walk(links=True)}
+            return {name: seconds for name, seconds in told.items() if seconds is not None}
         prefix = f"{self._path}/"
         found = _endure(self._fs, self._path, lambda: self._fs.find(self._path, detail=True))
         return {
@@ -329,8 +342,7 @@ class FilePlaces:
             return url
         if parent not in self._folders:
             try:
-                found = Path(parent or "/").stat()
-                self._folders[parent] = f"{found.st_dev}:{found.st_ino}"
+                self._folders[parent] = "{}:{}".format(*_identity(parent or "/"))
             except OSError:
                 self._folders[parent] = parent
         return f"{self._folders[parent]}/{name}"
@@ -448,12 +460,12 @@ def _file_system(protocol: str, **options: Any) -> AbstractFileSystem:
     return fsspec.filesystem(protocol, **_OPTIONS, **options)
 
 
-def _put_there(file: Path) -> float:
-    """When a file was written, or moved or copied to where it is; now, where it just went."""
+def _put_there(file: Path) -> float | None:
+    """When a file was written, or moved or copied to where it is; None where it is not."""
     try:
         status = file.stat()
     except FileNotFoundError:
-        return time.time()
+        return None
     # Copies may keep the time of the content, and none can set that of the status.
     return max(status.st_mtime, status.st_ctime)
 
@@ -504,20 +516,31 @@ def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
-def _walk(root: str, depth: int | None, broken: bool) -> Iterator[str]:
-    """Yield the relative names of the regular files under a directory, see `Folder.files`."""
+def _folders(root: str, links: bool) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield the folders under a directory as os.walk does, relative to it, see `Folder.files`."""
 
     def fail(error: OSError) -> None:
         raise error
 
-    # fsspec's own walk passes over directories that it cannot read.
-    for folder, folders, names in os.walk(root, onerror=fail if Path(root).is_dir() else None):
-        if depth is not None and len(Path(folder).relative_to(root).parts) >= depth:
-            folders.clear()
-        for name in names:
-            path = Path(folder, name)
-            if path.is_file() or (broken and path.is_symlink() and not path.exists()):
-                yield path.relative_to(root).as_posix()
+    seen, waiting = set[tuple[int, int]](), [root]
+    for start in waiting:
+        linked = list[str]()
+        # fsspec's own walk passes over directories that it cannot read.
+        for folder, folders, names in os.walk(start, onerror=fail if Path(root).is_dir() else None):
+            if links:
+                if (place := _identity(folder)) in seen:
+                    folders.clear()
+                    continue
+                seen.add(place)
+            relative = folder[len(root) :].strip("/")
+            yield relative, folders, names
+            linked += (path for name in folders if (path := f"{folder}/{name}") and links)
+        waiting += sorted(filter(os.path.islink, linked))
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)  # noqa: PTH116
+    return status.st_dev, status.st_ino
 
 
 @contextmanager

@@ -623,7 +623,9 @@ def test_damaged_settings_are_named_and_made_anew_once_they_are_gone(tmp_path, d
     faces = faces_ledger(root).folder
     whole = faces.read("settings.json")
     faces.write("settings.json", damaged)
-    with pytest.raises(ConfigError, match=r"/settings\.json: got a damaged file, .*remove it: `styl"):
+    with pytest.raises(
+        ConfigError, match=r"/settings\.json: got a damaged file, .*remove it: `styl"
+    ):
         require_same_alignment(root, AlignmentConfig())
     faces.remove("settings.json")
     align(root, upload(photos, "astronaut.png").url)

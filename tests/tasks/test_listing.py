@@ -295,6 +295,27 @@ def test_links_to_files_are_followed_and_what_could_hang_is_not_listed(tmp_path)
     assert [*listed(str(tmp_path / "photos"))] == ["b", "link"]
 
 
+def test_linked_folders_are_looked_into_once(tmp_path):
+    put(str(tmp_path), "in/z/a.jpg", "elsewhere/deep/b.jpg", "elsewhere/c.jpg")
+    (tmp_path / "in/a-link").symlink_to(tmp_path / "in/z")
+    (tmp_path / "in/b-link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/c-link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/deep/up").symlink_to(tmp_path)
+    (tmp_path / "elsewhere/nowhere").symlink_to(tmp_path / "nowhere")
+    names = ["b-link-c", "b-link-deep-b", "b-link-nowhere", "z-a"]
+    assert [*listed(f"{tmp_path}/in")] == names
+    assert [*listed(f"{tmp_path}/in/**")] == names
+    assert [*listed(f"{tmp_path}/in/*/*.jpg")] == ["b-link-c", "z-a"]
+    times = Folder(f"{tmp_path}/in").modified()
+    assert sorted(times) == ["b-link/c.jpg", "b-link/deep/b.jpg", "z/a.jpg"]
+    # Of what is in a workspace, links are no part.
+    assert Folder(f"{tmp_path}/in").files() == ["z/a.jpg"]
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/one").symlink_to(tmp_path / "elsewhere")
+    names = ["one-c", "one-deep-b", "one-deep-up-in-z-a", "one-nowhere"]
+    assert [*listed(f"{tmp_path}/links")] == names
+
+
 def test_a_folder_that_cannot_be_listed_is_an_error_and_no_gap(tmp_path, monkeypatch):
     put(str(tmp_path), "a.jpg", "locked/b.jpg")
     scandir = os.scandir
